@@ -1,0 +1,15 @@
+//! Annotations that people write on a Service. Each has a `metallb.io/` twin, so that manifests
+//! that exist keep working; where both are present they must agree.
+
+/// Addresses that the Service asks for, separated by commas.
+pub const LOAD_BALANCER_IPS: &str = "berth.dev/load-balancer-ips";
+/// MetalLB's spelling of [`LOAD_BALANCER_IPS`].
+pub const LOAD_BALANCER_IPS_TWIN: &str = "metallb.io/loadBalancerIPs";
+/// The pool that the address is to come from.
+pub const ADDRESS_POOL: &str = "berth.dev/address-pool";
+/// MetalLB's spelling of [`ADDRESS_POOL`].
+pub const ADDRESS_POOL_TWIN: &str = "metallb.io/address-pool";
+/// Wish to share an address with other Services; refused until sharing is built.
+pub const ALLOW_SHARED_IP: &str = "berth.dev/allow-shared-ip";
+/// MetalLB's spelling of [`ALLOW_SHARED_IP`].
+pub const ALLOW_SHARED_IP_TWIN: &str = "metallb.io/allow-shared-ip";

@@ -1,0 +1,132 @@
+//! `Announcement`: what controller and speakers say to each other about one address.
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::MacAddr;
+
+/// One virtual address, named after it. Creating it is the claim on the address.
+///
+/// `spec` is written by the controller alone, `status` by the speaker that answers.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "berth.dev",
+    version = "v1alpha1",
+    kind = "Announcement",
+    plural = "announcements",
+    singular = "announcement",
+    shortname = "ann",
+    category = "berth",
+    status = "AnnouncementStatus",
+    derive = "PartialEq",
+    doc = "One address of a Service: who is to answer for it, and who does. Written by Berth; look, do not edit.",
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.services[0].namespace"),
+    printcolumn(name = "Service", type_ = "string", json_path = ".spec.services[0].name"),
+    printcolumn(name = "Answers", type_ = "string", json_path = ".status.layer2.owner"),
+    printcolumn(name = "Interface", type_ = "string", json_path = ".status.layer2.interface"),
+    printcolumn(name = "MAC", type_ = "string", json_path = ".status.layer2.mac"),
+    printcolumn(name = "Since", type_ = "date", json_path = ".status.layer2.since"),
+    printcolumn(name = "Owner", type_ = "string", json_path = ".spec.layer2.owner", priority = 1),
+    printcolumn(name = "Standbys", type_ = "string", json_path = ".spec.layer2.standbys", priority = 1),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.layer2.epoch", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.address == oldSelf.address").message("the address of an Announcement is its identity and cannot change"))]
+pub struct AnnouncementSpec {
+    /// The address.
+    #[x_kube(validation = Rule::new("isIP(self)").message("not an IP address"))]
+    #[schemars(length(max = 45))]
+    pub address: IpAddr,
+    /// The pool that it is part of.
+    pub pool: String,
+    /// The Services that hold it.
+    #[schemars(length(max = 256))]
+    pub services: Vec<ServiceRef>,
+    /// Who answers for it by layer 2. Absent as long as no L2Advertisement covers the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer2: Option<Layer2Assignment>,
+}
+
+/// A Service, so named that one deleted and made again is not taken for the same.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its `metadata.uid`.
+    pub uid: String,
+}
+
+/// Who is to answer for an address on the local link.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.epoch >= oldSelf.epoch").message("an epoch never falls"))]
+pub struct Layer2Assignment {
+    /// The node that answers. Absent when no node is eligible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The nodes that take over, in this order.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub standbys: Vec<String>,
+    /// Number of the ownership. Rises with every change of owner, whoever makes it, and never falls.
+    #[schemars(range(min = 0))]
+    pub epoch: u64,
+    /// Where the owner and the standbys are found on the link, so that they need nothing but this object.
+    #[serde(default)]
+    #[schemars(length(max = 17))]
+    pub members: Vec<Member>,
+}
+
+/// A node's place on the link.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// The node's name.
+    pub node: String,
+    /// The interface in whose subnet the address lies.
+    pub interface: String,
+    /// The node's own address on that interface; heartbeats go there.
+    #[schemars(length(max = 45))]
+    pub address: IpAddr,
+    /// The Ethernet address of that interface.
+    pub mac: MacAddr,
+}
+
+/// Who answers for the address, as the speaker that does says.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnouncementStatus {
+    /// Who answers by layer 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer2: Option<Layer2Status>,
+    /// `Ready`: whether the address is answered for, and if not, why.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Who answers for an address on the local link.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.epoch >= oldSelf.epoch").message("an epoch never falls"))]
+pub struct Layer2Status {
+    /// The node that answers.
+    pub owner: String,
+    /// Number of this ownership.
+    #[schemars(range(min = 0))]
+    pub epoch: u64,
+    /// Since when it answers.
+    pub since: MicroTime,
+    /// The Ethernet address that it answers with.
+    pub mac: MacAddr,
+    /// The interface that it answers on.
+    pub interface: String,
+}

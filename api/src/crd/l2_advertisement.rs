@@ -1,0 +1,65 @@
+//! `L2Advertisement`: which pools are announced by layer 2, by which nodes, on which interfaces.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// Announces the addresses of pools on the local link by ARP.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "berth.dev",
+    version = "v1alpha1",
+    kind = "L2Advertisement",
+    plural = "l2advertisements",
+    singular = "l2advertisement",
+    shortname = "l2a",
+    category = "berth",
+    status = "L2AdvertisementStatus",
+    derive = "PartialEq",
+    doc = "Announces the addresses of pools on the local link by ARP.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(name = "Pools", type_ = "string", json_path = ".spec.ipAddressPools"),
+    printcolumn(name = "Interfaces", type_ = "string", json_path = ".spec.interfaces"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct L2AdvertisementSpec {
+    /// Names of the pools. With no name and no selector, all pools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub ip_address_pools: Vec<String>,
+
+    /// Pools by label, beside those named. A selector that matches nothing admits nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub ip_address_pool_selectors: Vec<LabelSelector>,
+
+    /// Only nodes that one of these selectors matches announce. Empty: all nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub node_selectors: Vec<LabelSelector>,
+
+    /// Only these interfaces, by exact name. Empty: every interface whose subnet holds the address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub interfaces: Vec<String>,
+}
+
+/// What the controller found.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct L2AdvertisementStatus {
+    /// `Ready`: whether the advertisement is in use, and if not, why.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

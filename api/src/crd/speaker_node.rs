@@ -1,0 +1,47 @@
+//! `SpeakerNode`: what only the node knows about itself.
+
+use ipnet::IpNet;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::MacAddr;
+
+/// One per node, named after it, written by its speaker when something changed.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "berth.dev",
+    version = "v1alpha1",
+    kind = "SpeakerNode",
+    plural = "speakernodes",
+    singular = "speakernode",
+    shortname = "spk",
+    category = "berth",
+    derive = "PartialEq",
+    doc = "What a node's speaker found on its node. Written by Berth; look, do not edit.",
+    printcolumn(name = "Version", type_ = "string", json_path = ".spec.version"),
+    printcolumn(name = "Interfaces", type_ = "string", json_path = ".spec.interfaces[*].name"),
+    printcolumn(name = "Subnets", type_ = "string", json_path = ".spec.interfaces[*].addresses"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeakerNodeSpec {
+    /// Version of the speaker.
+    pub version: String,
+    /// The interfaces that can announce: up, with a carrier, with an Ethernet address and an IP address.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub interfaces: Vec<Interface>,
+}
+
+/// A network interface of a node.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Interface {
+    /// Its name, such as `eth0`.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses with their prefix lengths, such as `192.0.2.11/24`.
+    #[schemars(with = "Vec<String>", length(max = 256))]
+    pub addresses: Vec<IpNet>,
+}

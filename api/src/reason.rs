@@ -1,0 +1,71 @@
+//! Reason codes: one stable word for everything that Berth says on a condition, an event or a metric.
+//!
+//! `docs/reference/reasons.md` is generated from [`Reason::ALL`].
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($name:ident => $text:literal,)*) => {
+        /// Why something is as it is. The name of the variant is the code that users see.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $(#[doc = $text] $name,)* }
+
+        impl Reason {
+            /// Every reason, in the order of the reference page.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The code that users see.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// What the code means and what to do, for the reference page.
+            pub fn description(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Services: allocation.
+    Allocated => "The Service holds the address in its status.",
+    Released => "The Service no longer asks for an address from Berth, so the one it held is free again.",
+    NoPool => "There is no IPAddressPool that this Service may take an address from. Create one, or set `autoAssign: true` on one.",
+    PoolNotFound => "The pool that the Service names does not exist. Correct the `berth.dev/address-pool` annotation or create the pool.",
+    PoolNotReady => "The pool that would serve the request has an invalid specification; its own Ready condition says what is wrong.",
+    PoolExhausted => "Every address of the pools this Service may use is taken. Enlarge a pool or release an address.",
+    InvalidRequest => "What the Service asks for cannot be read, such as text where an IP address belongs. Correct the field or annotation that the message names.",
+    AddressOutsidePools => "The requested address lies in no IPAddressPool. Ask for one that does, or add it to a pool.",
+    AddressNotInPool => "The requested address is not part of the requested pool. Change one of the two.",
+    AddressInUse => "The requested address is held by another Service, which the message names.",
+    AddressTaken => "Another controller claimed the address first; the next one is being tried.",
+    SharingUnsupported => "The Service asks to share an address, which this version does not do. Ask for an address of its own.",
+    FamilyUnsupported => "The Service or pool asks for IPv6, which this version does not serve.",
+    // Services: announcement.
+    Announced => "At least one node is eligible and one of them is named as the owner that answers for the address.",
+    NoAdvertisement => "No L2Advertisement covers the pool of this address, so no node answers for it. Create one.",
+    NoEligibleNode => "No node can answer for the address: the message says why each was left out.",
+    NoLocalEndpoints => "`externalTrafficPolicy: Local`, and no node has a serving endpoint of the Service.",
+    // Pools and advertisements.
+    Valid => "The specification is valid and in use.",
+    InvalidAddress => "An entry of `spec.addresses` is neither a CIDR nor a range of addresses.",
+    HostBitsSet => "A CIDR of `spec.addresses` has bits set behind its prefix, so it does not say clearly which addresses are meant. The message has both readings.",
+    RangeReversed => "A range of `spec.addresses` ends before it starts.",
+    NoAddresses => "`spec.addresses` is empty.",
+    Overlap => "An address of this pool is also part of another entry, or of an older pool, which goes on serving it.",
+    NodeAddress => "An address of this pool is a node's own address; giving it to a Service would cut that node off.",
+    InvalidSelector => "A label selector cannot be read.",
+    // Announcements.
+    Probing => "The wire is being asked whether anybody else answers for the address.",
+    Answering => "The owner answers for the address.",
+    AddressConflict => "A machine that is none of our nodes answers for the address; the message names its Ethernet address.",
+    TookOver => "The owner fell silent, nobody answered for the address, and a standby took over.",
+    OwnerChanged => "The controller named another owner.",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
