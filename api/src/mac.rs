@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_ethernet_address_is_refused() {
-        for text in ["", "02:00:5e:10:00", "02:00:5e:10:00:01:02", "2:0:5e:10:0:1", "02-00-5e-10-00-01", "02:00:5e:10:00:+1"] {
+        for text in
+            ["", "02:00:5e:10:00", "02:00:5e:10:00:01:02", "2:0:5e:10:0:1", "02-00-5e-10-00-01", "02:00:5e:10:00:+1"]
+        {
             assert!(text.parse::<MacAddr>().is_err(), "{text}");
         }
     }

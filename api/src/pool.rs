@@ -195,8 +195,7 @@ impl Addresses {
     pub fn parse<S: AsRef<str>>(entries: &[S]) -> Result<Self, AddressesError> {
         let mut ranges = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
-            let range: Ipv4Range =
-                entry.as_ref().parse().map_err(|source| AddressesError::Entry { index, source })?;
+            let range: Ipv4Range = entry.as_ref().parse().map_err(|source| AddressesError::Entry { index, source })?;
             ranges.push((range, index));
         }
         if ranges.is_empty() {
@@ -262,7 +261,11 @@ mod tests {
             ("web", Reason::InvalidAddress, "`web` is not an IP address"),
             ("192.0.2.1-", Reason::InvalidAddress, "`` is not an IP address"),
             ("192.0.2.1-2-3", Reason::InvalidAddress, "`2-3` is not an IP address"),
-            ("192.0.2.200/28", Reason::HostBitsSet, "write `192.0.2.192/28` for the whole network, or `192.0.2.200-192.0.2.207`"),
+            (
+                "192.0.2.200/28",
+                Reason::HostBitsSet,
+                "write `192.0.2.192/28` for the whole network, or `192.0.2.200-192.0.2.207`",
+            ),
             ("192.0.2.20-192.0.2.10", Reason::RangeReversed, "write `192.0.2.10-192.0.2.20`"),
             ("2001:db8::/64", Reason::FamilyUnsupported, "IPv6"),
             ("192.0.2.1-2001:db8::1", Reason::FamilyUnsupported, "IPv6"),
@@ -277,7 +280,10 @@ mod tests {
     fn entries_that_have_an_address_in_common_are_refused_by_their_places() {
         let error = Addresses::parse(&["192.0.2.16/28", "192.0.2.0/28", "192.0.2.15-192.0.2.16"]).unwrap_err();
         assert_eq!(error.reason(), Reason::Overlap);
-        assert!(error.to_string().contains("`spec.addresses[2]` and `spec.addresses[1]` both have 192.0.2.15"), "{error}");
+        assert!(
+            error.to_string().contains("`spec.addresses[2]` and `spec.addresses[1]` both have 192.0.2.15"),
+            "{error}"
+        );
     }
 
     #[test]

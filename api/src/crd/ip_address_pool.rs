@@ -17,16 +17,8 @@ use serde::{Deserialize, Serialize};
     status = "IPAddressPoolStatus",
     derive = "PartialEq",
     doc = "Addresses that Services of type LoadBalancer may be given.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Auto-Assign", type_ = "boolean", json_path = ".spec.autoAssign"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.assignedIPv4"),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.availableIPv4"),
