@@ -1,1 +1,31 @@
-//! telemetry
+//! What every process of Berth shows of itself: logs, metrics, health endpoints; and how it is told to stop.
+
+mod health;
+mod logs;
+mod metrics;
+mod server;
+mod signal;
+
+use std::net::SocketAddr;
+
+pub use health::{Gate, Health};
+pub use logs::{LogFormat, init_logs};
+pub use metrics::{MetricDoc, MetricKind, Registry};
+pub use server::serve;
+pub use signal::shutdown_on_signal;
+
+/// Command-line flags that every process has.
+#[derive(clap::Args, Clone, Debug)]
+pub struct TelemetryArgs {
+    /// What to log: a level, or a filter such as `info,berth_speaker=debug`
+    #[arg(long, env = "BERTH_LOG", default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+
+    /// How to log; by default for people on a terminal, as JSON elsewhere
+    #[arg(long, env = "BERTH_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, env = "BERTH_HTTP_ADDRESS", default_value = "0.0.0.0:7481", value_name = "IP:PORT")]
+    pub http_address: SocketAddr,
+}
