@@ -138,13 +138,8 @@ impl FromStr for Ipv4Range {
             }
             return Ok(Self { first: v4.network(), last: v4.broadcast() });
         }
-        let (first, last) = match entry.split_once('-') {
-            Some((first, last)) => (address(first)?, address(last)?),
-            None => {
-                let only = address(entry)?;
-                (only, only)
-            }
-        };
+        let (first, last) = entry.split_once('-').unwrap_or((entry, entry));
+        let (first, last) = (address(first)?, address(last)?);
         Self::new(first, last).ok_or_else(|| EntryError::Reversed { entry: entry.to_owned(), first, last })
     }
 }
