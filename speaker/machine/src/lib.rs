@@ -1,1 +1,25 @@
-//! speaker/machine
+//! What a node's speaker decides about layer 2: who answers for which address, when a silent owner is replaced,
+//! and what is said on the wire meanwhile.
+//!
+//! Pure: [`Machine`] knows no clock and no socket. Every call takes the time on the node's `CLOCK_BOOTTIME` and every
+//! effect is a value to be polled out, so that a test can run a whole link of machines on a virtual clock.
+//!
+//! By role: `timing` has every constant with its reason, `liveness` one session with each partner, `claims` what two
+//! partners tell each other they answer for, `takeover` the state of one address, `schedule` when an address is
+//! announced, and `machine` ties them together.
+
+mod claims;
+mod effect;
+mod input;
+mod liveness;
+mod machine;
+mod queue;
+mod schedule;
+mod takeover;
+pub mod timing;
+
+pub use berth_wire::arp::Frame;
+pub use berth_wire::heartbeat::{Message, NodeName, NodeNameError};
+pub use effect::{Counters, Effect, State, Status};
+pub use input::{Assignment, Member, OwnerClaim};
+pub use machine::Machine;

@@ -1,0 +1,114 @@
+//! What the machine wants done, and what it has counted.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use berth_api::{MacAddr, Reason};
+use berth_wire::arp::Frame;
+use berth_wire::heartbeat::{Message, NodeName};
+
+/// Something for the driver to do, in the order in which it was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a datagram to a partner.
+    SendHeartbeat {
+        /// The partner's node.
+        to: NodeName,
+        /// Its address.
+        address: Ipv4Addr,
+        /// The own interface to send from.
+        interface: String,
+        /// What to send.
+        message: Message,
+    },
+    /// Put a frame on the wire.
+    SendArp {
+        /// The own interface.
+        interface: String,
+        /// The frame.
+        frame: Frame,
+    },
+    /// This node answers for an address from now on, or found it in conflict. To be written to the Announcement's status.
+    StatusChanged {
+        /// The address.
+        address: Ipv4Addr,
+        /// What is so now.
+        status: Status,
+    },
+    /// This node answered for an address and does no longer, because another one does. Nothing is to be written: that is the
+    /// other one's part, and what waits to be written about this address is stale.
+    Yielded {
+        /// The address.
+        address: Ipv4Addr,
+        /// The node that answers now, as far as it is known.
+        to: Option<NodeName>,
+        /// Number of its ownership.
+        epoch: u64,
+    },
+    /// A graceful stop is complete: the process may end.
+    Stopped,
+}
+
+/// Where a node stands with an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Silent: another node answers, or should.
+    Standby,
+    /// The owner is silent; the wire is being asked before the takeover.
+    Probing,
+    /// Assigned to this node, or the process did not run for a while; the wire is being asked before the first answer.
+    Verifying,
+    /// A machine that is none of our nodes has the address, and it was never in use by us; not answered for.
+    Conflicted,
+    /// This node answers.
+    Answering,
+}
+
+/// What is to be written about an address. Its owner is this node; `status.layer2` is written only when the state is
+/// [`State::Answering`], the condition always.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Answering, or not because of a conflict.
+    pub state: State,
+    /// Number of the ownership.
+    pub epoch: u64,
+    /// Since when it is in that state, on the clock of the calls.
+    pub since: Duration,
+    /// The Ethernet address that it answers with.
+    pub mac: MacAddr,
+    /// The interface that it answers on.
+    pub interface: String,
+    /// Why: `Answering`, `TookOver`, `OwnerChanged` or `AddressConflict`.
+    pub cause: Reason,
+    /// A machine that is none of our nodes and says that it has the address.
+    pub foreign: Option<MacAddr>,
+}
+
+/// How often things happened since the machine was made. Counters only rise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Addresses taken over from a silent or stopping owner.
+    pub takeovers: u64,
+    /// Silences of an owner that turned out to be none when the wire was asked.
+    pub false_alarms: u64,
+    /// Addresses given up because another node's claim prevailed.
+    pub yields: u64,
+    /// Times that the process did not run for so long that it had to ask the wire again.
+    pub fenced: u64,
+    /// ARP requests answered.
+    pub replies: u64,
+    /// ARP probes sent.
+    pub probes: u64,
+    /// Gratuitous ARP frames sent.
+    pub gratuitous: u64,
+    /// Times that a machine which is none of our nodes was heard with an address of ours.
+    pub conflicts: u64,
+    /// Heartbeats accepted.
+    pub heartbeats: u64,
+    /// Heartbeats from a node or address that is no partner's.
+    pub refused_unknown: u64,
+    /// Heartbeats that were old or repeated.
+    pub refused_sequence: u64,
+    /// Heartbeats of an earlier start of the partner's process.
+    pub refused_boot_id: u64,
+}

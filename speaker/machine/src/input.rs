@@ -1,0 +1,52 @@
+//! What the cluster says about an address, as far as the machine needs it.
+
+use std::net::Ipv4Addr;
+
+use berth_api::MacAddr;
+use berth_wire::heartbeat::NodeName;
+
+/// Who is to answer for an address, from its Announcement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// `spec.layer2.owner`: the node that is to answer.
+    pub owner: Option<NodeName>,
+    /// `spec.layer2.standbys`: the nodes that take over, in this order.
+    pub standbys: Vec<NodeName>,
+    /// `spec.layer2.epoch`.
+    pub epoch: u64,
+    /// `spec.layer2.members`: where owner and standbys are found. One that is missing here takes no part.
+    pub members: Vec<Member>,
+    /// `status.layer2`: the node that answers, as it wrote itself.
+    pub claimed: Option<OwnerClaim>,
+}
+
+/// A node's place on the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The node.
+    pub node: NodeName,
+    /// Its interface in the subnet of the address. For the machine's own node: where it answers.
+    pub interface: String,
+    /// Its own address there; heartbeats go to it and come from it.
+    pub address: Ipv4Addr,
+    /// The Ethernet address of that interface.
+    pub mac: MacAddr,
+}
+
+/// That a node answers for an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerClaim {
+    /// The node.
+    pub node: NodeName,
+    /// Number of its ownership.
+    pub epoch: u64,
+}
+
+impl OwnerClaim {
+    /// Whether this claim prevails over another node's: the higher epoch, and between equal ones the lower name.
+    pub(crate) fn beats(&self, other: &Self) -> bool {
+        self.epoch > other.epoch || (self.epoch == other.epoch && self.node < other.node)
+    }
+}
