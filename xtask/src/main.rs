@@ -9,16 +9,23 @@
 )]
 
 mod cli;
+mod dependencies;
 mod generate;
+mod go_toolchain;
+mod progress;
+mod setup;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::cli::Command;
+use crate::progress::Progress;
+
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    match run(cli) {
+    match run(cli::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -29,6 +36,9 @@ fn main() -> ExitCode {
 
 fn run(cli: cli::Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        cli::Command::Generate { check } => generate::run(check),
+        Command::Test { kind, arguments } => test::run(kind, &arguments),
+        Command::Generate { check } => generate::run(check),
+        Command::SetUp => setup::everything(&Progress::start()).map(|()| ExitCode::SUCCESS),
+        Command::CheckDependencies => dependencies::run(),
     }
 }

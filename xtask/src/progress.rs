@@ -1,0 +1,81 @@
+//! What a person sees while something runs: one line says what happens, the next what was seen. On stderr, always.
+
+use std::fmt::Display;
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+/// Writes progress. Reads well without colour; colour only on a terminal and only when `NO_COLOR` is not set.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    started: Instant,
+    colour: bool,
+}
+
+impl Progress {
+    /// Starts the clock that the lines show.
+    pub fn start() -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { started: Instant::now(), colour: !no_color && std::io::stderr().is_terminal() }
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Says what happens next.
+    pub fn step(&self, what: impl Display) {
+        eprintln!("{} {}", self.dim(format!("{:>6}", seconds(self.elapsed()))), self.bold(what));
+    }
+
+    /// Says what was seen.
+    pub fn seen(&self, what: impl Display) {
+        eprintln!("       {} {what}", self.green("->"));
+    }
+
+    /// Says something that explains the lines around it.
+    pub fn note(&self, what: impl Display) {
+        eprintln!("          {}", self.dim(what));
+    }
+
+    fn bold(&self, text: impl Display) -> String {
+        self.painted("1", text)
+    }
+
+    fn dim(&self, text: impl Display) -> String {
+        self.painted("2", text)
+    }
+
+    fn green(&self, text: impl Display) -> String {
+        self.painted("32", text)
+    }
+
+    fn painted(&self, code: &str, text: impl Display) -> String {
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_string() }
+    }
+}
+
+/// `4.2s`, `3m07s`: short, and as exact as a person cares.
+pub fn seconds(duration: Duration) -> String {
+    let total = duration.as_secs();
+    if total < 60 { format!("{:.1}s", duration.as_secs_f64()) } else { format!("{}m{:02}s", total / 60, total % 60) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_a_person_would_say_them() {
+        for (millis, text) in [(0, "0.0s"), (4_240, "4.2s"), (59_949, "59.9s"), (60_000, "1m00s"), (187_400, "3m07s")] {
+            assert_eq!(seconds(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn without_colour_there_is_no_escape_sequence() {
+        let plain = Progress { started: Instant::now(), colour: false };
+        assert_eq!(plain.bold("x"), "x");
+        assert_eq!(Progress { colour: true, ..plain }.bold("x"), "\u{1b}[1mx\u{1b}[0m");
+    }
+}

@@ -1,0 +1,164 @@
+//! What a fresh machine misses: installed on Debian, named exactly anywhere else.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::progress::Progress;
+use crate::{go_toolchain, workspace};
+
+/// A program that the lab runs, and the Debian package that has it.
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+const PROGRAMS: [Program; 5] = [
+    Program { name: "nft", package: "nftables", purpose: "kube-proxy programs the nodes with it" },
+    Program { name: "ip", package: "iproute2", purpose: "the lab lays its links with it" },
+    Program { name: "unshare", package: "util-linux", purpose: "the lab's own namespaces" },
+    Program { name: "nsenter", package: "util-linux", purpose: "to look into the lab's namespaces" },
+    Program { name: "curl", package: "curl", purpose: "the client of the demo" },
+];
+
+/// How packages can be installed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installer {
+    /// Debian or a relative of it, as root.
+    Apt,
+    /// The same, by a sudo that asks for no password.
+    SudoApt,
+}
+
+/// Sees to it that all programs the lab needs are there. Quick and silent when they are.
+pub fn programs(progress: &Progress) -> anyhow::Result<()> {
+    let missing: Vec<&Program> =
+        PROGRAMS.iter().filter(|program| workspace::find_program(program.name).is_none()).collect();
+    if !missing.is_empty() {
+        for program in &missing {
+            progress.note(format_args!("`{}` is missing ({})", program.name, program.purpose));
+        }
+        let mut packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
+        packages.dedup();
+        install(progress, &packages)?;
+        if let Some(program) = missing.iter().find(|program| workspace::find_program(program.name).is_none()) {
+            bail!("package `{}` was installed, but there is still no program `{}`", program.package, program.name);
+        }
+    }
+    namespaces_are_allowed()
+}
+
+/// All of the set-up, for those who want nothing but that.
+pub fn everything(progress: &Progress) -> anyhow::Result<()> {
+    progress.step("looking for what the lab needs");
+    programs(progress)?;
+    let go = go_toolchain::ensure(progress)?;
+    let names: Vec<_> = PROGRAMS.iter().map(|program| program.name).collect();
+    progress.seen(format_args!("{} are there, Go is `{}`", names.join(", "), go.display()));
+    Ok(())
+}
+
+/// Installs Debian packages, or says exactly what a person has to install.
+pub fn install(progress: &Progress, packages: &[&str]) -> anyhow::Result<()> {
+    let installer =
+        installer().with_context(|| format!("install `{}` yourself and run this again", packages.join(" ")))?;
+    progress.step(format_args!("installing {} with apt-get", packages.join(", ")));
+    apt_get(installer, &["update", "-q"])?;
+    let options = ["install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
+    apt_get(installer, &[&options, packages].concat())?;
+    progress.seen("installed");
+    Ok(())
+}
+
+/// How packages can be installed here, or why they cannot.
+fn installer() -> anyhow::Result<Installer> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !is_debian(&release) || workspace::find_program("apt-get").is_none() {
+        bail!("packages are installed for you on Debian only, and this is not Debian");
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Ok(Installer::Apt);
+    }
+    let sudo = Command::new("sudo").args(["-n", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if sudo.is_ok_and(|status| status.success()) {
+        return Ok(Installer::SudoApt);
+    }
+    bail!("installing packages needs root, or a sudo that asks for no password")
+}
+
+/// Whether an `/etc/os-release` speaks of Debian or a relative of it.
+fn is_debian(os_release: &str) -> bool {
+    let value = |key: &str| {
+        let line = os_release.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
+        line.map(|value| value.trim_matches(['"', '\'']).to_owned()).unwrap_or_default()
+    };
+    value("ID") == "debian" || value("ID_LIKE").split_whitespace().any(|id| id == "debian")
+}
+
+fn apt_get(installer: Installer, arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = match installer {
+        Installer::Apt => Command::new("apt-get"),
+        Installer::SudoApt => {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["-n", "--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
+            sudo
+        }
+    };
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    run_quietly(&mut command, &format!("apt-get {}", arguments.join(" ")))
+}
+
+/// Runs a command and shows its output only when it fails.
+pub fn run_quietly(command: &mut Command, what: &str) -> anyhow::Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting `{what}`"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    eprint!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    bail!("`{what}` failed with {}; its output is above", output.status)
+}
+
+/// Someone who is not root needs a kernel that lets everybody make user namespaces.
+fn namespaces_are_allowed() -> anyhow::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let unshare = workspace::find_program("unshare").unwrap_or_else(|| PathBuf::from("unshare"));
+    let attempt = Command::new(unshare)
+        .args(["--user", "--map-root-user", "--net", "--mount", "true"])
+        .output()
+        .context("starting `unshare`")?;
+    if attempt.status.success() {
+        return Ok(());
+    }
+    bail!(
+        "you are not root and may not make user namespaces ({}); run this as root, or allow them with \
+         `sysctl kernel.unprivileged_userns_clone=1` or `sysctl kernel.apparmor_restrict_unprivileged_userns=0`",
+        String::from_utf8_lossy(&attempt.stderr).trim()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_and_its_relatives_are_recognised_and_others_are_not() {
+        let cases = [
+            ("ID=debian\nVERSION_ID=\"12\"\n", true),
+            ("NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=debian\n", true),
+            ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", true),
+            ("ID='debian'\n", true),
+            ("ID=fedora\nID_LIKE=\"rhel centos\"\n", false),
+            ("PRETTY_NAME=\"like debian\"\nID=debianish\n", false),
+            ("VARIANT_ID=debian\nID=alpine\n", false),
+            ("", false),
+        ];
+        for (os_release, expected) in cases {
+            assert_eq!(is_debian(os_release), expected, "{os_release:?}");
+        }
+    }
+}
