@@ -1,1 +1,161 @@
-//! Part of the machine.
+//! One session with each partner, however many addresses are shared with it.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use berth_wire::heartbeat::{Message, NodeName};
+
+use crate::claims::{Heard, Told};
+
+/// Number of a session, for as long as the machine lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PeerId(pub(crate) u32);
+
+/// How a partner is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Liveness {
+    /// Not heard yet, and there was not yet time enough for it.
+    Waiting,
+    /// Heard within the detection time.
+    Up,
+    /// Not heard for longer than the detection time, or never.
+    Silent,
+}
+
+/// What this node knows of a partner, and has told it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) node: NodeName,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) interface: String,
+    pub(crate) liveness: Liveness,
+    /// When it was heard last, or the session began.
+    pub(crate) last_heard: Duration,
+    /// Since when it is up without a break, as this process.
+    pub(crate) up_since: Duration,
+    /// Since when it wants its addresses taken over.
+    pub(crate) stopping: Option<Duration>,
+    pub(crate) boot_id: u64,
+    former_boot_id: u64,
+    sequence: u64,
+    pub(crate) told: Told,
+    pub(crate) heard: Heard,
+    /// Addresses in which both have a part.
+    pub(crate) shared: BTreeSet<Ipv4Addr>,
+}
+
+/// Why a datagram is not taken for what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Old or repeated.
+    Sequence,
+    /// Of an earlier start of the partner's process.
+    BootId,
+}
+
+/// What a datagram changed in the session itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// The partner was silent or never heard before, or is a new process.
+    pub(crate) came_up: bool,
+    /// It began to stop.
+    pub(crate) began_to_stop: bool,
+}
+
+impl Session {
+    pub(crate) fn new(node: NodeName, address: Ipv4Addr, interface: String, now: Duration) -> Self {
+        Self {
+            node,
+            address,
+            interface,
+            liveness: Liveness::Waiting,
+            last_heard: now,
+            up_since: now,
+            stopping: None,
+            boot_id: 0,
+            former_boot_id: 0,
+            sequence: 0,
+            told: Told::default(),
+            heard: Heard::default(),
+            shared: BTreeSet::new(),
+        }
+    }
+
+    /// Whether it could take over an address now.
+    pub(crate) fn is_able(&self) -> bool {
+        self.liveness == Liveness::Up && self.stopping.is_none()
+    }
+
+    /// Takes a datagram as a sign of life if it is a new one.
+    pub(crate) fn accept(&mut self, now: Duration, message: &Message) -> Result<Accepted, Refused> {
+        let restarted = message.boot_id != self.boot_id;
+        if restarted {
+            // What the former process sent last may arrive after what the present one sent first.
+            if message.boot_id == self.former_boot_id {
+                return Err(Refused::BootId);
+            }
+            self.former_boot_id = self.boot_id;
+            self.boot_id = message.boot_id;
+            self.heard.forget();
+            self.stopping = None;
+        } else if message.sequence <= self.sequence {
+            return Err(Refused::Sequence);
+        }
+        self.sequence = message.sequence;
+        self.last_heard = now;
+        let came_up = restarted || self.liveness != Liveness::Up;
+        if came_up {
+            self.up_since = now;
+        }
+        self.liveness = Liveness::Up;
+        let began_to_stop = message.stopping && self.stopping.is_none();
+        match (message.stopping, self.stopping) {
+            (true, None) => self.stopping = Some(now),
+            (false, _) => self.stopping = None,
+            (true, Some(_)) => {}
+        }
+        Ok(Accepted { came_up, began_to_stop })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_wire::heartbeat::{Body, Digest};
+
+    use super::*;
+
+    #[test]
+    fn only_a_new_datagram_is_a_sign_of_life() {
+        let node = NodeName::new("b").unwrap();
+        let mut session = Session::new(node.clone(), Ipv4Addr::LOCALHOST, "eth0".to_owned(), Duration::ZERO);
+        let yes = |came_up| Ok(Accepted { came_up, began_to_stop: false });
+        let table = [
+            // boot id, sequence, verdict, why
+            (7, 5, yes(true), "the first one ever"),
+            (7, 6, yes(false), "the next one"),
+            (7, 6, Err(Refused::Sequence), "repeated"),
+            (7, 5, Err(Refused::Sequence), "late"),
+            (7, 9, yes(false), "some were lost"),
+            (8, 1, yes(true), "a new process counts anew"),
+            (7, 10, Err(Refused::BootId), "late, from the former process"),
+            (8, 1, Err(Refused::Sequence), "repeated by the new process"),
+            (8, 2, yes(false), "the new process goes on"),
+        ];
+        for (i, (boot_id, sequence, verdict, why)) in table.into_iter().enumerate() {
+            let message = Message {
+                sender: node.clone(),
+                boot_id,
+                sequence,
+                heard_boot_id: 0,
+                stopping: false,
+                want_claims: false,
+                body: Body::Heartbeat { digest: Digest::EMPTY, count: 0 },
+            };
+            let before = session.last_heard;
+            let now = Duration::from_millis(i as u64 + 1);
+            assert_eq!(session.accept(now, &message), verdict, "{why}");
+            assert_eq!(session.last_heard, if verdict.is_ok() { now } else { before }, "{why}");
+        }
+    }
+}

@@ -1,96 +1,339 @@
-//! One node's speaker.
+//! One node's speaker: its calls, its clock and its deadlines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use berth_api::MacAddr;
 use berth_wire::arp::Frame;
-use berth_wire::heartbeat::{Message, NodeName};
+use berth_wire::heartbeat::{Body, Message, NodeName};
 
 use crate::effect::{Counters, Effect, State};
 use crate::input::Assignment;
+use crate::liveness::{Liveness, PeerId, Session};
+use crate::queue::Queue;
+use crate::takeover::{Phase, Place, Probe, Verifying};
+use crate::timing::{DETECTION_TIME, HEARTBEAT_INTERVAL, STOP_GRACE};
+
+mod assign;
+mod link;
+mod ownership;
+mod partners;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A heartbeat to every partner.
+    Beat,
+    /// A partner was not heard for too long.
+    Silence(PeerId),
+    /// The next step of an address.
+    Step(Ipv4Addr),
+    /// The next announcement of an address.
+    Announce(Ipv4Addr),
+    /// A foreign machine with an address of ours was not heard for a while.
+    Calm(Ipv4Addr),
+    /// The end of the wait for partners to take over.
+    Stop,
+}
 
 /// Everything that one node's speaker decides about layer 2.
+///
+/// Each call first takes note of the time. One that comes after the process was unable to send heartbeats for the
+/// detection time makes every address ask the wire again *before* it is looked at, so that requests which queued up
+/// meanwhile are not answered by a node that was replaced.
 #[derive(Debug)]
-pub struct Machine {}
+pub struct Machine {
+    node: NodeName,
+    boot_id: u64,
+    sequence: u64,
+    now: Duration,
+    /// When the last heartbeats went out; partners count from there.
+    last_beat: Duration,
+    /// Since when this node has been able to hear without a break.
+    listening_since: Duration,
+    stopping: Option<Duration>,
+    stopped: bool,
+    places: BTreeMap<Ipv4Addr, Place>,
+    sessions: BTreeMap<PeerId, Session>,
+    ids: BTreeMap<(NodeName, Ipv4Addr), PeerId>,
+    next_id: u32,
+    /// Ethernet addresses of all nodes of ours, with the number of places that name them.
+    macs: BTreeMap<MacAddr, usize>,
+    /// Addresses by the interface they are watched on.
+    watched: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    changed: BTreeSet<String>,
+    timers: Queue<Timer>,
+    /// Partners that are to hear from this node before the call ends.
+    urgent: BTreeSet<PeerId>,
+    effects: VecDeque<Effect>,
+    counters: Counters,
+}
 
 impl Machine {
-    /// A speaker that has a part in nothing yet. `boot_id` names this start of the process: another one each time.
+    /// A speaker that has a part in nothing yet. `boot_id` names this start of the process: another one each time, never 0.
     pub fn new(node: NodeName, boot_id: u64, now: Duration) -> Self {
-        let _ = (node, boot_id, now);
-        Self {}
+        Self {
+            node,
+            boot_id: boot_id.max(1),
+            sequence: 0,
+            now,
+            last_beat: now,
+            listening_since: now,
+            stopping: None,
+            stopped: false,
+            places: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            next_id: 0,
+            macs: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            timers: Queue::new(),
+            urgent: BTreeSet::new(),
+            effects: VecDeque::new(),
+            counters: Counters::default(),
+        }
     }
 
     /// Takes over what the Announcement of an address says; to be called at each of its changes. Repeating it changes nothing.
+    ///
+    /// A node that is neither owner nor standby, or has no place on the link, has no part in the address: it is withdrawn,
+    /// unless this node still answers for it and the new owner has not claimed it yet.
     pub fn assign(&mut self, now: Duration, assignment: Assignment) {
-        let _ = (now, assignment);
+        if self.begin(now) {
+            self.on_assignment(assignment);
+            self.finish();
+        }
     }
 
     /// The node has no part in the address any more: it stops to answer at once and without a frame.
     pub fn withdraw(&mut self, now: Duration, address: Ipv4Addr) {
-        let _ = (now, address);
+        if self.begin(now) {
+            self.remove_place(address);
+            self.finish();
+        }
     }
 
     /// A datagram came from this address.
     pub fn heartbeat_received(&mut self, now: Duration, from: Ipv4Addr, message: &Message) {
-        let _ = (now, from, message);
+        if self.begin(now) {
+            self.on_heartbeat(from, message);
+            self.finish();
+        }
     }
 
     /// A frame came on this interface.
     pub fn arp_received(&mut self, now: Duration, interface: &str, frame: &Frame) {
-        let _ = (now, interface, frame);
+        if self.begin(now) {
+            self.on_arp(interface, frame);
+            self.finish();
+        }
     }
 
     /// Does what is due. To be called at [`Machine::next_deadline`] or soon after.
     pub fn tick(&mut self, now: Duration) {
-        let _ = now;
+        if self.begin(now) {
+            while let Some((due, timer)) = self.timers.pop_due(self.now) {
+                self.on_timer(due, timer);
+            }
+            self.finish();
+        }
     }
 
-    /// Asks for a graceful stop: partners take over before [`Effect::Stopped`] comes, at most
-    /// [`STOP_GRACE`](crate::timing::STOP_GRACE) later.
+    /// Asks for a graceful stop: partners take over before [`Effect::Stopped`] comes, at most [`STOP_GRACE`] later.
     pub fn stop(&mut self, now: Duration) {
-        let _ = now;
+        if self.begin(now) && self.stopping.is_none() {
+            self.stopping = Some(self.now);
+            self.timers.set(Timer::Stop, Some(self.now + STOP_GRACE));
+            let addresses: Vec<Ipv4Addr> = self.places.keys().copied().collect();
+            for address in addresses {
+                self.settle(address);
+            }
+            self.urgent.extend(self.sessions.keys());
+            self.finish();
+        }
     }
 
     /// When [`Machine::tick`] is to be called next; never, while the node has a part in nothing.
     pub fn next_deadline(&self) -> Option<Duration> {
-        None
+        self.timers.next()
     }
 
     /// The next thing to do, oldest first. To be called until there is none after each other call.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        None
+        self.effects.pop_front()
     }
 
     /// Interfaces whose watched addresses changed since the last call; their kernel filters are to be rebuilt.
     pub fn take_changed_interfaces(&mut self) -> BTreeSet<String> {
-        BTreeSet::new()
+        std::mem::take(&mut self.changed)
     }
 
-    /// Addresses that ARP on this interface is needed about.
+    /// Addresses that ARP on this interface is needed about, in rising order.
     pub fn watched_addresses(&self, interface: &str) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        let _ = interface;
-        std::iter::empty()
+        self.watched.get(interface).into_iter().flatten().copied()
     }
 
     /// Interfaces on which addresses are watched.
     pub fn watched_interfaces(&self) -> impl Iterator<Item = &str> + '_ {
-        std::iter::empty()
+        self.watched.keys().map(String::as_str)
     }
 
     /// Addresses that this node answers for, with the numbers of its ownership.
     pub fn answering(&self) -> impl Iterator<Item = (Ipv4Addr, u64)> + '_ {
-        std::iter::empty()
+        self.places.iter().filter_map(|(address, place)| match &place.phase {
+            Phase::Answering(ownership) => Some((*address, ownership.epoch)),
+            _ => None,
+        })
     }
 
-    /// Where this node stands with an address.
+    /// Where this node stands with an address; nothing if it has no part in it.
     pub fn state(&self, address: Ipv4Addr) -> Option<State> {
-        let _ = address;
-        None
+        self.places.get(&address).map(Place::state)
+    }
+
+    /// Partners, and whether each was heard within the detection time.
+    pub fn partners(&self) -> impl Iterator<Item = (&NodeName, bool)> + '_ {
+        self.sessions.values().map(|session| (&session.node, session.liveness == Liveness::Up))
     }
 
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        self.counters
+    }
+
+    /// Takes note of the time; returns whether there is anything left to do in this life.
+    fn begin(&mut self, now: Duration) -> bool {
+        let now = now.max(self.now);
+        // What partners saw counts, not only what this process noticed: their patience began with the last heartbeat.
+        let away = now >= self.now + DETECTION_TIME || now >= self.last_beat + DETECTION_TIME;
+        self.now = now;
+        if away && !self.places.is_empty() {
+            self.fence();
+        }
+        !self.stopped
+    }
+
+    /// The process did not run for so long that it may have been replaced: nothing is answered before the wire was asked, and
+    /// nobody is called silent who could not be heard.
+    fn fence(&mut self) {
+        self.listening_since = self.now;
+        self.last_beat = self.now;
+        self.timers.set(Timer::Beat, Some(self.now));
+        for (id, session) in &self.sessions {
+            if session.liveness != Liveness::Silent {
+                self.timers.set(Timer::Silence(*id), Some(self.now + DETECTION_TIME));
+            }
+        }
+        let mut owned = false;
+        let addresses: Vec<Ipv4Addr> = self.places.keys().copied().collect();
+        for address in addresses {
+            let Some(place) = self.places.get_mut(&address) else { continue };
+            match std::mem::replace(&mut place.phase, Phase::Standby) {
+                Phase::Answering(ownership) => {
+                    owned = true;
+                    self.verify(address, Some(ownership));
+                }
+                Phase::Verifying(Verifying { resume, .. }) => self.verify(address, resume),
+                Phase::Conflicted => place.phase = Phase::Conflicted,
+                Phase::Standby | Phase::Probing(_) => self.watch_top(address),
+            }
+        }
+        self.counters.fenced += u64::from(owned);
+    }
+
+    /// Says what is urgent, and keeps the beat going while there is a part to play.
+    fn finish(&mut self) {
+        if self.stopped {
+            return;
+        }
+        for id in std::mem::take(&mut self.urgent) {
+            self.tell(id);
+        }
+        if self.stopping.is_some() && !self.places.keys().any(|address| self.can_hand_over(*address)) {
+            self.end();
+        }
+    }
+
+    fn on_timer(&mut self, due: Duration, timer: Timer) {
+        match timer {
+            Timer::Beat => {
+                self.last_beat = self.now;
+                if !self.places.is_empty() {
+                    self.timers.set(Timer::Beat, Some(self.now + HEARTBEAT_INTERVAL));
+                }
+                self.urgent.clear();
+                let ids: Vec<PeerId> = self.sessions.keys().copied().collect();
+                for id in ids {
+                    self.tell(id);
+                }
+            }
+            Timer::Silence(id) => self.on_silence(id),
+            Timer::Step(address) => self.on_step(due, address),
+            Timer::Announce(address) => self.announce(address),
+            Timer::Calm(address) => self.on_calm(address),
+            Timer::Stop => self.end(),
+        }
+    }
+
+    /// Sends a partner what changed, or else that this node lives.
+    fn tell(&mut self, id: PeerId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let bodies = session.told.changes();
+            self.send(id, bodies);
+        }
+    }
+
+    fn send(&mut self, id: PeerId, bodies: Vec<Body>) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        for body in bodies {
+            self.sequence += 1;
+            self.effects.push_back(Effect::SendHeartbeat {
+                to: session.node.clone(),
+                address: session.address,
+                interface: session.interface.clone(),
+                message: Message {
+                    sender: self.node.clone(),
+                    boot_id: self.boot_id,
+                    sequence: self.sequence,
+                    heard_boot_id: session.boot_id,
+                    stopping: self.stopping.is_some(),
+                    want_claims: session.heard.asking(),
+                    body,
+                },
+            });
+        }
+    }
+
+    fn send_arp(&mut self, interface: String, frame: Frame) {
+        self.effects.push_back(Effect::SendArp { interface, frame });
+    }
+
+    /// Silent for good.
+    fn end(&mut self) {
+        self.stopped = true;
+        self.places.clear();
+        self.sessions.clear();
+        self.ids.clear();
+        self.macs.clear();
+        self.changed.extend(std::mem::take(&mut self.watched).into_keys());
+        self.timers = Queue::new();
+        self.effects.push_back(Effect::Stopped);
+    }
+
+    /// Asks the wire whether anybody has the address.
+    fn begin_probe(&mut self, address: Ipv4Addr) -> Probe {
+        let probe = Probe::begin(self.now);
+        self.send_probe(address);
+        self.timers.set(Timer::Step(address), Some(probe.due));
+        probe
+    }
+
+    fn send_probe(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.get(&address) else { return };
+        let (interface, frame) = (place.me.interface.clone(), Frame::probe(place.me.mac, address));
+        self.counters.probes += 1;
+        self.send_arp(interface, frame);
     }
 }

@@ -1,1 +1,244 @@
-//! Part of the machine.
+//! The state of one address on one node, and the rules by which claims to it prevail.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use berth_api::{MacAddr, Reason};
+use berth_wire::heartbeat::NodeName;
+
+use crate::effect::State;
+use crate::input::{Assignment, Member, OwnerClaim};
+use crate::liveness::PeerId;
+use crate::schedule::Schedule;
+use crate::timing::PROBE_SPACING;
+
+/// What this node does about the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Silent; another node answers, or should.
+    Standby,
+    /// Silent; the wire is being asked before a takeover.
+    Probing(Probe),
+    /// Silent; the wire is being asked before this node answers.
+    Verifying(Verifying),
+    /// Silent; somebody else has the address, and it was never in use by us.
+    Conflicted,
+    /// Answering.
+    Answering(Ownership),
+}
+
+/// A question to the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Probe {
+    /// Probes sent so far.
+    pub(crate) sent: u32,
+    /// When the next step is due: another probe, or the verdict.
+    pub(crate) due: Duration,
+}
+
+impl Probe {
+    /// Begins now; the first probe goes out with it.
+    pub(crate) fn begin(now: Duration) -> Self {
+        Self { sent: 1, due: now + PROBE_SPACING }
+    }
+}
+
+/// A question to the wire before answering.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verifying {
+    /// The question.
+    pub(crate) probe: Probe,
+    /// The ownership to go on with when this node answered before and was away.
+    pub(crate) resume: Option<Ownership>,
+    /// Who answered, if what it claims is not known for sure: nothing happens before the wire is asked again.
+    pub(crate) answered: Option<Answered>,
+    /// How often the wire was asked in vain.
+    pub(crate) rounds: u32,
+}
+
+impl Verifying {
+    /// Whether what partners are known to claim may be taken for what they claim now. Not in the first round after this node was
+    /// away: what they said meanwhile may still wait in the socket.
+    pub(crate) fn trusts_claims(&self) -> bool {
+        self.resume.is_none() || self.rounds > 0
+    }
+}
+
+/// A node of ours that answered a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// One with a part in the address.
+    Peer(PeerId),
+    /// Another one.
+    Node,
+}
+
+/// That this node answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ownership {
+    /// Its number.
+    pub(crate) epoch: u64,
+    /// Since when.
+    pub(crate) since: Duration,
+    /// Why.
+    pub(crate) cause: Reason,
+    /// Announcements still to come.
+    pub(crate) schedule: Schedule,
+}
+
+/// Another node with a part in the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) node: NodeName,
+    pub(crate) mac: MacAddr,
+}
+
+/// One address.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) assignment: Assignment,
+    /// Where this node answers.
+    pub(crate) me: Member,
+    /// The others.
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) phase: Phase,
+    /// The claim that prevails, or the assignment that does while nobody has claimed yet. Its epoch never falls.
+    pub(crate) top: Option<OwnerClaim>,
+    /// Highest epoch ever seen for the address.
+    pub(crate) floor: u64,
+    /// Whether one of our nodes ever claimed it. Before that, a foreign machine that has it keeps it.
+    pub(crate) used: bool,
+    /// Since when `top` names its node: it gets one detection time from then.
+    pub(crate) watch_since: Duration,
+    /// No takeover before this.
+    pub(crate) hold_until: Duration,
+    /// A foreign machine that says it has the address, and when it was heard last.
+    pub(crate) foreign: Option<(MacAddr, Duration)>,
+    /// When the address was last defended against it.
+    pub(crate) defended: Option<Duration>,
+}
+
+/// Whose Ethernet address a frame came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This node's own.
+    Own,
+    /// A node with a part in the address.
+    Peer(Peer),
+    /// Some other node of ours.
+    Node,
+    /// No node of ours.
+    Foreign,
+}
+
+impl Place {
+    pub(crate) fn state(&self) -> State {
+        match self.phase {
+            Phase::Standby => State::Standby,
+            Phase::Probing(_) => State::Probing,
+            Phase::Verifying(_) => State::Verifying,
+            Phase::Conflicted => State::Conflicted,
+            Phase::Answering(_) => State::Answering,
+        }
+    }
+
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.assignment.address
+    }
+
+    pub(crate) fn peer(&self, node: &NodeName) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.node == *node)
+    }
+
+    /// Whether the prevailing claim is this node's.
+    pub(crate) fn is_mine(&self) -> bool {
+        self.top.as_ref().is_some_and(|top| top.node == self.me.node)
+    }
+
+    /// Nodes that may own the address, in the order in which they take over from each other.
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = &NodeName> {
+        self.assignment.owner.iter().chain(&self.assignment.standbys)
+    }
+
+    /// Nodes that take over before this one when `top` falls silent, or `None` if this one does not.
+    pub(crate) fn ahead(&self) -> Option<Vec<&NodeName>> {
+        let top = self.top.as_ref().map(|top| &top.node);
+        let mut ahead = Vec::new();
+        for node in self.candidates().filter(|node| Some(*node) != top) {
+            if *node == self.me.node {
+                return Some(ahead);
+            }
+            ahead.push(node);
+        }
+        None
+    }
+
+    /// The claim that this node makes when the wire does not object to its assignment.
+    pub(crate) fn intended(&self, resume: Option<&Ownership>) -> OwnerClaim {
+        let epoch = match (resume, &self.top) {
+            (Some(ownership), _) => ownership.epoch,
+            (None, Some(top)) if top.node == self.me.node && top.epoch >= self.floor => top.epoch,
+            // A node that is gone has used the assigned number already.
+            (None, _) => self.floor + 1,
+        };
+        OwnerClaim { node: self.me.node.clone(), epoch }
+    }
+
+    /// Notes a claim made by its node itself; returns whether it prevails now and did not before.
+    pub(crate) fn hear(&mut self, now: Duration, claim: &OwnerClaim) -> bool {
+        self.floor = self.floor.max(claim.epoch);
+        self.used = true;
+        let prevails = self.top.as_ref().is_none_or(|top| claim.beats(top));
+        if prevails {
+            self.watch(now, claim.clone());
+        }
+        prevails
+    }
+
+    /// Takes over what the Announcement says. `live` says whether the prevailing claim is one that its node makes itself right now.
+    ///
+    /// The API's word prevails over a lower epoch always. Over an equal one only if nobody is heard to claim it: where nodes claim,
+    /// each must come to the same result from the claims alone.
+    pub(crate) fn adopt(&mut self, now: Duration, assignment: Assignment, live: bool) {
+        let spec = assignment.owner.clone().map(|node| OwnerClaim { node, epoch: assignment.epoch });
+        let claimed = assignment.claimed.clone();
+        self.floor = self.floor.max(assignment.epoch);
+        if let Some(claimed) = &claimed {
+            self.floor = self.floor.max(claimed.epoch);
+            self.used = true;
+        }
+        self.assignment = assignment;
+        let known = claimed.filter(|claim| self.takes_part(&claim.node));
+        let api = match (spec, known) {
+            (Some(spec), Some(claimed)) if claimed.epoch > spec.epoch => Some(claimed),
+            (None, Some(claimed)) => Some(claimed),
+            (spec, _) => spec,
+        };
+        let Some(api) = api else { return };
+        let prevails = match &self.top {
+            None => true,
+            Some(top) if !self.takes_part(&top.node) => true,
+            Some(top) if top.epoch == api.epoch && live => api.beats(top),
+            Some(top) => api.epoch >= top.epoch,
+        };
+        if prevails && self.top.as_ref() != Some(&api) {
+            self.watch(now, api);
+        }
+    }
+
+    fn takes_part(&self, node: &NodeName) -> bool {
+        *node == self.me.node || self.assignment.members.iter().any(|member| member.node == *node)
+    }
+
+    pub(crate) fn watch(&mut self, now: Duration, top: OwnerClaim) {
+        if self.top.as_ref().is_none_or(|old| old.node != top.node) {
+            self.watch_since = now;
+        }
+        self.floor = self.floor.max(top.epoch);
+        self.top = Some(top);
+    }
+}
+
+#[cfg(test)]
+mod tests;

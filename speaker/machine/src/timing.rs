@@ -35,6 +35,10 @@ pub const IDLE_OWNER_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks at an address that was in conflict before its first use.
 pub const CONFLICT_RECHECK: Duration = Duration::from_secs(3);
 
+/// How long a foreign machine with an address of ours must not have been heard before it is called gone. ARP entries live for about a
+/// minute, so one that is still there has spoken by then.
+pub const CONFLICT_CALM: Duration = Duration::from_mins(1);
+
 /// Between two announcements in defence of an address against the same link (RFC 5227 section 2.4, DEFEND_INTERVAL), so that two
 /// machines that both defend do not flood it.
 pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);

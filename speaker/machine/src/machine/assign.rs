@@ -1,0 +1,256 @@
+//! What the cluster says: places and sessions come and go.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use berth_api::MacAddr;
+use berth_wire::heartbeat::NodeName;
+
+use super::{Machine, Timer};
+use crate::effect::{Effect, State, Status};
+use crate::input::{Assignment, Member, OwnerClaim};
+use crate::liveness::{PeerId, Session};
+use crate::schedule::Schedule;
+use crate::takeover::{Peer, Phase, Place};
+use crate::timing::{DETECTION_TIME, HEARTBEAT_INTERVAL};
+
+impl Machine {
+    pub(super) fn on_assignment(&mut self, assignment: Assignment) {
+        let address = assignment.address;
+        let known = self.places.get(&address);
+        if known.is_some_and(|place| place.assignment == assignment) {
+            return;
+        }
+        let answering = known.is_some_and(|place| place.state() == State::Answering);
+        let has_part = assignment.owner.iter().chain(&assignment.standbys).any(|node| *node == self.node);
+        let me = assignment.members.iter().find(|member| member.node == self.node).cloned();
+        match me {
+            // Where it was assigned away, this node goes on until the new owner has claimed it.
+            Some(me) if has_part || answering => self.place(address, me, assignment),
+            None if answering && !has_part => {
+                let me = known.map(|place| place.me.clone());
+                if let Some(me) = me {
+                    self.place(address, me, assignment);
+                }
+            }
+            _ => self.remove_place(address),
+        }
+    }
+
+    fn place(&mut self, address: Ipv4Addr, me: Member, assignment: Assignment) {
+        if self.stopping.is_some() && !self.places.contains_key(&address) {
+            return;
+        }
+        if self.places.is_empty() {
+            self.last_beat = self.now;
+            self.listening_since = self.now;
+            self.timers.set(Timer::Beat, Some(self.now + HEARTBEAT_INTERVAL));
+        }
+        let moved = self.seat(address, me, &assignment);
+        self.meet(address, &assignment.members);
+        let Some(place) = self.places.get(&address) else { return };
+        let live = place.top.as_ref().is_some_and(|top| self.is_live(place, top));
+        let claimed = assignment.claimed.clone();
+        let Some(place) = self.places.get_mut(&address) else { return };
+        place.adopt(self.now, assignment, live);
+        // Claims may have been heard before the assignment that makes them matter.
+        let peers = place.peers.clone();
+        for peer in peers {
+            let epoch = self.sessions.get(&peer.id).and_then(|session| session.heard.epoch(address));
+            if let Some(epoch) = epoch {
+                self.on_claim(address, OwnerClaim { node: peer.node, epoch }, peer.id);
+            }
+        }
+        // What a node wrote about itself it has claimed, even if it cannot be heard here.
+        if let Some(claimed) = claimed.filter(|claimed| claimed.node != self.node) {
+            self.on_claim_written(address, &claimed);
+        }
+        self.settle(address);
+        if moved {
+            self.reannounce(address);
+        }
+    }
+
+    /// Whether a claim is one that its node is known to make right now.
+    fn is_live(&self, place: &Place, claim: &OwnerClaim) -> bool {
+        if claim.node == self.node {
+            return place.state() == State::Answering;
+        }
+        let session = place.peer(&claim.node).and_then(|peer| self.sessions.get(&peer.id));
+        session.is_some_and(|session| session.heard.epoch(place.address()) == Some(claim.epoch))
+    }
+
+    /// Gives the address its place on the link; returns whether it answers and that place changed.
+    fn seat(&mut self, address: Ipv4Addr, me: Member, assignment: &Assignment) -> bool {
+        let mut moved = false;
+        let mut added = true;
+        if let Some(place) = self.places.get_mut(&address) {
+            let old = std::mem::replace(&mut place.me, me.clone());
+            moved = old != me && place.state() == State::Answering;
+            added = old.interface != me.interface;
+            if added {
+                self.unwatch(&old.interface, address);
+            }
+        } else {
+            let place = Place {
+                assignment: Assignment { members: Vec::new(), ..assignment.clone() },
+                me: me.clone(),
+                peers: Vec::new(),
+                phase: Phase::Standby,
+                top: None,
+                floor: 0,
+                used: false,
+                watch_since: self.now,
+                hold_until: self.now,
+                foreign: None,
+                defended: None,
+            };
+            self.places.insert(address, place);
+        }
+        if added {
+            self.watched.entry(me.interface.clone()).or_default().insert(address);
+            self.changed.insert(me.interface);
+        }
+        moved
+    }
+
+    fn unwatch(&mut self, interface: &str, address: Ipv4Addr) {
+        if let Some(addresses) = self.watched.get_mut(interface) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.watched.remove(interface);
+            }
+        }
+        self.changed.insert(interface.to_owned());
+    }
+
+    /// Keeps a session with exactly the other members, and knows exactly their Ethernet addresses.
+    fn meet(&mut self, address: Ipv4Addr, members: &[Member]) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let interface = place.me.interface.clone();
+        let told = match &place.phase {
+            Phase::Answering(ownership) => Some(ownership.epoch),
+            _ => None,
+        };
+        let old = std::mem::take(&mut place.peers);
+        for member in std::mem::take(&mut place.assignment.members) {
+            self.forget_mac(member.mac);
+        }
+        let mut peers: BTreeMap<NodeName, Peer> = BTreeMap::new();
+        for member in members {
+            *self.macs.entry(member.mac).or_insert(0) += 1;
+            if member.node != self.node {
+                let id = self.session(member, &interface);
+                peers.insert(member.node.clone(), Peer { id, node: member.node.clone(), mac: member.mac });
+            }
+        }
+        for peer in &old {
+            if peers.get(&peer.node).is_none_or(|new| new.id != peer.id) {
+                self.part(address, peer.id);
+            }
+        }
+        for peer in peers.values() {
+            let Some(session) = self.sessions.get_mut(&peer.id) else { continue };
+            if session.shared.insert(address) {
+                session.told.set(address, told);
+                if told.is_some() {
+                    self.urgent.insert(peer.id);
+                }
+            }
+        }
+        if let Some(place) = self.places.get_mut(&address) {
+            place.peers = peers.into_values().collect();
+            place.assignment.members = members.to_vec();
+        }
+    }
+
+    fn forget_mac(&mut self, mac: MacAddr) {
+        if let Some(count) = self.macs.get_mut(&mac) {
+            *count -= 1;
+            if *count == 0 {
+                self.macs.remove(&mac);
+            }
+        }
+    }
+
+    /// The session with a member, which begins with a heartbeat if there is none yet.
+    fn session(&mut self, member: &Member, interface: &str) -> PeerId {
+        let key = (member.node.clone(), member.address);
+        if let Some(&id) = self.ids.get(&key) {
+            if let Some(session) = self.sessions.get_mut(&id)
+                && session.interface != interface
+            {
+                interface.clone_into(&mut session.interface);
+            }
+            return id;
+        }
+        let id = PeerId(self.next_id);
+        self.next_id += 1;
+        let session = Session::new(member.node.clone(), member.address, interface.to_owned(), self.now);
+        self.sessions.insert(id, session);
+        self.ids.insert(key, id);
+        self.timers.set(Timer::Silence(id), Some(self.now + DETECTION_TIME));
+        self.urgent.insert(id);
+        id
+    }
+
+    /// An address is no longer shared with a partner; the last one ends the session.
+    fn part(&mut self, address: Ipv4Addr, id: PeerId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.shared.remove(&address);
+        session.told.set(address, None);
+        if session.shared.is_empty() {
+            self.ids.remove(&(session.node.clone(), session.address));
+            self.sessions.remove(&id);
+            self.timers.set(Timer::Silence(id), None);
+            self.urgent.remove(&id);
+        }
+    }
+
+    /// Forgets an address altogether.
+    pub(super) fn remove_place(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.remove(&address) else { return };
+        for timer in [Timer::Step(address), Timer::Announce(address), Timer::Calm(address)] {
+            self.timers.set(timer, None);
+        }
+        self.unwatch(&place.me.interface, address);
+        for member in &place.assignment.members {
+            self.forget_mac(member.mac);
+        }
+        for peer in &place.peers {
+            self.part(address, peer.id);
+        }
+        if self.places.is_empty() {
+            self.timers.set(Timer::Beat, None);
+        }
+    }
+
+    /// Answers from another place on the link than before.
+    fn reannounce(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let Phase::Answering(ownership) = &mut place.phase else { return };
+        ownership.schedule = Schedule::full(self.now);
+        self.report(address);
+        self.announce(address);
+    }
+
+    /// Says in the status what is so now.
+    pub(super) fn report(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.get(&address) else { return };
+        let foreign = place.foreign.map(|(mac, _)| mac);
+        let (epoch, since, cause) = match &place.phase {
+            Phase::Answering(ownership) => (ownership.epoch, ownership.since, ownership.cause),
+            _ => (place.floor, self.now, berth_api::Reason::AddressConflict),
+        };
+        let status = Status {
+            state: place.state(),
+            epoch,
+            since,
+            mac: place.me.mac,
+            interface: place.me.interface.clone(),
+            cause,
+            foreign,
+        };
+        self.effects.push_back(Effect::StatusChanged { address, status });
+    }
+}

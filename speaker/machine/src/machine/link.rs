@@ -1,0 +1,171 @@
+//! What is heard on the link, and what is said there about addresses of ours.
+
+use std::net::Ipv4Addr;
+
+use berth_api::MacAddr;
+use berth_wire::arp::{Frame, Operation};
+
+use super::{Machine, Timer};
+use crate::liveness::Session;
+use crate::takeover::{Answered, Origin, Phase, Verifying};
+use crate::timing::{CONFLICT_CALM, CONFLICT_RECHECK, DEFEND_INTERVAL, DETECTION_TIME, IDLE_OWNER_WAIT};
+
+impl Machine {
+    pub(super) fn on_arp(&mut self, interface: &str, frame: &Frame) {
+        let arp = &frame.arp;
+        // Whoever sends from an address says that it has it (RFC 5227 section 2.4); a probe sends from none.
+        if self.is_watched(interface, arp.sender_ip) {
+            self.on_sighting(arp.sender_ip, arp.sender_mac);
+        }
+        if arp.operation == Operation::Request && !arp.is_gratuitous() && self.is_watched(interface, arp.target_ip) {
+            self.on_question(arp.target_ip, frame);
+        }
+    }
+
+    fn is_watched(&self, interface: &str, address: Ipv4Addr) -> bool {
+        self.places.get(&address).is_some_and(|place| place.me.interface == interface)
+    }
+
+    fn origin(&self, address: Ipv4Addr, mac: MacAddr) -> Origin {
+        let Some(place) = self.places.get(&address) else { return Origin::Foreign };
+        if mac == place.me.mac {
+            return Origin::Own;
+        }
+        match place.peers.iter().find(|peer| peer.mac == mac) {
+            Some(peer) => Origin::Peer(peer.clone()),
+            None if self.macs.contains_key(&mac) => Origin::Node,
+            None => Origin::Foreign,
+        }
+    }
+
+    /// Somebody was seen with the address.
+    fn on_sighting(&mut self, address: Ipv4Addr, mac: MacAddr) {
+        let origin = self.origin(address, mac);
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let by = match &origin {
+            Origin::Own => return,
+            Origin::Foreign => return self.on_foreign(address, mac),
+            Origin::Peer(peer) => Answered::Peer(peer.id),
+            Origin::Node => Answered::Node,
+        };
+        match &place.phase {
+            Phase::Verifying(_) => self.verifying_answered(address, by),
+            Phase::Probing(_) => {
+                // Silent towards this node, but alive; or not its owner, but another one that took over already.
+                let top = place.top.as_ref().and_then(|top| place.peer(&top.node)).map(|peer| peer.id);
+                let up = top.is_some_and(|id| self.sessions.get(&id).is_some_and(Session::is_able));
+                self.counters.false_alarms += u64::from(!up);
+                self.hold_back(address, if up { IDLE_OWNER_WAIT } else { DETECTION_TIME });
+                self.ask_unless_top(address, by);
+            }
+            Phase::Standby => {
+                // In line behind others, and one of them moved.
+                place.hold_until = place.hold_until.max(self.now + DETECTION_TIME);
+                self.watch_top(address);
+                self.ask_unless_top(address, by);
+            }
+            // Two of ours answer: claims decide, not frames.
+            Phase::Answering(_) => {
+                if let Answered::Peer(id) = by {
+                    self.ask(id);
+                }
+            }
+            Phase::Conflicted => {}
+        }
+    }
+
+    /// A partner that has the address without being known to claim it is asked for its claims.
+    fn ask_unless_top(&mut self, address: Ipv4Addr, by: Answered) {
+        let Some(place) = self.places.get(&address) else { return };
+        if let Answered::Peer(id) = by
+            && place.top.as_ref().and_then(|top| place.peer(&top.node)).is_none_or(|top| top.id != id)
+        {
+            self.ask(id);
+        }
+    }
+
+    /// A machine that is none of our nodes was seen with the address.
+    fn on_foreign(&mut self, address: Ipv4Addr, mac: MacAddr) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        self.counters.conflicts += 1;
+        let news = place.foreign.is_none_or(|(known, _)| known != mac);
+        place.foreign = Some((mac, self.now));
+        self.timers.set(Timer::Calm(address), Some(self.now + CONFLICT_CALM));
+        match &mut place.phase {
+            // In use by us: never given up for somebody's frame, but defended.
+            Phase::Answering(_) => {
+                let defend = place.defended.is_none_or(|last| self.now >= last + DEFEND_INTERVAL);
+                if defend {
+                    place.defended = Some(self.now);
+                    self.send_announcement(address);
+                }
+                if news {
+                    self.report(address);
+                }
+            }
+            Phase::Verifying(Verifying { resume: None, .. }) if !place.used => {
+                place.phase = Phase::Conflicted;
+                self.timers.set(Timer::Step(address), Some(self.now + CONFLICT_RECHECK));
+                if news {
+                    self.report(address);
+                }
+            }
+            Phase::Probing(_) if !place.used => self.hold_back(address, CONFLICT_RECHECK),
+            Phase::Verifying(_) | Phase::Probing(_) | Phase::Standby | Phase::Conflicted => {}
+        }
+    }
+
+    /// A foreign machine has not been heard for a while.
+    pub(super) fn on_calm(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        place.foreign = None;
+        if matches!(place.phase, Phase::Answering(_)) {
+            self.report(address);
+        }
+    }
+
+    /// Somebody asks who has the address.
+    fn on_question(&mut self, address: Ipv4Addr, frame: &Frame) {
+        let Some(place) = self.places.get(&address) else { return };
+        let mac = place.me.mac;
+        match &place.phase {
+            Phase::Answering(_)
+                if frame.arp.sender_mac != mac && (frame.dst == MacAddr::BROADCAST || frame.dst == mac) =>
+            {
+                let interface = place.me.interface.clone();
+                self.counters.replies += 1;
+                self.send_arp(interface, Frame::reply_to(frame, mac));
+            }
+            // One ahead of this node asks the wire, too: it is about to take over, even if its heartbeats are not heard here.
+            Phase::Probing(_) if frame.arp.is_probe() => {
+                if let Origin::Peer(peer) = self.origin(address, frame.arp.sender_mac)
+                    && place.ahead().is_some_and(|ahead| ahead.contains(&&peer.node))
+                {
+                    self.hold_back(address, DETECTION_TIME);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes the announcement that is due, and sets the time of the next one.
+    pub(super) fn announce(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let Phase::Answering(ownership) = &mut place.phase else { return };
+        let due = ownership.schedule.next().is_some_and(|at| at <= self.now);
+        ownership.schedule.announced(self.now);
+        self.timers.set(Timer::Announce(address), ownership.schedule.next());
+        if due {
+            self.send_announcement(address);
+        }
+    }
+
+    /// Both forms, because stations differ in which one they learn from.
+    fn send_announcement(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.get(&address) else { return };
+        let (interface, mac) = (place.me.interface.clone(), place.me.mac);
+        self.counters.gratuitous += 2;
+        self.send_arp(interface.clone(), Frame::gratuitous_request(mac, address));
+        self.send_arp(interface, Frame::gratuitous_reply(mac, address));
+    }
+}

@@ -1,0 +1,359 @@
+//! Who answers: watching the owner, asking the wire, claiming and yielding.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use berth_api::Reason;
+
+use super::{Machine, Timer};
+use crate::effect::Effect;
+use crate::input::OwnerClaim;
+use crate::liveness::{Liveness, PeerId, Session};
+use crate::schedule::Schedule;
+use crate::takeover::{Answered, Ownership, Peer, Phase, Place, Probe, Verifying};
+use crate::timing::{DETECTION_TIME, IDLE_OWNER_WAIT, PROBE_COUNT, PROBE_LATE, PROBE_SPACING};
+
+impl Machine {
+    /// Brings an address in line with who is to answer for it.
+    pub(super) fn settle(&mut self, address: Ipv4Addr) {
+        let stopping = self.stopping.is_some();
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let mine = place.is_mine() && !stopping;
+        match &mut place.phase {
+            Phase::Answering(ownership) => {
+                // The API may raise the number of what this node holds; nobody else is concerned.
+                if let Some(top) = place.top.as_ref().filter(|top| mine && top.epoch > ownership.epoch) {
+                    ownership.epoch = top.epoch;
+                    self.tell_all(address);
+                    self.report(address);
+                }
+            }
+            // Going on where it was is decided by claims, not by assignments.
+            Phase::Verifying(Verifying { resume: Some(_), .. }) if !stopping => {}
+            Phase::Verifying(_) | Phase::Conflicted if !mine => self.stand_by(address),
+            Phase::Standby | Phase::Probing(_) if mine => self.verify(address, None),
+            Phase::Probing(_) if stopping => self.stand_by(address),
+            Phase::Standby => self.watch_top(address),
+            Phase::Probing(_) | Phase::Verifying(_) | Phase::Conflicted => {}
+        }
+    }
+
+    /// A node says itself that it answers.
+    pub(super) fn on_claim(&mut self, address: Ipv4Addr, claim: OwnerClaim, from: PeerId) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        if place.peer(&claim.node).is_none_or(|peer| peer.id != from) {
+            return;
+        }
+        let mine = match &place.phase {
+            Phase::Answering(ownership) => Some(place.intended(Some(ownership))),
+            Phase::Verifying(verifying) => Some(place.intended(verifying.resume.as_ref())),
+            _ => None,
+        };
+        let prevails = place.hear(self.now, &claim);
+        let loses = mine.is_some_and(|mine| claim.beats(&mine));
+        match &place.phase {
+            Phase::Answering(_) | Phase::Verifying(_) if loses => self.stand_by(address),
+            Phase::Answering(_) => {
+                // It does not know ours yet, or it would not say so.
+                if let Some(session) = self.sessions.get_mut(&from) {
+                    session.told.repeat(address);
+                    self.urgent.insert(from);
+                }
+            }
+            Phase::Verifying(verifying) => {
+                if verifying.answered == Some(Answered::Peer(from)) && verifying.trusts_claims() {
+                    self.verified(address, true);
+                }
+            }
+            Phase::Probing(_) | Phase::Conflicted if prevails => self.stand_by(address),
+            Phase::Standby => self.watch_top(address),
+            Phase::Probing(_) | Phase::Conflicted => {}
+        }
+    }
+
+    /// The Announcement's status says that another node answers.
+    pub(super) fn on_claim_written(&mut self, address: Ipv4Addr, claim: &OwnerClaim) {
+        let Some(place) = self.places.get(&address) else { return };
+        let epoch = match &place.phase {
+            Phase::Answering(ownership) | Phase::Verifying(Verifying { resume: Some(ownership), .. }) => {
+                ownership.epoch
+            }
+            _ => return,
+        };
+        if place.peer(&claim.node).is_some() && claim.epoch > epoch {
+            self.stand_by(address);
+        }
+    }
+
+    /// A partner that was to answer says that it does not: it gets its time again.
+    pub(super) fn on_claim_dropped(&mut self, address: Ipv4Addr, from: PeerId) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        if let Some(top) = &place.top
+            && place.peer(&top.node).is_some_and(|peer| peer.id == from)
+        {
+            place.watch_since = self.now;
+        }
+        self.watch_top(address);
+    }
+
+    /// Silent from now on; says so if this node answered before.
+    fn stand_by(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let phase = std::mem::replace(&mut place.phase, Phase::Standby);
+        self.timers.set(Timer::Step(address), None);
+        self.timers.set(Timer::Announce(address), None);
+        let owned = matches!(phase, Phase::Answering(_) | Phase::Verifying(Verifying { resume: Some(_), .. }));
+        if !owned {
+            self.watch_top(address);
+            return;
+        }
+        self.counters.yields += 1;
+        let to = place.top.as_ref().map(|top| top.node.clone()).filter(|node| *node != self.node);
+        self.effects.push_back(Effect::Yielded { address, to, epoch: place.floor });
+        let has_part = place.candidates().any(|node| *node == self.node);
+        for peer in &place.peers {
+            if let Some(session) = self.sessions.get_mut(&peer.id) {
+                session.told.set(address, None);
+            }
+        }
+        if has_part {
+            self.watch_top(address);
+        } else {
+            self.remove_place(address);
+        }
+    }
+
+    /// Sets the time of the next step of a standby.
+    pub(super) fn watch_top(&mut self, address: Ipv4Addr) {
+        if let Some(place) = self.places.get(&address)
+            && place.phase == Phase::Standby
+        {
+            let due = self.takeover_due(place);
+            self.timers.set(Timer::Step(address), due);
+        }
+    }
+
+    /// When this node is to act in place of the one that should answer, as far as is known now.
+    fn takeover_due(&self, place: &Place) -> Option<Duration> {
+        if self.stopping.is_some() || place.is_mine() {
+            return None;
+        }
+        let top = place.top.as_ref()?;
+        let ahead = place.ahead()?;
+        let session = place.peer(&top.node).and_then(|peer| self.sessions.get(&peer.id));
+        let silent_from = place.watch_since.max(self.listening_since);
+        let from = match session {
+            None => silent_from + DETECTION_TIME,
+            Some(session) => match (session.stopping, session.liveness) {
+                (Some(since), _) => since.max(place.watch_since),
+                (None, Liveness::Silent) => silent_from.max(session.last_heard) + DETECTION_TIME,
+                (None, Liveness::Up) if session.heard.epoch(place.address()).is_none() => {
+                    place.watch_since.max(session.up_since) + IDLE_OWNER_WAIT
+                }
+                // Its silence, if it comes, is an event of its own.
+                (None, Liveness::Waiting | Liveness::Up) => return None,
+            },
+        };
+        // Those ahead that can act get one detection time each.
+        let able = |peer: &Peer| self.sessions.get(&peer.id).is_some_and(Session::is_able);
+        let rank = ahead.into_iter().filter(|node| place.peer(node).is_some_and(able)).count() as u32;
+        Some((from + DETECTION_TIME * rank).max(place.hold_until))
+    }
+
+    /// Whether the node that answers wants to be replaced, so that its own answer is no objection.
+    fn is_handed_over(&self, place: &Place) -> bool {
+        let session =
+            place.top.as_ref().and_then(|top| place.peer(&top.node)).and_then(|peer| self.sessions.get(&peer.id));
+        session.is_some_and(|session| {
+            session.stopping.is_some()
+                && session.liveness == Liveness::Up
+                && session.heard.epoch(place.address()).is_some()
+        })
+    }
+
+    /// A step of an address is due.
+    pub(super) fn on_step(&mut self, due: Duration, address: Ipv4Addr) {
+        let Some(place) = self.places.get(&address) else { return };
+        match &place.phase {
+            Phase::Standby => match self.takeover_due(place) {
+                Some(at) if at <= self.now && self.is_handed_over(place) => self.take_over(address),
+                Some(at) if at <= self.now => {
+                    let probe = self.begin_probe(address);
+                    self.set_phase(address, Phase::Probing(probe));
+                }
+                later => self.timers.set(Timer::Step(address), later),
+            },
+            Phase::Probing(probe) => {
+                if let Some(probe) = self.next_probe(due, address, *probe) {
+                    self.set_phase(address, Phase::Probing(probe));
+                } else {
+                    self.unanswered(address);
+                }
+            }
+            Phase::Verifying(verifying) => {
+                let mut verifying = verifying.clone();
+                let next = if verifying.answered.take().is_some() {
+                    verifying.rounds += 1;
+                    Some(self.begin_probe(address))
+                } else {
+                    self.next_probe(due, address, verifying.probe)
+                };
+                if let Some(probe) = next {
+                    self.set_phase(address, Phase::Verifying(Verifying { probe, ..verifying }));
+                } else {
+                    self.verified(address, false);
+                }
+            }
+            Phase::Conflicted => self.verify(address, None),
+            Phase::Answering(_) => {}
+        }
+    }
+
+    fn set_phase(&mut self, address: Ipv4Addr, phase: Phase) {
+        if let Some(place) = self.places.get_mut(&address) {
+            place.phase = phase;
+        }
+    }
+
+    /// The next probe, or `None` when all were sent and waited for.
+    fn next_probe(&mut self, due: Duration, address: Ipv4Addr, probe: Probe) -> Option<Probe> {
+        if self.now > due + PROBE_LATE {
+            return Some(self.begin_probe(address));
+        }
+        if probe.sent >= PROBE_COUNT {
+            return None;
+        }
+        self.send_probe(address);
+        let probe = Probe { sent: probe.sent + 1, due: self.now + PROBE_SPACING };
+        self.timers.set(Timer::Step(address), Some(probe.due));
+        Some(probe)
+    }
+
+    /// Nobody answered for a silent owner's address.
+    fn unanswered(&mut self, address: Ipv4Addr) {
+        self.set_phase(address, Phase::Standby);
+        let due = self.places.get(&address).and_then(|place| self.takeover_due(place));
+        if due.is_some_and(|due| due <= self.now) {
+            self.take_over(address);
+        } else {
+            self.counters.false_alarms += 1;
+            self.watch_top(address);
+        }
+    }
+
+    fn take_over(&mut self, address: Ipv4Addr) {
+        if let Some(place) = self.places.get(&address) {
+            let epoch = place.floor + 1;
+            self.counters.takeovers += 1;
+            self.claim(address, epoch, Reason::TookOver);
+        }
+    }
+
+    /// Somebody of ours has the address: no takeover for a while.
+    pub(super) fn hold_back(&mut self, address: Ipv4Addr, time: Duration) {
+        if let Some(place) = self.places.get_mut(&address) {
+            place.phase = Phase::Standby;
+            place.hold_until = self.now + time;
+            self.watch_top(address);
+        }
+    }
+
+    /// Asks the wire before this node answers.
+    pub(super) fn verify(&mut self, address: Ipv4Addr, resume: Option<Ownership>) {
+        self.timers.set(Timer::Announce(address), None);
+        let probe = self.begin_probe(address);
+        self.set_phase(address, Phase::Verifying(Verifying { probe, resume, answered: None, rounds: 0 }));
+    }
+
+    /// A node of ours answered the question of this one, which is to answer itself.
+    pub(super) fn verifying_answered(&mut self, address: Ipv4Addr, by: Answered) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let Phase::Verifying(verifying) = &place.phase else { return };
+        let intended = place.intended(verifying.resume.as_ref());
+        let trusts = verifying.trusts_claims();
+        let peer = match by {
+            Answered::Peer(id) => place.peers.iter().find(|peer| peer.id == id),
+            Answered::Node => None,
+        };
+        let heard = peer.and_then(|peer| self.sessions.get(&peer.id)?.heard.epoch(address));
+        let written = place.assignment.claimed.as_ref();
+        let known = peer.and_then(|peer| {
+            let written = written.filter(|claim| claim.node == peer.node).map(|claim| claim.epoch);
+            Some(OwnerClaim { node: peer.node.clone(), epoch: heard.or(written)? })
+        });
+        match known {
+            Some(claim) if claim.beats(&intended) => {
+                place.hear(self.now, &claim);
+                self.stand_by(address);
+            }
+            Some(_) if trusts => self.verified(address, true),
+            _ => {
+                if let Phase::Verifying(verifying) = &mut place.phase
+                    && verifying.answered.replace(by).is_none()
+                {
+                    self.timers.set(Timer::Step(address), Some(self.now + DETECTION_TIME));
+                }
+                if let Answered::Peer(id) = by {
+                    self.ask(id);
+                }
+            }
+        }
+    }
+
+    /// Nothing speaks against answering. `from_peer` says that another node of ours still does, which hears of it now.
+    fn verified(&mut self, address: Ipv4Addr, from_peer: bool) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let Phase::Verifying(verifying) = &place.phase else { return };
+        if let Some(ownership) = verifying.resume.clone() {
+            let schedule = Schedule::once(self.now);
+            place.phase = Phase::Answering(Ownership { schedule, ..ownership });
+            self.timers.set(Timer::Step(address), None);
+            self.announce(address);
+            self.settle(address);
+            return;
+        }
+        let other = place.assignment.claimed.as_ref().is_some_and(|claimed| claimed.node != self.node);
+        let cause = if from_peer || other { Reason::OwnerChanged } else { Reason::Answering };
+        let epoch = place.intended(None).epoch;
+        if !place.used {
+            place.foreign = None;
+        }
+        self.claim(address, epoch, cause);
+    }
+
+    /// Answers from now on, and lets everybody know.
+    fn claim(&mut self, address: Ipv4Addr, epoch: u64, cause: Reason) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let schedule = Schedule::full(self.now);
+        place.phase = Phase::Answering(Ownership { epoch, since: self.now, cause, schedule });
+        place.used = true;
+        place.watch(self.now, OwnerClaim { node: self.node.clone(), epoch });
+        self.timers.set(Timer::Step(address), None);
+        self.announce(address);
+        self.tell_all(address);
+        self.report(address);
+    }
+
+    /// Tells every partner with a part in the address what is claimed for it.
+    fn tell_all(&mut self, address: Ipv4Addr) {
+        let Some(place) = self.places.get(&address) else { return };
+        let Phase::Answering(ownership) = &place.phase else { return };
+        for peer in &place.peers {
+            if let Some(session) = self.sessions.get_mut(&peer.id) {
+                session.told.set(address, Some(ownership.epoch));
+                self.urgent.insert(peer.id);
+            }
+        }
+    }
+
+    /// Whether a partner could take the address over from this node, which is about to stop.
+    pub(super) fn can_hand_over(&self, address: Ipv4Addr) -> bool {
+        self.places.get(&address).is_some_and(|place| {
+            matches!(place.phase, Phase::Answering(_))
+                && place
+                    .candidates()
+                    .filter_map(|node| place.peer(node))
+                    .any(|peer| self.sessions.get(&peer.id).is_some_and(Session::is_able))
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! What partners say, and when they fall silent.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use berth_wire::heartbeat::Message;
+
+use super::{Machine, Timer};
+use crate::input::OwnerClaim;
+use crate::liveness::{Liveness, PeerId, Refused};
+use crate::timing::DETECTION_TIME;
+
+impl Machine {
+    pub(super) fn on_heartbeat(&mut self, from: Ipv4Addr, message: &Message) {
+        let id = self.ids.get(&(message.sender.clone(), from)).copied();
+        let Some((id, session)) = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
+            self.counters.refused_unknown += 1;
+            return;
+        };
+        let accepted = match session.accept(self.now, message) {
+            Ok(accepted) => accepted,
+            Err(Refused::Sequence) => {
+                self.counters.refused_sequence += 1;
+                return;
+            }
+            Err(Refused::BootId) => {
+                self.counters.refused_boot_id += 1;
+                return;
+            }
+        };
+        self.counters.heartbeats += 1;
+        self.timers.set(Timer::Silence(id), Some(self.now + DETECTION_TIME));
+        let learnt = session.heard.take(&message.body);
+        if session.heard.asking() && session.heard.ask(self.now) {
+            self.urgent.insert(id);
+        }
+        let node = session.node.clone();
+        // A partner that came up or stops is looked at for all that is shared with it, else only for what it speaks of.
+        let everything = accepted.came_up || accepted.began_to_stop;
+        let shared = if everything { session.shared.clone() } else { BTreeSet::new() };
+        for (address, epoch) in learnt.claimed {
+            self.on_claim(address, OwnerClaim { node: node.clone(), epoch }, id);
+        }
+        for address in learnt.dropped {
+            self.on_claim_dropped(address, id);
+        }
+        for address in shared {
+            self.watch_top(address);
+        }
+        if message.want_claims {
+            self.send_list(id);
+        }
+    }
+
+    pub(super) fn on_silence(&mut self, id: PeerId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.liveness = Liveness::Silent;
+        // Its own addresses have lost their owner; in the line for others, those behind it move up.
+        for address in session.shared.clone() {
+            self.watch_top(address);
+        }
+    }
+
+    /// Sends a partner everything that is claimed, which covers what changed as well.
+    fn send_list(&mut self, id: PeerId) {
+        let list = self.sessions.get_mut(&id).and_then(|session| session.told.list(self.now));
+        if let Some(bodies) = list {
+            self.urgent.remove(&id);
+            self.send(id, bodies);
+        }
+    }
+
+    /// Wants a partner's whole list.
+    pub(super) fn ask(&mut self, id: PeerId) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && session.heard.ask(self.now)
+        {
+            self.urgent.insert(id);
+        }
+    }
+}
