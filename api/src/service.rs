@@ -32,6 +32,16 @@ pub enum TrafficPolicy {
     Local,
 }
 
+impl TrafficPolicy {
+    /// `spec.externalTrafficPolicy`, which the API server has validated.
+    pub fn of(service: &Service) -> Self {
+        match service.spec.as_ref().and_then(|s| s.external_traffic_policy.as_deref()) {
+            Some("Local") => Self::Local,
+            _ => Self::Cluster,
+        }
+    }
+}
+
 /// What a Service of ours asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -39,8 +49,6 @@ pub struct Request {
     pub address: Option<Ipv4Addr>,
     /// The pool it insists on.
     pub pool: Option<String>,
-    /// `spec.externalTrafficPolicy`.
-    pub policy: TrafficPolicy,
 }
 
 /// Why a request cannot be read.
@@ -119,11 +127,7 @@ impl Request {
         let pools = [annotation(annotations, ann::ADDRESS_POOL), annotation(annotations, ann::ADDRESS_POOL_TWIN)];
         let pool = agreed(pools, |_, value| Ok(value.trim().to_owned()))?;
 
-        let policy = match spec.and_then(|s| s.external_traffic_policy.as_deref()) {
-            Some("Local") => TrafficPolicy::Local,
-            _ => TrafficPolicy::Cluster,
-        };
-        Ok(Self { address, pool, policy })
+        Ok(Self { address, pool })
     }
 }
 
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn a_plain_service_asks_for_any_address() {
         let plain = request(json!({"type": "LoadBalancer"}), json!({})).unwrap();
-        assert_eq!(plain, Request { address: None, pool: None, policy: TrafficPolicy::Cluster });
+        assert_eq!(plain, Request { address: None, pool: None });
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct AnnouncementSpec {
     /// The pool that it is part of.
     pub pool: String,
     /// The Services that hold it.
-    #[schemars(length(max = 256))]
+    #[schemars(length(min = 1, max = 256))]
     pub services: Vec<ServiceRef>,
     /// Who answers for it by layer 2. Absent as long as no L2Advertisement covers the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]

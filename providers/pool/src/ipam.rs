@@ -189,7 +189,8 @@ impl Ipam {
     }
 
     fn choose_any(&self, ask: Ask<'_>) -> Result<Choice, Refusal> {
-        if let Some(address) = self.held_by(ask.service).next() {
+        let in_status = self.held_by(ask.service).find(|a| Some(*a) == ask.previous);
+        if let Some(address) = in_status.or_else(|| self.held_by(ask.service).next()) {
             let pool = self.pool_of(address).unwrap_or_default().to_owned();
             return Ok(Choice { address, pool });
         }

@@ -1,0 +1,219 @@
+//! What is to be done for one Service: pure, from the world as it is known.
+//!
+//! Order of the steps: the claim (the Announcement) comes before the ingress, so that its uniqueness and not ours is
+//! what prevents double use; a release comes after the ingress that replaces it (make before break).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use berth_api::condition::types;
+use berth_api::crd::{AnnouncementSpec, ServiceRef};
+use berth_api::names::{announcement_name, part_label};
+use berth_api::service::{ServiceKey, TrafficPolicy};
+use berth_api::{Announcement, Condition, ConditionStatus, Reason};
+use berth_pool::ipam::{Ask, Choice};
+use berth_pool::placement::{Placement, Question, place};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::LoadBalancerIngress;
+
+use crate::events::Note;
+use crate::status::{self, ServiceStatus};
+use crate::view::{AnnouncementView, ServiceView};
+use crate::world::World;
+
+/// How traffic reaches the address: nodes accept it as it is, so clients inside the cluster may short-cut it
+/// (Service API, `ipMode`).
+const IP_MODE: &str = "VIP";
+
+/// One write. Each is idempotent: made twice it changes nothing more.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Create the Announcement of an address.
+    Claim(Ipv4Addr, Box<Announcement>),
+    /// Replace an Announcement under its resourceVersion.
+    Update(Box<Announcement>),
+    /// Write the Service's status, then say it by events.
+    Status(ServiceStatus, Vec<Note>),
+    /// Delete the Announcement that was seen, and no other of its name.
+    Release(AnnouncementIdentity),
+}
+
+/// The very Announcement that was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AnnouncementIdentity {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) resource_version: String,
+}
+
+/// What is to be done for one Service.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// In this order; the first that fails ends it.
+    pub(crate) steps: Vec<Step>,
+    /// An address that the first step claims, and its pool.
+    pub(crate) claims: Option<(Ipv4Addr, String)>,
+    /// Refused; to be planned again when something becomes free.
+    pub(crate) waiting: bool,
+}
+
+/// Plans one Service.
+pub(crate) fn plan(world: &World, key: &ServiceKey, now: Timestamp) -> Plan {
+    match world.service(key) {
+        Some(view) if view.ours => serve(world, key, view, now),
+        Some(view) => let_go(world, key, view),
+        None => Plan { steps: releases(world, key, None), ..Plan::default() },
+    }
+}
+
+fn serve(world: &World, key: &ServiceKey, view: &ServiceView, now: Timestamp) -> Plan {
+    let wish = choose(world, key, view);
+    let kept = || {
+        let mut held = world.ipam.held_by(key);
+        let in_status = world.ipam.held_by(key).find(|a| Some(*a) == view.previous());
+        let address = in_status.or_else(|| held.next())?;
+        Some(Choice { address, pool: world.ipam.pool_of(address).unwrap_or_default().to_owned() })
+    };
+    let (choice, allocated) = match wish {
+        Ok(choice) => {
+            let message = format!("{} from IPAddressPool `{}`", choice.address, choice.pool);
+            (Some(choice), condition(types::ALLOCATED, ConditionStatus::True, Reason::Allocated, message))
+        }
+        Err((reason, message)) => {
+            let kept = kept();
+            let stays = kept.as_ref().map(|c| format!("; {} stays until then", c.address)).unwrap_or_default();
+            let message = format!("{message}{stays}");
+            (kept, condition(types::ALLOCATED, ConditionStatus::False, reason, message))
+        }
+    };
+    let waiting = allocated.status != ConditionStatus::True;
+
+    let mut plan = Plan { waiting, ..Plan::default() };
+    let mut conditions = vec![allocated];
+    let mut ingress = Vec::new();
+    if let Some(Choice { address, pool }) = &choice {
+        let existing = world.announcement(*address);
+        let placement = placement(world, key, view.policy, *address, pool, existing);
+        conditions.push(announced(&placement));
+        ingress.push(LoadBalancerIngress {
+            ip: Some(address.to_string()),
+            ip_mode: Some(IP_MODE.to_owned()),
+            ..LoadBalancerIngress::default()
+        });
+        let desired = announcement(key, view, *address, pool, placement, existing);
+        match existing {
+            None => {
+                plan.claims = Some((*address, pool.clone()));
+                plan.steps.push(Step::Claim(*address, Box::new(desired)));
+            }
+            Some(seen) if differs(seen, &desired) => plan.steps.push(Step::Update(Box::new(desired))),
+            Some(_) => {}
+        }
+    }
+    if let Some((status, notes)) = status::change(key, view, ingress, &conditions, now) {
+        plan.steps.push(Step::Status(status, notes));
+    }
+    plan.steps.extend(releases(world, key, choice.map(|c| c.address)));
+    plan
+}
+
+fn choose(world: &World, key: &ServiceKey, view: &ServiceView) -> Result<Choice, (Reason, String)> {
+    let request = view.request.as_ref().map_err(|e| (e.reason(), e.to_string()))?;
+    let ask = Ask {
+        service: key,
+        address: request.address,
+        pool: request.pool.as_deref(),
+        previous: view.previous(),
+        wants_sharing: view.wants_sharing,
+    };
+    world.ipam.choose(ask).map_err(|refusal| (refusal.reason(), refusal.to_string()))
+}
+
+/// The Service lost our class or type: the ingress goes first, then what it held.
+fn let_go(world: &World, key: &ServiceKey, view: &ServiceView) -> Plan {
+    let mut steps = Vec::new();
+    if let Some((status, notes)) = status::clear(key, view) {
+        steps.push(Step::Status(status, notes));
+    }
+    steps.extend(releases(world, key, None));
+    Plan { steps, ..Plan::default() }
+}
+
+fn releases(world: &World, key: &ServiceKey, keep: Option<Ipv4Addr>) -> Vec<Step> {
+    let held = world.ipam.held_by(key).filter(|a| Some(*a) != keep);
+    held.filter_map(|address| world.announcement(address))
+        .map(|seen| {
+            Step::Release(AnnouncementIdentity {
+                name: seen.name.clone(),
+                uid: seen.uid.clone(),
+                resource_version: seen.resource_version.clone(),
+            })
+        })
+        .collect()
+}
+
+fn placement(
+    world: &World,
+    key: &ServiceKey,
+    policy: TrafficPolicy,
+    address: Ipv4Addr,
+    pool: &str,
+    existing: Option<&AnnouncementView>,
+) -> Placement {
+    let rules = world.rules(pool);
+    let serving = (policy == TrafficPolicy::Local).then(|| world.serving(key));
+    place(Question {
+        address: IpAddr::V4(address),
+        nodes: world.nodes(),
+        rules: &rules,
+        serving: serving.as_ref(),
+        current: existing.and_then(|e| e.spec.layer2.as_ref()),
+        claimed: existing.and_then(|e| e.claimed.as_ref()).map(|(node, epoch)| (node.as_str(), *epoch)),
+    })
+}
+
+fn announcement(
+    key: &ServiceKey,
+    view: &ServiceView,
+    address: Ipv4Addr,
+    pool: &str,
+    placement: Placement,
+    existing: Option<&AnnouncementView>,
+) -> Announcement {
+    let layer2 = placement.assignment;
+    let mut labels: BTreeMap<_, _> = existing.map(|e| e.labels.clone()).unwrap_or_default();
+    labels.retain(|label, _| !label.starts_with(berth_api::names::PART_LABEL_PREFIX));
+    if let Some(layer2) = &layer2 {
+        labels.extend(layer2.standbys.iter().map(|node| (part_label(node), "standby".to_owned())));
+        labels.extend(layer2.owner.iter().map(|node| (part_label(node), "owner".to_owned())));
+    }
+    let service = ServiceRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: view.uid.clone() };
+    let spec =
+        AnnouncementSpec { address: IpAddr::V4(address), pool: pool.to_owned(), services: vec![service], layer2 };
+    let mut announcement = Announcement::new(&announcement_name(IpAddr::V4(address)), spec);
+    announcement.metadata.labels = (!labels.is_empty()).then_some(labels);
+    announcement.metadata.resource_version = existing.map(|e| e.resource_version.clone());
+    announcement.metadata.uid = existing.map(|e| e.uid.clone());
+    announcement
+}
+
+fn differs(seen: &AnnouncementView, desired: &Announcement) -> bool {
+    seen.spec != desired.spec || Some(&seen.labels).filter(|l| !l.is_empty()) != desired.metadata.labels.as_ref()
+}
+
+fn announced(placement: &Placement) -> Condition {
+    let status = if placement.reason == Reason::Announced { ConditionStatus::True } else { ConditionStatus::False };
+    // Who answers is in the Announcement; here it would be a write on every Service at every failover.
+    let message = match placement.reason {
+        Reason::Announced => "nodes are named that answer for the address; its Announcement says which".to_owned(),
+        _ => placement.message.clone(),
+    };
+    condition(types::ANNOUNCED, status, placement.reason, message)
+}
+
+fn condition(kind: &'static str, status: ConditionStatus, reason: Reason, message: String) -> Condition {
+    Condition { kind, status, reason, message }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,472 @@
+//! Plans are tried on a small strict API server: a name exists once, an update or deletion needs the version it saw.
+
+use std::collections::BTreeSet;
+
+use berth_api::{IPAddressPool, L2Advertisement};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::args::DefaultProvider;
+use crate::view::{AdvertisementView, NodeView, PoolView, SliceView};
+use crate::world::Change;
+
+#[derive(Debug, PartialEq)]
+struct Refused;
+
+/// The API server and a controller's world that learns from it.
+struct Cluster {
+    world: World,
+    services: BTreeMap<ServiceKey, Service>,
+    announcements: BTreeMap<String, Announcement>,
+    version: u64,
+    writes: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Cluster {
+    fn new(pool: &[&str]) -> Self {
+        let mut cluster = Self {
+            world: World::default(),
+            services: BTreeMap::new(),
+            announcements: BTreeMap::new(),
+            version: 0,
+            writes: vec![],
+            notes: vec![],
+        };
+        for n in 1..=3 {
+            cluster.node(n, json!({}));
+        }
+        cluster.pool("default", pool);
+        cluster.advertise(json!({}));
+        cluster
+    }
+
+    fn node(&mut self, n: u8, labels: Value) {
+        let name = format!("node-{n}");
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": labels},
+            "status": {"addresses": [{"type": "InternalIP", "address": format!("192.0.2.{}", 10 + n)}],
+                       "conditions": [{"type": "Ready", "status": "True"}]},
+        }))
+        .unwrap();
+        self.world.learn(Change::Node(name.clone(), Some(NodeView::of(&node))));
+        let interfaces = serde_json::from_value(json!([
+            {"name": "eth0", "mac": format!("02:00:00:00:00:{n:02x}"), "addresses": [format!("192.0.2.{}/24", 10 + n)]},
+        ]));
+        self.world.learn(Change::SpeakerNode(name, Some(interfaces.unwrap())));
+    }
+
+    fn pool(&mut self, name: &str, addresses: &[&str]) {
+        let pool: IPAddressPool = serde_json::from_value(json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "IPAddressPool", "metadata": {"name": name},
+            "spec": {"addresses": addresses, "autoAssign": true},
+        }))
+        .unwrap();
+        self.world.learn(Change::Pool(name.to_owned(), Some(PoolView::of(&pool))));
+    }
+
+    fn advertise(&mut self, spec: Value) {
+        self.version += 1;
+        let ad: L2Advertisement = serde_json::from_value(json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "L2Advertisement",
+            "metadata": {"name": "all", "generation": self.version}, "spec": spec,
+        }))
+        .unwrap();
+        self.world.learn(Change::Advertisement("all".to_owned(), Some(AdvertisementView::of(&ad))));
+    }
+
+    fn endpoints(&mut self, service: &str, nodes: &[&str]) {
+        let endpoints: Vec<_> = nodes.iter().map(|n| json!({"addresses": ["10.0.0.1"], "nodeName": n})).collect();
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"name": service, "namespace": "shop", "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4", "endpoints": endpoints,
+        }))
+        .unwrap();
+        self.world.learn(Change::Slice(("shop".to_owned(), service.to_owned()), SliceView::of(&slice)));
+    }
+
+    /// A user creates a Service or changes its specification.
+    fn apply(&mut self, name: &str, spec: Value) {
+        let mut object =
+            json!({"metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}")}, "spec": spec});
+        if object["spec"]["type"].is_null() {
+            object["spec"]["type"] = json!("LoadBalancer");
+        }
+        let mut service: Service = serde_json::from_value(object).unwrap();
+        service.status = self.services.get(&key(name)).and_then(|s| s.status.clone());
+        self.services.insert(key(name), service);
+        self.tell(name);
+    }
+
+    fn delete(&mut self, name: &str) {
+        self.services.remove(&key(name));
+        self.tell(name);
+    }
+
+    fn tell(&mut self, name: &str) {
+        let view = self.services.get(&key(name)).and_then(|s| ServiceView::of(s, DefaultProvider::Pool));
+        self.world.learn(Change::Service(key(name), view));
+    }
+
+    /// A speaker claims.
+    fn claim(&mut self, address: &str, node: &str, epoch: u64) {
+        self.version += 1;
+        let mut announcement = self.announcements[address].clone();
+        announcement.metadata.resource_version = Some(self.version.to_string());
+        let status = json!({"layer2": {"owner": node, "epoch": epoch, "since": "2026-01-01T00:00:00Z",
+                            "mac": "02:00:00:00:00:01", "interface": "eth0"}});
+        announcement.status = Some(serde_json::from_value(status).unwrap());
+        self.announcements.insert(address.to_owned(), announcement);
+        self.show(address);
+    }
+
+    fn show(&mut self, name: &str) {
+        let view = self.announcements.get(name).map(AnnouncementView::of);
+        self.world.learn(Change::Announcement(name.to_owned(), view));
+    }
+
+    /// Plans and applies until there is nothing left to do; every `fail`th write is lost.
+    fn settle(&mut self, fail: Option<usize>) {
+        for _ in 0..200 {
+            let Some(key) = self.world.next(|_| false) else { return };
+            let plan = plan(&self.world, &key, Timestamp::UNIX_EPOCH);
+            self.world.set_waiting(&key, plan.waiting);
+            if let Some((address, pool)) = &plan.claims {
+                self.world.hold(*address, &key, pool);
+            }
+            for step in plan.steps {
+                let lost = fail.is_some_and(|n| (self.writes.len() + 1).is_multiple_of(n));
+                if lost {
+                    self.writes.push("lost".to_owned());
+                }
+                if lost || self.write(step).is_err() {
+                    if let Some((address, _)) = plan.claims {
+                        self.world.unhold(address);
+                    }
+                    self.world.mark(&key);
+                    break;
+                }
+            }
+        }
+        panic!("does not settle: {:?}", self.writes);
+    }
+
+    fn write(&mut self, step: Step) -> Result<(), Refused> {
+        self.version += 1;
+        let version = Some(self.version.to_string());
+        match step {
+            Step::Claim(address, mut announcement) => {
+                self.writes.push(format!("claim {address}"));
+                if self.announcements.contains_key(&address.to_string()) {
+                    return Err(Refused);
+                }
+                announcement.metadata.resource_version = version;
+                announcement.metadata.uid = Some(format!("uid-{}", self.version));
+                self.announcements.insert(address.to_string(), *announcement);
+                self.show(&address.to_string());
+            }
+            Step::Update(mut announcement) => {
+                let name = announcement.name_any();
+                self.writes.push(format!("update {name}"));
+                let seen = self.announcements.get(&name).ok_or(Refused)?;
+                if seen.metadata.resource_version != announcement.metadata.resource_version {
+                    return Err(Refused);
+                }
+                announcement.metadata.resource_version = version;
+                announcement.status = seen.status.clone();
+                self.announcements.insert(name.clone(), *announcement);
+                self.show(&name);
+            }
+            Step::Release(identity) => {
+                self.writes.push(format!("release {}", identity.name));
+                let seen = self.announcements.get(&identity.name).ok_or(Refused)?;
+                if seen.metadata.resource_version.as_deref() != Some(&identity.resource_version) {
+                    return Err(Refused);
+                }
+                self.announcements.remove(&identity.name);
+                self.show(&identity.name);
+            }
+            Step::Status(status, notes) => {
+                self.writes.push(format!("status {} {}", status.key.name, status.addresses.join(",")));
+                self.notes.extend(notes.into_iter().map(|n| format!("{} {}", n.reason, n.message)));
+                let service = self.services.get_mut(&status.key).ok_or(Refused)?;
+                service.status = serde_json::from_value(status.body["status"].clone()).unwrap();
+                self.tell(&status.key.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn writes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.writes)
+    }
+
+    fn ingress(&self, name: &str) -> Option<String> {
+        let view = ServiceView::of(&self.services[&key(name)], DefaultProvider::Pool)?;
+        view.previous().map(|a| a.to_string())
+    }
+
+    fn condition(&self, name: &str, kind: &str) -> String {
+        let view = ServiceView::of(&self.services[&key(name)], DefaultProvider::Pool).unwrap();
+        let condition = view.conditions.iter().find(|c| c.type_ == kind).unwrap();
+        format!("{} {} {}", condition.status, condition.reason, condition.message)
+    }
+
+    fn owner(&self, address: &str) -> Option<String> {
+        self.announcements[address].spec.layer2.as_ref()?.owner.clone()
+    }
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey { namespace: "shop".into(), name: name.into() }
+}
+
+#[test]
+fn a_claim_comes_before_the_ingress_and_then_there_is_nothing_left_to_write() {
+    let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.210"]);
+    cluster.apply("web", json!({}));
+    cluster.settle(None);
+    assert_eq!(cluster.writes(), ["claim 192.0.2.200", "status web 192.0.2.200"]);
+    let ingress = &cluster.services[&key("web")].status.as_ref().unwrap().load_balancer;
+    assert_eq!(serde_json::to_value(ingress).unwrap(), json!({"ingress": [{"ip": "192.0.2.200", "ipMode": "VIP"}]}));
+    let labels = cluster.announcements["192.0.2.200"].labels();
+    let owner = cluster.owner("192.0.2.200").unwrap();
+    assert_eq!(labels[&part_label(&owner)], "owner");
+    assert_eq!(labels.values().filter(|v| *v == "standby").count(), 2);
+
+    cluster.world.mark(&key("web"));
+    cluster.settle(None);
+    assert_eq!(cluster.writes(), Vec::<String>::new());
+}
+
+#[test]
+fn whatever_makes_a_service_no_longer_ours_releases_what_it_held() {
+    type Edit = fn(&mut Cluster);
+    let edits: [(&str, Edit, &[&str]); 3] = [
+        ("deleted", |c| c.delete("web"), &["release 192.0.2.200"]),
+        ("type changed", |c| c.apply("web", json!({"type": "ClusterIP"})), &["status web ", "release 192.0.2.200"]),
+        (
+            "class changed",
+            |c| c.apply("web", json!({"loadBalancerClass": "example.com/other"})),
+            &["status web ", "release 192.0.2.200"],
+        ),
+    ];
+    for (what, edit, writes) in edits {
+        let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.210"]);
+        cluster.apply("web", json!({}));
+        cluster.settle(None);
+        cluster.writes();
+        edit(&mut cluster);
+        cluster.settle(None);
+        assert_eq!(cluster.writes(), writes, "{what}");
+        assert!(cluster.announcements.is_empty(), "{what}");
+        assert_eq!(cluster.services.get(&key("web")).and_then(|_| cluster.ingress("web")), None, "{what}");
+    }
+}
+
+#[test]
+fn another_requested_address_is_claimed_before_the_old_one_is_released() {
+    let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.210"]);
+    cluster.apply("web", json!({}));
+    cluster.settle(None);
+    cluster.writes();
+    cluster.apply("web", json!({"loadBalancerIP": "192.0.2.205"}));
+    cluster.settle(None);
+    assert_eq!(cluster.writes(), ["claim 192.0.2.205", "status web 192.0.2.205", "release 192.0.2.200"]);
+}
+
+#[test]
+fn a_request_that_cannot_be_met_leaves_the_address_and_says_why() {
+    for (request, reason) in
+        [("web", "InvalidRequest"), ("198.51.100.1", "AddressOutsidePools"), ("192.0.2.201", "AddressInUse")]
+    {
+        let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.210"]);
+        cluster.apply("web", json!({}));
+        cluster.settle(None);
+        cluster.apply("other", json!({}));
+        cluster.settle(None);
+        cluster.notes.clear();
+        cluster.apply("web", json!({"loadBalancerIP": request}));
+        cluster.settle(None);
+        assert_eq!(cluster.ingress("web").as_deref(), Some("192.0.2.200"), "{request}");
+        let condition = cluster.condition("web", types::ALLOCATED);
+        assert!(condition.starts_with(&format!("False {reason} ")), "{condition}");
+        assert!(condition.ends_with("; 192.0.2.200 stays until then"), "{condition}");
+        assert_eq!(cluster.notes.len(), 1, "{:?}", cluster.notes);
+        assert!(cluster.owner("192.0.2.200").is_some(), "{request}: it is still announced");
+    }
+}
+
+#[test]
+fn a_waiting_service_gets_the_address_that_becomes_free() {
+    let mut cluster = Cluster::new(&["192.0.2.200"]);
+    cluster.apply("first", json!({}));
+    cluster.settle(None);
+    cluster.apply("second", json!({}));
+    cluster.settle(None);
+    assert_eq!(cluster.ingress("second"), None);
+    assert!(cluster.condition("second", types::ALLOCATED).starts_with("False PoolExhausted"));
+    cluster.delete("first");
+    cluster.settle(None);
+    assert_eq!(cluster.ingress("second").as_deref(), Some("192.0.2.200"));
+}
+
+#[test]
+fn the_local_policy_names_only_nodes_with_serving_endpoints() {
+    let mut cluster = Cluster::new(&["192.0.2.200"]);
+    cluster.endpoints("web", &["node-2"]);
+    cluster.apply("web", json!({"externalTrafficPolicy": "Local"}));
+    cluster.settle(None);
+    assert_eq!(cluster.owner("192.0.2.200").as_deref(), Some("node-2"));
+    cluster.claim("192.0.2.200", "node-2", 1);
+    cluster.endpoints("web", &["node-3"]);
+    cluster.settle(None);
+    let layer2 = cluster.announcements["192.0.2.200"].spec.layer2.clone().unwrap();
+    assert_eq!((layer2.owner.as_deref(), layer2.epoch), (Some("node-3"), 2));
+    assert_eq!(layer2.standbys, ["node-2"], "who answers keeps its part until node-3 has claimed");
+    cluster.claim("192.0.2.200", "node-3", 2);
+    cluster.settle(None);
+    assert_eq!(cluster.announcements["192.0.2.200"].spec.layer2.clone().unwrap().standbys, Vec::<String>::new());
+    cluster.endpoints("web", &[]);
+    cluster.settle(None);
+    assert_eq!(cluster.owner("192.0.2.200"), None);
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("False NoLocalEndpoints"));
+}
+
+#[test]
+fn a_takeover_on_the_wire_is_adopted() {
+    let mut cluster = Cluster::new(&["192.0.2.200"]);
+    cluster.apply("web", json!({}));
+    cluster.settle(None);
+    let standby = cluster.announcements["192.0.2.200"].spec.layer2.clone().unwrap().standbys[0].clone();
+    cluster.claim("192.0.2.200", &standby, 2);
+    cluster.settle(None);
+    let layer2 = cluster.announcements["192.0.2.200"].spec.layer2.clone().unwrap();
+    assert_eq!((layer2.owner, layer2.epoch), (Some(standby), 2));
+}
+
+#[test]
+fn without_an_advertisement_the_service_says_so() {
+    let mut cluster = Cluster::new(&["192.0.2.200"]);
+    cluster.advertise(json!({"ipAddressPools": ["other"]}));
+    cluster.apply("web", json!({}));
+    cluster.settle(None);
+    assert_eq!(cluster.ingress("web").as_deref(), Some("192.0.2.200"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("False NoAdvertisement"));
+    cluster.advertise(json!({}));
+    cluster.settle(None);
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True Announced"));
+}
+
+#[test]
+fn an_address_that_somebody_else_claimed_first_is_not_given() {
+    let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.201"]);
+    cluster.apply("other", json!({}));
+    cluster.settle(None);
+    // This controller has not heard of it: a paused leader that wakes up.
+    let stranger = cluster.announcements["192.0.2.200"].clone();
+    cluster.world.learn(Change::Announcement("192.0.2.200".to_owned(), None));
+    cluster.world.learn(Change::Service(key("other"), None));
+    cluster.apply("web", json!({}));
+    while let Some(next) = cluster.world.next(|_| false) {
+        let first = plan(&cluster.world, &next, Timestamp::UNIX_EPOCH).steps.into_iter().next();
+        assert_eq!(first.map(|step| cluster.write(step)), Some(Err(Refused)));
+    }
+    assert_eq!(cluster.announcements["192.0.2.200"].spec, stranger.spec);
+    cluster.show("192.0.2.200");
+    cluster.tell("other");
+    cluster.world.mark(&key("web"));
+    cluster.settle(None);
+    assert_eq!(cluster.ingress("web").as_deref(), Some("192.0.2.201"));
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Apply(u8, Option<u8>, bool),
+    Type(u8),
+    Delete(u8),
+    Pool(u8),
+    Exclude(u8, bool),
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0_u8..8, prop::option::of(0_u8..9), any::<bool>()).prop_map(|(s, a, l)| Act::Apply(s, a, l)),
+        1 => (0_u8..8).prop_map(Act::Type),
+        2 => (0_u8..8).prop_map(Act::Delete),
+        1 => (0_u8..9).prop_map(Act::Pool),
+        1 => (1_u8..4, any::<bool>()).prop_map(|(n, e)| Act::Exclude(n, e)),
+        1 => Just(Act::Restart),
+    ]
+}
+
+proptest! {
+    /// Whatever people do and however often a write is lost: no address has two holders, every ingress is backed by
+    /// an Announcement that names the Service, nothing is held by nobody, and in the end nothing is left to write.
+    #[test]
+    fn the_cluster_ends_consistent_under_lost_writes(
+        acts in prop::collection::vec((act(), prop::option::of(2_usize..5)), 1..40)
+    ) {
+        let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.205"]);
+        for (act, fail) in acts {
+            match act {
+                Act::Apply(s, address, local) => {
+                    let mut spec = json!({"externalTrafficPolicy": if local { "Local" } else { "Cluster" }});
+                    if let Some(a) = address {
+                        spec["loadBalancerIP"] = json!(format!("192.0.2.{}", 199 + a));
+                    }
+                    cluster.endpoints(&format!("s{s}"), &["node-1"]);
+                    cluster.apply(&format!("s{s}"), spec);
+                }
+                Act::Type(s) => cluster.apply(&format!("s{s}"), json!({"type": "ClusterIP"})),
+                Act::Delete(s) => cluster.delete(&format!("s{s}")),
+                Act::Pool(last) => cluster.pool("default", &[&format!("192.0.2.200-192.0.2.{}", 200 + last)]),
+                Act::Exclude(n, exclude) => {
+                    let label = "node.kubernetes.io/exclude-from-external-load-balancers";
+                    cluster.node(n, if exclude { json!({label: ""}) } else { json!({}) });
+                }
+                Act::Restart => {
+                    let (services, announcements, version) =
+                        (cluster.services.clone(), cluster.announcements.clone(), cluster.version);
+                    cluster = Cluster::new(&["192.0.2.200-192.0.2.205"]);
+                    (cluster.services, cluster.announcements, cluster.version) = (services, announcements, version);
+                    for name in cluster.announcements.keys().cloned().collect::<Vec<_>>() {
+                        cluster.show(&name);
+                    }
+                    for key in cluster.services.keys().cloned().collect::<Vec<_>>() {
+                        cluster.tell(&key.name);
+                    }
+                }
+            }
+            let before: BTreeMap<_, _> = cluster.services.keys().map(|k| (k.name.clone(), cluster.ingress(&k.name))).collect();
+            cluster.settle(fail);
+            cluster.settle(None);
+
+            let mut backed = BTreeSet::new();
+            for (service, view) in cluster.services.iter().map(|(k, s)| (k, ServiceView::of(s, DefaultProvider::Pool))) {
+                let ingress = view.as_ref().and_then(ServiceView::previous);
+                if let Some(address) = ingress {
+                    let holder = AnnouncementView::of(&cluster.announcements[&address.to_string()]).holder();
+                    prop_assert_eq!(holder.as_ref(), Some(service));
+                    backed.insert(address.to_string());
+                }
+                if view.is_some_and(|v| v.ours) && before.get(&service.name).is_some_and(Option::is_some) {
+                    prop_assert!(ingress.is_some(), "{} lost its address", service);
+                }
+            }
+            prop_assert_eq!(backed, cluster.announcements.keys().cloned().collect::<BTreeSet<_>>());
+
+            cluster.writes();
+            for key in cluster.services.keys().cloned().collect::<Vec<_>>() {
+                cluster.world.mark(&key);
+            }
+            cluster.settle(None);
+            prop_assert_eq!(cluster.writes(), Vec::<String>::new());
+        }
+    }
+}

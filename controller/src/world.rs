@@ -1,0 +1,364 @@
+//! Everything the controller knows, and what has to be planned again because of what it just learned.
+//!
+//! A plain synchronous state: changes go in by [`World::learn`], work comes out by [`World::next`]. A change of one
+//! Service makes one Service dirty; a change of pools, advertisements or nodes makes all of them dirty, which costs a
+//! look at each and a write only where something differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use berth_api::service::ServiceKey;
+use berth_pool::ipam::{Ipam, PoolInput};
+use berth_pool::placement::{Node, Rule};
+
+use crate::view::{AdvertisementView, AnnouncementView, Interfaces, NodeView, PoolView, ServiceView, SliceView};
+
+/// Something the API server said. `None`: it is gone.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Service(ServiceKey, Option<ServiceView>),
+    /// Namespace and name of the slice.
+    Slice((String, String), Option<SliceView>),
+    Announcement(String, Option<AnnouncementView>),
+    Pool(String, Option<PoolView>),
+    Advertisement(String, Option<AdvertisementView>),
+    Node(String, Option<NodeView>),
+    SpeakerNode(String, Option<Interfaces>),
+}
+
+/// The order in which Services are planned: those that have an address in their status first, so that nobody else
+/// is given it; then the older ones.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    without_address: bool,
+    created: i64,
+    key: ServiceKey,
+}
+
+/// The state.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) ipam: Ipam,
+    services: BTreeMap<ServiceKey, ServiceView>,
+    slices: BTreeMap<(String, String), SliceView>,
+    slices_of: BTreeMap<ServiceKey, BTreeSet<(String, String)>>,
+    announcements: BTreeMap<String, AnnouncementView>,
+    pools: BTreeMap<String, PoolView>,
+    advertisements: BTreeMap<String, AdvertisementView>,
+    cluster_nodes: BTreeMap<String, NodeView>,
+    interfaces: BTreeMap<String, Interfaces>,
+    /// Derived from the two above.
+    nodes: BTreeMap<String, Node>,
+    /// Services that were refused; they get a turn when something becomes free.
+    waiting: BTreeSet<ServiceKey>,
+    dirty: BTreeSet<Turn>,
+    dirty_turns: BTreeMap<ServiceKey, Turn>,
+    dirty_pools: BTreeSet<String>,
+    dirty_advertisements: BTreeSet<String>,
+}
+
+impl World {
+    /// Takes in a change and notes what it makes dirty.
+    pub(crate) fn learn(&mut self, change: Change) {
+        match change {
+            Change::Service(key, view) => self.learn_service(key, view),
+            Change::Slice(id, view) => self.learn_slice(id, view),
+            Change::Announcement(name, view) => self.learn_announcement(name, view),
+            Change::Pool(name, view) => self.learn_pool(name, view),
+            Change::Advertisement(name, view) => {
+                // The generation tells a change of specification from one of status.
+                let version = |v: &AdvertisementView| (v.uid.clone(), v.generation);
+                let same = self.advertisements.get(&name).map(version) == view.as_ref().map(version);
+                put(&mut self.advertisements, name.clone(), view);
+                self.dirty_advertisements.insert(name);
+                if !same {
+                    self.everything_is_dirty();
+                }
+            }
+            Change::Node(name, view) => {
+                let before = self.cluster_nodes.get(&name).map(|n| n.addresses.clone());
+                let after = view.as_ref().map(|n| n.addresses.clone());
+                put(&mut self.cluster_nodes, name.clone(), view);
+                if before != after {
+                    self.judge_pools();
+                }
+                self.derive_node(&name);
+            }
+            Change::SpeakerNode(name, view) => {
+                put(&mut self.interfaces, name.clone(), view);
+                // A node's address may be known from its speaker alone.
+                self.judge_pools();
+                self.derive_node(&name);
+            }
+        }
+    }
+
+    /// The next Service that is to be planned and is not `busy`.
+    pub(crate) fn next(&mut self, busy: impl Fn(&ServiceKey) -> bool) -> Option<ServiceKey> {
+        let turn = self.dirty.iter().find(|turn| !busy(&turn.key))?.clone();
+        self.dirty.remove(&turn);
+        self.dirty_turns.remove(&turn.key);
+        Some(turn.key)
+    }
+
+    /// Puts a Service in line.
+    pub(crate) fn mark(&mut self, key: &ServiceKey) {
+        let view = self.services.get(key);
+        let turn = Turn {
+            without_address: view.is_none_or(|v| v.ingress.is_empty()),
+            created: view.map_or(0, |v| v.created),
+            key: key.clone(),
+        };
+        if let Some(before) = self.dirty_turns.insert(key.clone(), turn.clone()) {
+            self.dirty.remove(&before);
+        }
+        self.dirty.insert(turn);
+    }
+
+    /// How many Services are in line.
+    pub(crate) fn backlog(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Notes whether a Service was refused and waits for something to become free.
+    pub(crate) fn set_waiting(&mut self, key: &ServiceKey, waiting: bool) {
+        if waiting {
+            self.waiting.insert(key.clone());
+        } else {
+            self.waiting.remove(key);
+        }
+    }
+
+    /// How many Services were refused and wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Notes that a Service is about to claim an address, before the claim is written.
+    pub(crate) fn hold(&mut self, address: Ipv4Addr, key: &ServiceKey, pool: &str) {
+        self.ipam.hold(address, key, pool);
+        self.dirty_pools.insert(pool.to_owned());
+    }
+
+    /// Notes that a claim failed: unless an Announcement has come meanwhile, nobody holds the address.
+    pub(crate) fn unhold(&mut self, address: Ipv4Addr) {
+        if !self.announcements.contains_key(&address.to_string()) {
+            self.release(address);
+        }
+    }
+
+    /// A Service.
+    pub(crate) fn service(&self, key: &ServiceKey) -> Option<&ServiceView> {
+        self.services.get(key)
+    }
+
+    /// The Announcement of an address.
+    pub(crate) fn announcement(&self, address: Ipv4Addr) -> Option<&AnnouncementView> {
+        self.announcements.get(&address.to_string())
+    }
+
+    /// All nodes.
+    pub(crate) fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.nodes
+    }
+
+    /// The nodes on which a Service has a serving endpoint.
+    pub(crate) fn serving(&self, key: &ServiceKey) -> BTreeSet<String> {
+        let ids = self.slices_of.get(key).into_iter().flatten();
+        ids.filter_map(|id| self.slices.get(id)).flat_map(|s| s.serving.iter().cloned()).collect()
+    }
+
+    /// The advertisements that cover a pool.
+    pub(crate) fn rules(&self, pool: &str) -> Vec<Rule> {
+        let labels = self.pools.get(pool).map(|p| &p.labels);
+        let covering = self.advertisements.values().filter(|a| a.covers(pool, labels));
+        covering
+            .map(|a| {
+                let selected = self.nodes.iter().filter(|(_, n)| a.selects_node(&n.labels));
+                Rule { nodes: Some(selected.map(|(name, _)| name.clone()).collect()), interfaces: a.interfaces.clone() }
+            })
+            .collect()
+    }
+
+    /// A pool.
+    pub(crate) fn pool(&self, name: &str) -> Option<&PoolView> {
+        self.pools.get(name)
+    }
+
+    /// An advertisement.
+    pub(crate) fn advertisement(&self, name: &str) -> Option<&AdvertisementView> {
+        self.advertisements.get(name)
+    }
+
+    /// Pools whose status may be out of date; each is named once.
+    pub(crate) fn take_dirty_pools(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.dirty_pools)
+    }
+
+    /// Puts a pool's status in line again.
+    pub(crate) fn mark_pool(&mut self, name: String) {
+        self.dirty_pools.insert(name);
+    }
+
+    /// Advertisements whose status may be out of date; each is named once.
+    pub(crate) fn take_dirty_advertisements(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.dirty_advertisements)
+    }
+
+    /// Puts an advertisement's status in line again.
+    pub(crate) fn mark_advertisement(&mut self, name: String) {
+        self.dirty_advertisements.insert(name);
+    }
+
+    fn learn_service(&mut self, key: ServiceKey, view: Option<ServiceView>) {
+        if self.services.get(&key) == view.as_ref() {
+            return;
+        }
+        if view.is_none() {
+            self.waiting.remove(&key);
+        }
+        put(&mut self.services, key.clone(), view);
+        self.mark(&key);
+    }
+
+    fn learn_slice(&mut self, id: (String, String), view: Option<SliceView>) {
+        let before = self.slices.get(&id).cloned();
+        if before == view {
+            return;
+        }
+        if let Some(before) = before {
+            if let Some(ids) = self.slices_of.get_mut(&before.service) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.slices_of.remove(&before.service);
+                }
+            }
+            self.mark_if_known(&before.service);
+        }
+        if let Some(view) = &view {
+            self.slices_of.entry(view.service.clone()).or_default().insert(id.clone());
+            self.mark_if_known(&view.service.clone());
+        }
+        put(&mut self.slices, id, view);
+    }
+
+    fn learn_announcement(&mut self, name: String, view: Option<AnnouncementView>) {
+        let Some(view) = view else {
+            if let Some(gone) = self.announcements.remove(&name) {
+                if let Some(address) = gone.address() {
+                    self.release(address);
+                }
+                if let Some(holder) = gone.holder() {
+                    self.mark(&holder);
+                }
+            }
+            return;
+        };
+        if let Some(known) = self.announcements.get(&name)
+            && (*known == view || view.is_older_than(known))
+        {
+            return;
+        }
+        if let (Some(address), Some(holder)) = (view.address(), view.holder()) {
+            if let Some(other) = self.ipam.holder(address).filter(|h| **h != holder).cloned() {
+                // Somebody else's claim came first; who thought to hold it plans again.
+                self.mark(&other);
+            }
+            self.ipam.hold(address, &holder, &view.spec.pool);
+            self.dirty_pools.insert(view.spec.pool.clone());
+            self.mark(&holder);
+        }
+        self.announcements.insert(name, view);
+    }
+
+    fn learn_pool(&mut self, name: String, view: Option<PoolView>) {
+        let same = match (self.pools.get(&name), &view) {
+            (Some(before), Some(after)) => !before.asks_for_other(after),
+            (before, after) => before.is_none() && after.is_none(),
+        };
+        put(&mut self.pools, name.clone(), view);
+        self.dirty_pools.insert(name);
+        if !same {
+            self.judge_pools();
+            // Advertisements name pools, which may have come or gone.
+            self.dirty_advertisements.extend(self.advertisements.keys().cloned());
+            self.everything_is_dirty();
+        }
+    }
+
+    fn release(&mut self, address: Ipv4Addr) {
+        self.dirty_pools.extend(self.ipam.pool_of(address).map(str::to_owned));
+        if self.ipam.release(address) {
+            for key in self.waiting.clone() {
+                self.mark(&key);
+            }
+        }
+    }
+
+    fn judge_pools(&mut self) {
+        let inputs = self.pools.iter().map(|(name, view)| PoolInput {
+            name: name.clone(),
+            created: view.created,
+            addresses: view.addresses.clone(),
+            auto_assign: view.auto_assign,
+        });
+        let own = self.own_addresses();
+        self.ipam.set_pools(inputs.collect(), &own);
+        self.dirty_pools.extend(self.pools.keys().cloned());
+        for key in self.waiting.clone() {
+            self.mark(&key);
+        }
+    }
+
+    fn own_addresses(&self) -> BTreeMap<Ipv4Addr, String> {
+        let said = self.cluster_nodes.iter().flat_map(|(name, n)| n.addresses.iter().map(move |a| (*a, name.clone())));
+        let reported = self.interfaces.iter().flat_map(|(name, interfaces)| {
+            let addresses = interfaces.iter().flat_map(|i| &i.addresses);
+            addresses.filter_map(move |net| match net.addr() {
+                std::net::IpAddr::V4(v4) => Some((v4, name.clone())),
+                std::net::IpAddr::V6(_) => None,
+            })
+        });
+        reported.chain(said).collect()
+    }
+
+    /// A node takes part when the cluster knows it; its interfaces come from its speaker.
+    fn derive_node(&mut self, name: &str) {
+        let node = self.cluster_nodes.get(name).map(|view| Node {
+            interfaces: self.interfaces.get(name).cloned().unwrap_or_default(),
+            labels: view.labels.clone(),
+            ready: view.ready,
+            excluded: view.excluded(),
+            network_unavailable: view.network_unavailable,
+        });
+        if self.nodes.get(name) != node.as_ref() {
+            put(&mut self.nodes, name.to_owned(), node);
+            self.everything_is_dirty();
+        }
+    }
+
+    fn everything_is_dirty(&mut self) {
+        let holders = self.announcements.values().filter_map(AnnouncementView::holder);
+        let keys: BTreeSet<_> = self.services.keys().cloned().chain(holders).collect();
+        for key in &keys {
+            self.mark(key);
+        }
+    }
+
+    fn mark_if_known(&mut self, key: &ServiceKey) {
+        if self.services.contains_key(key) {
+            self.mark(key);
+        }
+    }
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => {
+            map.insert(key, value);
+        }
+        None => {
+            map.remove(&key);
+        }
+    }
+}
