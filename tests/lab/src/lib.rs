@@ -1,1 +1,48 @@
-//! tests/lab
+//! The lab: a real control plane (etcd, API server, controller manager), nodes with their kube-proxies, users' pods, a client and a
+//! router, all of them in one set of namespaces that ends, whole, with its first process.
+//!
+//! No root is needed, no container, and nothing is left behind. How it is used:
+//!
+//! - by tests, through [`lab_test!`]: the test runs inside a lab of its own;
+//! - by programs, through [`Launch`] outside and [`entered`] and [`Lab::start`] inside: the program starts itself again as the
+//!   lab's first process;
+//! - from the host, through [`LabState`]: what labs are up, how to enter them, how to end them.
+//!
+//! The lab prints nothing; whoever wants to know is told through [`Progress`].
+
+mod arp;
+mod berth;
+pub mod controlplane;
+mod enter;
+mod eventually;
+mod fault;
+mod http;
+mod lab;
+pub mod names;
+mod netns;
+pub mod network;
+mod node;
+mod pod;
+mod probe;
+mod process;
+mod progress;
+mod run_dir;
+mod state;
+pub mod testing;
+mod tool;
+
+pub use arp::{ArpSeen, ArpWatch};
+pub use berth::{BIN_DIR_ENV, BerthConfig, CONTROLLER_ACCOUNT, HTTP_PORT, LOG_ENV, NAMESPACE, SPEAKER_ACCOUNT};
+pub use enter::{Entered, Launch, Launched, Outcome, entered};
+pub use eventually::eventually;
+pub use http::Response;
+pub use lab::{Lab, LabConfig};
+pub use netns::Netns;
+pub use network::Host;
+pub use node::Node;
+pub use pod::{Answer, DEFAULT_PORT, Pod, PodSpec};
+pub use probe::{ATTEMPT_LIMIT, Attempt, Observation, Prober};
+pub use process::{Capabilities, Process, ProcessSpec};
+pub use progress::{Progress, SharedProgress, Silent, silent};
+pub use run_dir::{LABS_DIR_ENV, RunDir};
+pub use state::{HostState, LabState, NodeState, Role, host_pids};
