@@ -1,17 +1,16 @@
 //! `deploy/crds/<plural>.yaml`.
 
-use anyhow::Context as _;
-
-use super::{Generated, YAML_HEADER};
+use super::{Generated, yaml};
 
 /// One file for each CustomResourceDefinition.
 pub fn files() -> anyhow::Result<Vec<Generated>> {
     berth_api::crd::all()
         .iter()
         .map(|crd| {
-            let plural = &crd.spec.names.plural;
-            let yaml = serde_saphyr::to_string(crd).with_context(|| format!("writing the CRD of {plural} as YAML"))?;
-            Ok(Generated { path: format!("deploy/crds/{plural}.yaml").into(), content: format!("{YAML_HEADER}{yaml}") })
+            Ok(Generated::new(
+                format!("deploy/crds/{}.yaml", crd.spec.names.plural),
+                yaml::file(&[yaml::document(crd)?]),
+            ))
         })
         .collect()
 }
