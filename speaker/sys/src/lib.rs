@@ -1,1 +1,8 @@
-//! speaker/sys
+//! The system calls that no safe crate offers: packet sockets bound to one interface.
+//!
+//! This is the only crate where `unsafe` is allowed. It holds no protocol and takes no decision: frames and
+//! filter programs come in as bytes and numbers, and go to the kernel.
+
+mod packet;
+
+pub use packet::{ArpSocket, FRAME_MAX, Instruction, accept_all, check_permission};

@@ -1,0 +1,206 @@
+//! Watches the Announcements that this node has a part in, and tells the engine what they say.
+//!
+//! What was said stays in force until something else is said: an API server that is away changes nothing, and neither
+//! does an object that cannot be read.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use berth_api::Announcement;
+use berth_api::crd::Layer2Assignment;
+use berth_api::names::{announcement_name, part_label};
+use berth_machine::{Assignment, Member, NodeName, NodeNameError, OwnerClaim};
+use berth_telemetry::Gate;
+use futures::StreamExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::board::{Board, Seen};
+use crate::metrics::{Metrics, Watch};
+use crate::retry::{Retry, WATCH_TIMEOUT_SECONDS, watch_backoff};
+
+/// Objects in one page of a list: a speaker is small, and so is the part of a list that it holds at a time.
+const PAGE_SIZE: u32 = 100;
+
+/// What the cluster says about an address.
+#[derive(Debug)]
+pub enum Change {
+    /// This node has a part in it.
+    Assign(Assignment),
+    /// It has none any more.
+    Withdraw(Ipv4Addr),
+}
+
+/// Why an Announcement cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Unreadable {
+    #[error("it is named `{name}` and is about {address}, whose Announcement is named `{expected}`")]
+    Name { name: String, address: IpAddr, expected: String },
+    #[error(transparent)]
+    Node(#[from] NodeNameError),
+}
+
+/// Follows the Announcements until `shutdown`. The gate opens when all have been read once.
+pub async fn run(
+    client: Client,
+    node: NodeName,
+    changes: mpsc::Sender<Change>,
+    board: Arc<Board>,
+    metrics: Metrics,
+    synced: Gate,
+    shutdown: CancellationToken,
+) {
+    let mut follower = Follower { known: BTreeMap::new(), listed: None, changes, board, metrics, synced };
+    shutdown.run_until_cancelled(follower.follow(client, &node)).await;
+}
+
+struct Follower {
+    /// The address that each object we know is about.
+    known: BTreeMap<String, Ipv4Addr>,
+    /// While a list is read: what was known before and has not been listed yet.
+    listed: Option<BTreeMap<String, Ipv4Addr>>,
+    changes: mpsc::Sender<Change>,
+    board: Arc<Board>,
+    metrics: Metrics,
+    synced: Gate,
+}
+
+impl Follower {
+    async fn follow(&mut self, client: Client, node: &NodeName) {
+        let config = watcher::Config::default()
+            .labels(&part_label(node.as_str()))
+            .page_size(PAGE_SIZE)
+            .timeout(WATCH_TIMEOUT_SECONDS);
+        let api = Api::<DeserializeGuard<Announcement>>::all(client);
+        let mut events = watcher(api, config).backoff(watch_backoff()).boxed();
+        let mut retry = Retry::new("watch the Announcements");
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    retry.succeeded();
+                    self.handle(event).await;
+                }
+                Err(error) => {
+                    self.metrics.watch_error(Watch::Announcement);
+                    // The stream itself waits before it tries again.
+                    let _pause = retry.failed(&error);
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: watcher::Event<DeserializeGuard<Announcement>>) {
+        match event {
+            watcher::Event::Init => self.listed = Some(self.known.clone()),
+            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => self.applied(object).await,
+            watcher::Event::Delete(object) => self.gone(&object.name_any()).await,
+            watcher::Event::InitDone => {
+                for name in self.listed.take().unwrap_or_default().into_keys() {
+                    self.gone(&name).await;
+                }
+                tracing::debug!(addresses = self.known.len(), "Announcements are in sync");
+                self.synced.open();
+            }
+        }
+    }
+
+    async fn applied(&mut self, object: DeserializeGuard<Announcement>) {
+        let name = object.name_any();
+        if let Some(unlisted) = &mut self.listed {
+            unlisted.remove(&name);
+        }
+        let read = object.0.map_err(|e| e.to_string()).and_then(|object| {
+            let said = read(&object).map_err(|e| e.to_string())?;
+            Ok((said, Seen::of(&object)))
+        });
+        match read {
+            Ok((Said::Layer2(assignment), seen)) => {
+                let address = assignment.address;
+                self.known.insert(name, address);
+                self.board.saw(address, seen);
+                self.tell(Change::Assign(assignment)).await;
+            }
+            Ok((Said::Nothing, _)) => self.gone(&name).await,
+            Err(error) => {
+                self.metrics.malformed_objects.inc();
+                tracing::warn!(
+                    announcement = name,
+                    error,
+                    "cannot read an Announcement; what it said before stays in force"
+                );
+            }
+        }
+    }
+
+    async fn gone(&mut self, name: &str) {
+        if let Some(address) = self.known.remove(name) {
+            self.board.vanished(address);
+            self.tell(Change::Withdraw(address)).await;
+        }
+    }
+
+    /// Waits while the engine is busy; the API server then keeps what is to come.
+    async fn tell(&self, change: Change) {
+        if self.changes.send(change).await.is_err() {
+            tracing::debug!("the engine has stopped");
+        }
+    }
+}
+
+/// What an Announcement says to a speaker.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    /// Who answers on the link.
+    Layer2(Assignment),
+    /// Nothing that this version does: no layer 2, or IPv6.
+    Nothing,
+}
+
+fn read(object: &Announcement) -> Result<Said, Unreadable> {
+    let spec = &object.spec;
+    let expected = announcement_name(spec.address);
+    if object.name_any() != expected {
+        return Err(Unreadable::Name { name: object.name_any(), address: spec.address, expected });
+    }
+    let (IpAddr::V4(address), Some(layer2)) = (spec.address, &spec.layer2) else {
+        return Ok(Said::Nothing);
+    };
+    let claimed = object.status.as_ref().and_then(|status| status.layer2.as_ref());
+    let claimed =
+        claimed.map(|claim| Ok::<_, Unreadable>(OwnerClaim { node: NodeName::new(&claim.owner)?, epoch: claim.epoch }));
+    Ok(Said::Layer2(Assignment {
+        address,
+        owner: layer2.owner.as_deref().map(NodeName::new).transpose()?,
+        standbys: layer2.standbys.iter().map(|node| NodeName::new(node)).collect::<Result<_, _>>()?,
+        epoch: layer2.epoch,
+        members: members(layer2)?,
+        claimed: claimed.transpose()?,
+    }))
+}
+
+fn members(layer2: &Layer2Assignment) -> Result<Vec<Member>, NodeNameError> {
+    layer2
+        .members
+        .iter()
+        .filter_map(|member| match member.address {
+            IpAddr::V4(address) => Some((member, address)),
+            // Heartbeats about IPv4 addresses go over IPv4, by the link that they are about.
+            IpAddr::V6(_) => None,
+        })
+        .map(|(member, address)| {
+            Ok(Member {
+                node: NodeName::new(&member.node)?,
+                interface: member.interface.clone(),
+                address,
+                mac: member.mac,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn announcement(change: impl FnOnce(&mut Value)) -> Announcement {
+    let mut object = json!({
+        "apiVersion": "berth.dev/v1alpha1",
+        "kind": "Announcement",
+        "metadata": { "name": "192.0.2.10" },
+        "spec": {
+            "address": "192.0.2.10",
+            "pool": "gold",
+            "services": [],
+            "layer2": {
+                "owner": "a",
+                "standbys": ["b"],
+                "epoch": 3,
+                "members": [
+                    { "node": "a", "interface": "eth0", "address": "192.0.2.1", "mac": "02:00:00:00:00:01" },
+                    { "node": "b", "interface": "eth1", "address": "192.0.2.2", "mac": "02:00:00:00:00:02" },
+                ],
+            },
+        },
+    });
+    change(&mut object);
+    serde_json::from_value(object).unwrap()
+}
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+#[test]
+fn an_announcement_says_who_answers_and_where_they_are_found() {
+    let object = announcement(|o| {
+        o["status"] = json!({
+            "layer2": {
+                "owner": "b", "epoch": 4, "since": "2026-11-21T08:00:00.000000Z",
+                "mac": "02:00:00:00:00:02", "interface": "eth1",
+            },
+            "conditions": [],
+        });
+    });
+    let member = |name: &str, interface: &str, last: u8| Member {
+        node: node(name),
+        interface: interface.to_owned(),
+        address: Ipv4Addr::new(192, 0, 2, last),
+        mac: berth_api::MacAddr([2, 0, 0, 0, 0, last]),
+    };
+    assert_eq!(
+        read(&object),
+        Ok(Said::Layer2(Assignment {
+            address: Ipv4Addr::new(192, 0, 2, 10),
+            owner: Some(node("a")),
+            standbys: vec![node("b")],
+            epoch: 3,
+            members: vec![member("a", "eth0", 1), member("b", "eth1", 2)],
+            claimed: Some(OwnerClaim { node: node("b"), epoch: 4 }),
+        }))
+    );
+}
+
+#[test]
+fn what_is_not_for_this_version_says_nothing_and_what_is_wrong_is_refused() {
+    type Change = fn(&mut Value);
+    let cases: &[(&str, Change, bool)] = &[
+        ("no layer 2", |o| o["spec"]["layer2"] = Value::Null, true),
+        (
+            "IPv6",
+            |o| {
+                o["spec"]["address"] = json!("2001:db8::1");
+                o["metadata"]["name"] = json!("2001-db8-0-0-0-0-0-1");
+            },
+            true,
+        ),
+        ("named after another address", |o| o["metadata"]["name"] = json!("192.0.2.11"), false),
+        ("an owner that no node can be", |o| o["spec"]["layer2"]["owner"] = json!("A b"), false),
+        ("a standby that no node can be", |o| o["spec"]["layer2"]["standbys"] = json!([""]), false),
+    ];
+    for (what, change, quiet) in cases {
+        let said = read(&announcement(change));
+        if *quiet {
+            assert_eq!(said, Ok(Said::Nothing), "{what}");
+        } else {
+            assert!(said.is_err(), "{what}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_member_without_an_ipv4_address_takes_no_part() {
+    let object = announcement(|o| o["spec"]["layer2"]["members"][1]["address"] = json!("2001:db8::2"));
+    let Ok(Said::Layer2(assignment)) = read(&object) else { panic!("an assignment") };
+    assert_eq!(assignment.members.len(), 1);
+}
+
+/// A follower, what it tells the engine, and whether it opened its gate.
+fn follower() -> (Follower, mpsc::Receiver<Change>, berth_telemetry::Health) {
+    let (changes, told) = mpsc::channel(16);
+    let health = berth_telemetry::Health::new();
+    let follower = Follower {
+        known: BTreeMap::new(),
+        listed: None,
+        changes,
+        board: Arc::default(),
+        metrics: Metrics::new(&mut crate::metrics::registry()),
+        synced: health.gate("synced"),
+    };
+    (follower, told, health)
+}
+
+fn good(address: &str) -> DeserializeGuard<Announcement> {
+    DeserializeGuard(Ok(announcement(|o| {
+        o["metadata"]["name"] = json!(address);
+        o["spec"]["address"] = json!(address);
+    })))
+}
+
+fn bad(address: &str) -> DeserializeGuard<Announcement> {
+    serde_json::from_value(json!({ "metadata": { "name": address }, "spec": { "address": 5 } })).unwrap()
+}
+
+fn told(changes: &mut mpsc::Receiver<Change>) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Ok(change) = changes.try_recv() {
+        all.push(match change {
+            Change::Assign(assignment) => format!("assign {}", assignment.address),
+            Change::Withdraw(address) => format!("withdraw {address}"),
+        });
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_new_list_withdraws_what_vanished_and_only_once_it_is_complete() {
+    use watcher::Event::{Init, InitApply, InitDone};
+    let (mut follower, mut changes, health) = follower();
+    for event in [Init, InitApply(good("192.0.2.1")), InitApply(good("192.0.2.2"))] {
+        follower.handle(event).await;
+    }
+    assert!(!health.waiting().is_empty(), "not ready before the list is complete");
+    follower.handle(InitDone).await;
+    assert!(health.waiting().is_empty());
+    assert_eq!(told(&mut changes), ["assign 192.0.2.1", "assign 192.0.2.2"]);
+
+    for event in [Init, InitApply(good("192.0.2.2"))] {
+        follower.handle(event).await;
+    }
+    // An API server that goes away in the middle of a list begins another one later.
+    follower.handle(Init).await;
+    assert_eq!(told(&mut changes), ["assign 192.0.2.2"]);
+    for event in [InitApply(good("192.0.2.2")), InitDone] {
+        follower.handle(event).await;
+    }
+    assert_eq!(told(&mut changes), ["assign 192.0.2.2", "withdraw 192.0.2.1"]);
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_changes_nothing_and_stops_nothing() {
+    use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+    let (mut follower, mut changes, _health) = follower();
+    follower.handle(Apply(good("192.0.2.1"))).await;
+    follower.handle(Apply(bad("192.0.2.1"))).await;
+    for event in [Init, InitApply(bad("192.0.2.1")), InitApply(good("192.0.2.2")), InitDone] {
+        follower.handle(event).await;
+    }
+    assert_eq!(told(&mut changes), ["assign 192.0.2.1", "assign 192.0.2.2"]);
+    assert_eq!(follower.metrics.malformed_objects.get(), 2);
+    follower.handle(Delete(bad("192.0.2.1"))).await;
+    assert_eq!(told(&mut changes), ["withdraw 192.0.2.1"]);
+}

@@ -1,0 +1,152 @@
+//! What stands between the engine, the watch and the status writer: for each address the latest report of the engine and
+//! the latest state of its Announcement.
+//!
+//! Only the latest counts, so the board is bounded by the number of addresses and never makes the engine wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use berth_api::condition::types::READY;
+use berth_api::crd::Layer2Status;
+use berth_api::{Announcement, Reason};
+use berth_machine::Status;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tokio::sync::Notify;
+
+/// An Announcement, as far as the status writer needs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`, for events.
+    pub uid: Option<String>,
+    /// `metadata.resourceVersion`: a write that does not build on it is refused.
+    pub resource_version: Option<String>,
+    /// `status.layer2`.
+    pub layer2: Option<Layer2Status>,
+    /// The `Ready` condition.
+    pub ready: Option<Condition>,
+}
+
+impl Seen {
+    /// The part of an Announcement that counts here.
+    pub fn of(object: &Announcement) -> Self {
+        let status = object.status.as_ref();
+        Self {
+            name: object.metadata.name.clone().unwrap_or_default(),
+            uid: object.metadata.uid.clone(),
+            resource_version: object.metadata.resource_version.clone(),
+            layer2: status.and_then(|status| status.layer2.clone()),
+            ready: status.and_then(|status| status.conditions.iter().find(|c| c.type_ == READY).cloned()),
+        }
+    }
+}
+
+/// What the engine says about an address, in the terms of the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// What the machine says.
+    pub status: Status,
+    /// Since when, on the wall clock.
+    pub since: Timestamp,
+    /// The other node that the Announcement named as answering when this report was made.
+    pub former: Option<String>,
+}
+
+impl Report {
+    /// What is to be said first: a conflict, or else how the ownership came about.
+    pub fn reason(&self) -> Reason {
+        if self.status.foreign.is_some() { Reason::AddressConflict } else { self.status.cause }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    reports: BTreeMap<Ipv4Addr, Report>,
+    seen: BTreeMap<Ipv4Addr, Seen>,
+    changed: BTreeSet<Ipv4Addr>,
+}
+
+/// The board. Each side holds it by an `Arc`.
+#[derive(Debug, Default)]
+pub struct Board {
+    inner: Mutex<Inner>,
+    news: Notify,
+}
+
+impl Board {
+    /// The engine answers for an address, or found it in conflict.
+    pub fn report(&self, node: &str, address: Ipv4Addr, status: Status, since: Timestamp) {
+        let mut inner = self.lock();
+        let former = inner.seen.get(&address).and_then(|seen| seen.layer2.as_ref()).map(|layer2| layer2.owner.clone());
+        let former = former.filter(|owner| owner != node);
+        // The same ownership reported again still came from the same node.
+        let before = inner.reports.get(&address).filter(|before| before.status.epoch == status.epoch);
+        let former = former.or_else(|| before.and_then(|before| before.former.clone()));
+        inner.reports.insert(address, Report { status, since, former });
+        inner.changed.insert(address);
+        self.news.notify_one();
+    }
+
+    /// The engine has no more to say about an address: another node answers, and writes.
+    pub fn retract(&self, address: Ipv4Addr) {
+        let mut inner = self.lock();
+        inner.reports.remove(&address);
+        inner.changed.remove(&address);
+    }
+
+    /// The Announcement of an address is now so.
+    pub fn saw(&self, address: Ipv4Addr, seen: Seen) {
+        let mut inner = self.lock();
+        if inner.reports.contains_key(&address) {
+            inner.changed.insert(address);
+            self.news.notify_one();
+        }
+        inner.seen.insert(address, seen);
+    }
+
+    /// The Announcement of an address is gone, or is none of ours.
+    pub fn vanished(&self, address: Ipv4Addr) {
+        self.lock().seen.remove(&address);
+    }
+
+    /// Looks at the next address about which something changed and that is not in `except`.
+    pub fn take_changed(&self, except: &BTreeSet<Ipv4Addr>) -> Option<(Ipv4Addr, Report, Seen)> {
+        let mut inner = self.lock();
+        let mut passed = Vec::new();
+        let found = loop {
+            let Some(address) = inner.changed.pop_first() else { break None };
+            if except.contains(&address) {
+                passed.push(address);
+                continue;
+            }
+            // Without both sides there is nothing to compare; the side that is missing brings it up again.
+            if let (Some(report), Some(seen)) = (inner.reports.get(&address), inner.seen.get(&address)) {
+                break Some((address, report.clone(), seen.clone()));
+            }
+        };
+        inner.changed.extend(passed);
+        found
+    }
+
+    /// An address is to be looked at again.
+    pub fn again(&self, address: Ipv4Addr) {
+        let mut inner = self.lock();
+        if inner.reports.contains_key(&address) {
+            inner.changed.insert(address);
+            self.news.notify_one();
+        }
+    }
+
+    /// Waits until something changed since the last wait.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is made of calls that do not panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,415 @@
+//! The one owner of the machine and of the sockets: feeds the machine what happens and does what it says.
+//!
+//! A turn of the loop waits for anything at all and then serves every source once, each within a bound, the ones that
+//! keep other nodes calm first: heartbeats, deadlines, what the cluster says, the interfaces, and last ARP, which
+//! anybody on the link can send as much of as they like.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_api::MacAddr;
+use berth_machine::timing::{DETECTION_TIME, STOP_GRACE};
+use berth_machine::{Assignment, Counters, Effect, Frame, Machine, Message, NodeName, State};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::announcements::Change;
+use crate::board::Board;
+use crate::clock::{BootClock, wall_at};
+use crate::links::Links;
+use crate::metrics::{Metrics, Queue, Refusal};
+use crate::sockets::{Sent, Sockets};
+
+/// Assignments that may wait for the engine. A list of thousands comes faster than it is taken in; the watch waits then, and
+/// the API server keeps the rest, so nothing is dropped.
+pub const CHANGES_WAITING: usize = 256;
+
+/// Heartbeats read from an interface in a turn: those of a hundred nodes in two thirds of an interval.
+const HEARTBEATS_A_TURN: usize = 64;
+/// ARP frames read from an interface in a turn. At some microseconds each, a flood delays a heartbeat by less than one
+/// millisecond.
+const FRAMES_A_TURN: usize = 64;
+/// Assignments taken in a turn, for the same reason.
+const CHANGES_A_TURN: usize = 64;
+
+/// Time before sockets that could not be opened are tried again. An interface that just came up may need a moment.
+const REOPEN_DELAY: Duration = Duration::from_secs(1);
+
+/// Longest wait for a graceful stop: what the machine asks for, and half as much again in case its own clock stands still.
+const STOP_LIMIT: Duration = STOP_GRACE.saturating_add(Duration::from_millis(500));
+
+/// An interface that comes back is silent about addresses for this long, so that its partners can say first what they
+/// took over while it was away. They are heard within one heartbeat; the rest allows for a loss.
+const SETTLE_TIME: Duration = DETECTION_TIME;
+
+/// What the engine is given.
+#[derive(Debug)]
+pub struct Inputs {
+    /// This node.
+    pub node: NodeName,
+    /// UDP port of heartbeats.
+    pub heartbeat_port: u16,
+    /// The node's interfaces.
+    pub links: watch::Receiver<Links>,
+    /// What the cluster says.
+    pub changes: mpsc::Receiver<Change>,
+    /// Where to say who answers.
+    pub board: Arc<Board>,
+    /// What to count.
+    pub metrics: Metrics,
+    /// The machine's clock.
+    pub clock: BootClock,
+}
+
+/// The machine, its sockets and what drives both.
+#[derive(Debug)]
+pub struct Engine {
+    sockets: Sockets,
+    links: watch::Receiver<Links>,
+    changes: mpsc::Receiver<Change>,
+    core: Core,
+    /// Interfaces that had sockets once: opening them again is a return.
+    known: BTreeSet<String>,
+    /// Interfaces whose sockets cannot be opened, so that it is said once.
+    failing: BTreeSet<String>,
+    /// When opening is tried again.
+    reopen_at: Option<Duration>,
+}
+
+/// What is needed while the sockets are being read.
+#[derive(Debug)]
+struct Core {
+    node: NodeName,
+    machine: Machine,
+    clock: BootClock,
+    board: Arc<Board>,
+    metrics: Metrics,
+    counted: Counters,
+    /// Our own address towards each partner on each interface, as the Announcements say: where partners expect us to be
+    /// heard from. No more entries than there are nodes on our links.
+    sources: BTreeMap<(String, Ipv4Addr), Ipv4Addr>,
+    /// Interfaces that came back a moment ago, and until when they are silent.
+    settling: BTreeMap<String, Duration>,
+    /// What this node answers for may have changed since it was counted.
+    recount: bool,
+    stopped: bool,
+}
+
+impl Engine {
+    /// An engine that has not begun. Opens no socket yet.
+    pub fn new(inputs: Inputs) -> Self {
+        let Inputs { node, heartbeat_port, links, changes, board, metrics, clock } = inputs;
+        let machine = Machine::new(node.clone(), boot_id(), clock.now());
+        let core = Core {
+            node,
+            machine,
+            clock,
+            board,
+            metrics,
+            counted: Counters::default(),
+            sources: BTreeMap::new(),
+            settling: BTreeMap::new(),
+            recount: false,
+            stopped: false,
+        };
+        let sockets = Sockets::new(heartbeat_port);
+        let (known, failing) = (BTreeSet::new(), BTreeSet::new());
+        Self { sockets, links, changes, core, known, failing, reopen_at: None }
+    }
+
+    /// Runs until `shutdown`, then hands its addresses to the standbys and returns.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        self.follow_links();
+        let mut stop_by = None;
+        let (mut changes_open, mut links_open) = (true, true);
+        while !self.core.stopped {
+            let wake_at = self.wake_at(stop_by);
+            let mut first = None;
+            tokio::select! {
+                () = shutdown.cancelled(), if stop_by.is_none() => {
+                    let now = self.core.clock.now();
+                    stop_by = Some(now + STOP_LIMIT);
+                    self.core.machine.stop(now);
+                    self.core.perform(&self.sockets);
+                }
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+                () = poll_fn(|cx| self.sockets.poll_readable(cx)) => {}
+                change = self.changes.recv(), if changes_open => {
+                    changes_open = change.is_some();
+                    first = change;
+                }
+                changed = self.links.changed(), if links_open => links_open = changed.is_ok(),
+            }
+            self.turn(first);
+            if stop_by.is_some_and(|limit| self.core.clock.now() >= limit) {
+                tracing::warn!("stopping without a word from the standbys");
+                break;
+            }
+        }
+    }
+
+    /// Serves every source once.
+    fn turn(&mut self, first: Option<Change>) {
+        let Self { sockets, core, changes, .. } = self;
+        let sockets: &Sockets = sockets;
+        sockets.read_heartbeats(HEARTBEATS_A_TURN, |interface, from, bytes| {
+            core.heartbeat(sockets, interface, from, bytes);
+        });
+        core.tick(sockets);
+        let more = std::iter::from_fn(|| changes.try_recv().ok());
+        for change in first.into_iter().chain(more).take(CHANGES_A_TURN) {
+            core.change(change);
+        }
+        // The kernel has to let the answers in before the wire is asked.
+        core.watch_addresses(sockets);
+        core.perform(sockets);
+        let retry = self.reopen_at.is_some_and(|at| self.core.clock.now() >= at);
+        if retry || self.links.has_changed().unwrap_or(false) {
+            self.follow_links();
+        }
+        let Self { sockets, core, .. } = self;
+        let sockets: &Sockets = sockets;
+        sockets.read_frames(FRAMES_A_TURN, |interface, bytes| core.frame(sockets, interface, bytes));
+        core.watch_addresses(sockets);
+        core.count();
+    }
+
+    /// When the next turn is due without anything happening.
+    fn wake_at(&self, stop_by: Option<Duration>) -> Option<Instant> {
+        let settled = self.core.settling.values().min().copied();
+        let deadlines = [self.core.machine.next_deadline(), settled, self.reopen_at, stop_by];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(Instant::now() + next.saturating_sub(self.core.clock.now()))
+    }
+
+    /// Opens and closes sockets as interfaces come and go.
+    fn follow_links(&mut self) {
+        let links = self.links.borrow_and_update().clone();
+        let machine = &self.core.machine;
+        let opened = self.sockets.follow(&links, |interface| machine.watched_addresses(interface).collect());
+        self.failing.retain(|interface| links.contains_key(interface));
+        self.reopen_at = None;
+        for (interface, result) in opened {
+            match result {
+                Ok(()) => {
+                    self.failing.remove(&interface);
+                    if self.known.insert(interface.clone()) {
+                        tracing::info!(interface, "listening");
+                    } else {
+                        tracing::info!(interface, "listening again");
+                        self.core.settling.insert(interface, self.core.clock.now() + SETTLE_TIME);
+                    }
+                }
+                Err(error) => {
+                    if self.failing.insert(interface.clone()) {
+                        tracing::warn!(interface, %error, "cannot open sockets; trying again until it works");
+                    }
+                    self.reopen_at = Some(self.core.clock.now() + REOPEN_DELAY);
+                }
+            }
+        }
+    }
+}
+
+impl Core {
+    fn heartbeat(&mut self, sockets: &Sockets, interface: &str, from: Ipv4Addr, bytes: &[u8]) {
+        match Message::parse(bytes) {
+            Ok(message) => {
+                tracing::trace!(interface, %from, node = %message.sender, "heartbeat");
+                // The machine believes a node only from that node's own address, which the kernel ties to this interface.
+                self.machine.heartbeat_received(self.clock.now(), from, &message);
+                self.perform(sockets);
+            }
+            Err(error) => {
+                self.metrics.heartbeat_refused(Refusal::Malformed, 1);
+                tracing::debug!(interface, %from, %error, "datagram refused");
+            }
+        }
+    }
+
+    fn frame(&mut self, sockets: &Sockets, interface: &str, bytes: &[u8]) {
+        match Frame::parse(bytes) {
+            Ok(frame) => {
+                tracing::debug!(interface, ?frame, "arp received");
+                self.machine.arp_received(self.clock.now(), interface, &frame);
+                self.perform(sockets);
+            }
+            Err(error) => tracing::debug!(interface, %error, "frame refused"),
+        }
+    }
+
+    fn tick(&mut self, sockets: &Sockets) {
+        let now = self.clock.now();
+        if self.machine.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.machine.tick(now);
+            self.perform(sockets);
+        }
+        let settled: Vec<String> =
+            self.settling.iter().filter(|(_, until)| **until <= now).map(|(interface, _)| interface.clone()).collect();
+        for interface in settled {
+            self.settling.remove(&interface);
+            self.announce_again(sockets, &interface);
+        }
+    }
+
+    /// Takes in what the cluster says; what follows from it is done for many of them at once.
+    fn change(&mut self, change: Change) {
+        let now = self.clock.now();
+        self.recount = true;
+        match change {
+            Change::Assign(assignment) => {
+                self.learn_sources(&assignment);
+                let address = assignment.address;
+                self.machine.assign(now, assignment);
+                if self.machine.state(address).is_none() {
+                    self.board.retract(address);
+                }
+            }
+            Change::Withdraw(address) => {
+                if self.machine.state(address) == Some(State::Answering) {
+                    tracing::info!(%address, node = %self.node, "no longer answering: the node has no part in the address any more");
+                }
+                self.board.retract(address);
+                self.machine.withdraw(now, address);
+            }
+        }
+    }
+
+    fn learn_sources(&mut self, assignment: &Assignment) {
+        let Some(own) = assignment.members.iter().find(|member| member.node == self.node) else { return };
+        for partner in assignment.members.iter().filter(|member| member.node != self.node) {
+            self.sources.insert((own.interface.clone(), partner.address), own.address);
+        }
+    }
+
+    /// Does what the machine wants done.
+    fn perform(&mut self, sockets: &Sockets) {
+        while let Some(effect) = self.machine.poll_effect() {
+            match effect {
+                Effect::SendHeartbeat { to, address, interface, message } => {
+                    // Without an own address for the partner the kernel would choose one, which it may not know us by.
+                    let from =
+                        self.sources.get(&(interface.clone(), address)).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+                    let sent = sockets.send_heartbeat(&interface, from, address, &message.emit());
+                    if matches!(sent, Sent::Yes) {
+                        self.metrics.heartbeats_sent.inc();
+                    }
+                    self.note_sent(&interface, &sent, Queue::Heartbeat);
+                    tracing::trace!(interface, %address, node = %to, ?sent, "heartbeat sent");
+                }
+                Effect::SendArp { interface, frame } => self.send_arp(sockets, &interface, &frame),
+                Effect::StatusChanged { address, status } => {
+                    self.recount = true;
+                    let reason = status.cause.as_str();
+                    if status.state == State::Answering {
+                        tracing::info!(%address, node = %self.node, interface = status.interface, mac = %status.mac, epoch = status.epoch, reason, "answering");
+                    }
+                    if let Some(foreign) = status.foreign {
+                        tracing::warn!(%address, node = %self.node, interface = status.interface, %foreign, reason, "a machine that is none of our nodes has the address");
+                    }
+                    let since = wall_at(status.since, self.clock.now(), Timestamp::now());
+                    self.board.report(self.node.as_str(), address, status, since);
+                }
+                Effect::Yielded { address, to, epoch } => {
+                    self.recount = true;
+                    let to = to.as_ref().map(NodeName::as_str);
+                    tracing::info!(%address, node = %self.node, to, epoch, "no longer answering");
+                    self.board.retract(address);
+                }
+                Effect::Stopped => self.stopped = true,
+            }
+        }
+    }
+
+    fn send_arp(&mut self, sockets: &Sockets, interface: &str, frame: &Frame) {
+        // A probe claims nothing, so it may go at any time.
+        if self.settling.contains_key(interface) && !frame.arp.sender_ip.is_unspecified() {
+            tracing::debug!(interface, ?frame, "arp withheld, the interface just came back");
+            return;
+        }
+        let sent = sockets.send_frame(interface, &frame.emit());
+        self.note_sent(interface, &sent, Queue::Arp);
+        tracing::debug!(interface, ?frame, ?sent, "arp sent");
+    }
+
+    fn note_sent(&self, interface: &str, sent: &Sent, queue: Queue) {
+        match sent {
+            Sent::QueueFull => self.metrics.dropped(queue),
+            // That an interface is away is known from the interfaces already.
+            Sent::Yes | Sent::NoInterface => {}
+            Sent::Failed(error) => tracing::debug!(interface, %error, "cannot send"),
+        }
+    }
+
+    /// Tells a link that was away who answers, where that is still so: switches and neighbours may have forgotten, or
+    /// missed it.
+    fn announce_again(&mut self, sockets: &Sockets, interface: &str) {
+        let Some(mac) = sockets.mac(interface) else { return };
+        let addresses: Vec<Ipv4Addr> = self.machine.watched_addresses(interface).collect();
+        for address in addresses {
+            if self.machine.state(address) == Some(State::Answering) {
+                self.gratuitous(sockets, interface, mac, address);
+            }
+        }
+    }
+
+    fn gratuitous(&mut self, sockets: &Sockets, interface: &str, mac: MacAddr, address: Ipv4Addr) {
+        for frame in [Frame::gratuitous_request(mac, address), Frame::gratuitous_reply(mac, address)] {
+            self.send_arp(sockets, interface, &frame);
+            self.metrics.gratuitous.inc();
+        }
+    }
+
+    /// Tells the kernel which addresses to let in, where that changed in this turn.
+    fn watch_addresses(&mut self, sockets: &Sockets) {
+        for interface in self.machine.take_changed_interfaces() {
+            let addresses: Vec<Ipv4Addr> = self.machine.watched_addresses(&interface).collect();
+            if let Err(error) = sockets.watch(&interface, &addresses) {
+                // The filter before stays: what it lets in is answered, what is new is not heard.
+                tracing::warn!(interface, %error, addresses = addresses.len(), "cannot replace the kernel's filter");
+            }
+        }
+    }
+
+    /// Brings the metrics up to date with what the machine counted.
+    fn count(&mut self) {
+        let (now, before) = (self.machine.counters(), self.counted);
+        if now != before {
+            self.metrics.arp_replies.inc_by(now.replies - before.replies);
+            self.metrics.gratuitous.inc_by(now.gratuitous - before.gratuitous);
+            self.metrics.takeovers.inc_by(now.takeovers - before.takeovers);
+            self.metrics.false_alarms.inc_by(now.false_alarms - before.false_alarms);
+            self.metrics.yields.inc_by(now.yields - before.yields);
+            self.metrics.fenced.inc_by(now.fenced - before.fenced);
+            self.metrics.probes.inc_by(now.probes - before.probes);
+            self.metrics.conflicts.inc_by(now.conflicts - before.conflicts);
+            self.metrics.heartbeats_received.inc_by(now.heartbeats - before.heartbeats);
+            self.metrics.heartbeat_refused(Refusal::Unknown, now.refused_unknown - before.refused_unknown);
+            self.metrics.heartbeat_refused(Refusal::Sequence, now.refused_sequence - before.refused_sequence);
+            self.metrics.heartbeat_refused(Refusal::BootId, now.refused_boot_id - before.refused_boot_id);
+            self.counted = now;
+        }
+        if std::mem::take(&mut self.recount) {
+            let answering = self.machine.answering().count();
+            let interfaces: Vec<&str> = self.machine.watched_interfaces().collect();
+            let all: usize =
+                interfaces.into_iter().map(|interface| self.machine.watched_addresses(interface).count()).sum();
+            self.metrics.addresses_answering.set(gauge(answering));
+            self.metrics.addresses_standby.set(gauge(all.saturating_sub(answering)));
+        }
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Names this start of the process: the time of it, which no two starts on a node share.
+fn boot_id() -> u64 {
+    u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0).max(1)
+}

@@ -1,0 +1,217 @@
+//! What the speaker counts. No label has an address or a node in it, so the number of series is fixed.
+
+use berth_telemetry::Registry;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+/// Prefix of every metric's name.
+const PREFIX: &str = "berth_speaker";
+
+/// A label whose values are the variants of an enum.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident as $labels:ident { $key:ident } { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            fn labels(self) -> $labels {
+                $labels { $key: match self { $(Self::$variant => $text,)* } }
+            }
+        }
+
+        #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+        struct $labels { $key: &'static str }
+    };
+}
+
+label! {
+    /// Why a heartbeat was not believed.
+    Refusal as RefusalLabels { cause } {
+        /// It cannot be read.
+        Malformed => "malformed",
+        /// From a node that shares no address with this one, or not from that node's own address.
+        Unknown => "unknown",
+        /// Old or repeated.
+        Sequence => "sequence",
+        /// Of an earlier start of that node's process.
+        BootId => "boot_id",
+    }
+}
+
+label! {
+    /// What the driver had to drop.
+    Queue as QueueLabels { queue } {
+        /// ARP frames that the kernel's send queue did not take.
+        Arp => "arp",
+        /// Heartbeats that the kernel's send queue did not take.
+        Heartbeat => "heartbeat",
+        /// Events that were not published, because the API server was away or too many waited.
+        Event => "event",
+    }
+}
+
+label! {
+    /// Which watch failed.
+    Watch as WatchLabels { resource } {
+        /// The Announcements of this node.
+        Announcement => "announcements",
+        /// The SpeakerNode of this node.
+        SpeakerNode => "speakernodes",
+    }
+}
+
+label! {
+    /// How an attempt to write a status ended.
+    StatusWrite as StatusWriteLabels { result } {
+        /// Written.
+        Written => "written",
+        /// Somebody else had changed the object; read again.
+        Conflict => "conflict",
+        /// The API server refused it or is away.
+        Failed => "failed",
+    }
+}
+
+/// The metrics of this process. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Addresses that this node answers for.
+    pub addresses_answering: Gauge,
+    /// Addresses that this node stands by for.
+    pub addresses_standby: Gauge,
+    /// ARP replies sent.
+    pub arp_replies: Counter,
+    /// Gratuitous ARP frames sent.
+    pub gratuitous: Counter,
+    /// ARP probes sent.
+    pub probes: Counter,
+    /// Addresses given up to a claim that prevails.
+    pub yields: Counter,
+    /// Times that the process could not run.
+    pub fenced: Counter,
+    /// Takeovers by this node.
+    pub takeovers: Counter,
+    /// Owners that fell silent and were found alive.
+    pub false_alarms: Counter,
+    /// Heartbeats sent.
+    pub heartbeats_sent: Counter,
+    /// Heartbeats received and believed.
+    pub heartbeats_received: Counter,
+    /// Conflicts seen.
+    pub conflicts: Counter,
+    /// Objects that could not be read.
+    pub malformed_objects: Counter,
+    heartbeats_refused: Family<RefusalLabels, Counter>,
+    dropped: Family<QueueLabels, Counter>,
+    watch_errors: Family<WatchLabels, Counter>,
+    status_writes: Family<StatusWriteLabels, Counter>,
+}
+
+impl Metrics {
+    /// Registers every metric, each label with every value, so that a rate is 0 and not missing until the first count.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            addresses_answering: registry.gauge("addresses_answering", "Addresses that this node answers for."),
+            addresses_standby: registry.gauge("addresses_standby", "Addresses that this node stands by for."),
+            arp_replies: registry.counter("arp_replies", "ARP replies sent for addresses of Services."),
+            gratuitous: registry.counter("gratuitous", "Gratuitous ARP frames sent, which tell the link who answers."),
+            probes: registry.counter("arp_probes", "ARP probes sent, which ask the link whether anybody answers."),
+            yields: registry.counter("yields", "Addresses given up because another node's newer claim was heard."),
+            fenced: registry.counter(
+                "fenced",
+                "Times that the process could not run for so long that it asked the link before it answered again.",
+            ),
+            takeovers: registry.counter("takeovers", "Addresses taken over from an owner that fell silent."),
+            false_alarms: registry
+                .counter("false_alarms", "Times that an owner fell silent and was then found to be alive."),
+            heartbeats_sent: registry.counter("heartbeats_sent", "Heartbeats sent to other speakers."),
+            heartbeats_received: registry.counter("heartbeats_received", "Heartbeats of other speakers believed."),
+            conflicts: registry.counter(
+                "conflicts",
+                "Times that a machine which is none of our nodes was found to answer for an address.",
+            ),
+            malformed_objects: registry.counter(
+                "malformed_objects",
+                "Announcements that could not be read; the last good one stays in force.",
+            ),
+            heartbeats_refused: registry.counter_family(
+                "heartbeats_refused",
+                "Heartbeats not believed, by cause: malformed, unknown, sequence, boot_id.",
+            ),
+            dropped: registry.counter_family(
+                "dropped",
+                "What was dropped because a queue was full, by queue: arp, heartbeat, event.",
+            ),
+            watch_errors: registry
+                .counter_family("watch_errors", "Errors of watches, by resource: announcements, speakernodes."),
+            status_writes: registry.counter_family(
+                "status_writes",
+                "Attempts to write the status of an Announcement, by result: written, conflict, failed.",
+            ),
+        };
+        for label in Refusal::ALL {
+            metrics.heartbeats_refused.get_or_create_owned(&label.labels());
+        }
+        for label in Queue::ALL {
+            metrics.dropped.get_or_create_owned(&label.labels());
+        }
+        for label in Watch::ALL {
+            metrics.watch_errors.get_or_create_owned(&label.labels());
+        }
+        for label in StatusWrite::ALL {
+            metrics.status_writes.get_or_create_owned(&label.labels());
+        }
+        metrics
+    }
+
+    /// Heartbeats were not believed.
+    pub fn heartbeat_refused(&self, cause: Refusal, times: u64) {
+        self.heartbeats_refused.get_or_create(&cause.labels()).inc_by(times);
+    }
+
+    /// Something was dropped.
+    pub fn dropped(&self, queue: Queue) {
+        self.dropped.get_or_create(&queue.labels()).inc();
+    }
+
+    /// A watch failed.
+    pub fn watch_error(&self, watch: Watch) {
+        self.watch_errors.get_or_create(&watch.labels()).inc();
+    }
+
+    /// An attempt to write a status ended.
+    pub fn status_write(&self, result: StatusWrite) {
+        self.status_writes.get_or_create(&result.labels()).inc();
+    }
+}
+
+/// An empty registry with the speaker's prefix.
+pub fn registry() -> Registry {
+    Registry::new(PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_before_anything_happened() {
+        let mut registry = registry();
+        Metrics::new(&mut registry);
+        let text = registry.render().unwrap();
+        for series in [
+            "berth_speaker_takeovers_total 0",
+            "berth_speaker_heartbeats_refused_total{cause=\"unknown\"} 0",
+            "berth_speaker_dropped_total{queue=\"arp\"} 0",
+            "berth_speaker_status_writes_total{result=\"conflict\"} 0",
+            "berth_speaker_watch_errors_total{resource=\"announcements\"} 0",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} in\n{text}");
+        }
+    }
+}

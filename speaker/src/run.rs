@@ -1,0 +1,140 @@
+//! Wires the speaker together.
+//!
+//! Tasks, each owned by [`run`], which outlives them all:
+//!
+//! | task | does | owns | hears of the rest by |
+//! | --- | --- | --- | --- |
+//! | `engine` | answers, takes over, announces | the machine, all packet and heartbeat sockets | a bounded queue of changes, a watch of links |
+//! | `links` | follows the node's interfaces | the netlink socket | - |
+//! | `announcements` | follows the cluster | its watch | - |
+//! | `status` | writes who answers | the requests under way | the board, which holds only what is latest |
+//! | `events` | publishes events | the event recorder | a bounded queue, what does not fit is dropped and counted |
+//! | `speaker_node` | says what the node knows | its watch | a watch of links |
+//! | `http` | serves metrics and health | its listener | - |
+//!
+//! Only the engine matters to the wire; it waits for none of the others, so with the API server away it goes on with what
+//! it was told last.
+//!
+//! Shutdown: the first SIGTERM or SIGINT makes the engine hand its addresses to the standbys, which takes one second at the
+//! most. When it has ended the others are told to end. Any of them that ends before ends the process, whose next start finds
+//! everything it needs in the cluster and on the wire. Dropping [`run`] aborts all tasks; nothing is left half done, since
+//! every effect can be repeated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use berth_machine::NodeName;
+use berth_telemetry::{Health, init_logs, serve, shutdown_on_signal};
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Args;
+use crate::board::Board;
+use crate::clock::BootClock;
+use crate::engine::{CHANGES_WAITING, Engine, Inputs};
+use crate::metrics::Metrics;
+use crate::{announcements, events, links, metrics, speaker_node, status};
+
+/// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
+const END_LIMIT: Duration = Duration::from_millis(300);
+
+/// Longest wait for a connection to the API server. Requests have limits of their own.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the speaker until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or a task ends that must not. Neither an API server that is away nor an interface that comes and
+/// goes is an error.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let excluded = args.excluded();
+    let Args { node_name, heartbeat_port, exclude_interfaces: _, telemetry } = args;
+    init_logs(&telemetry)?;
+    let node = NodeName::new(&node_name).context("--node-name")?;
+    let shutdown = shutdown_on_signal().context("cannot listen for signals")?;
+    berth_sys::check_permission().context(
+        "cannot open packet sockets; give the speaker the capability NET_RAW and the network namespace of its node",
+    )?;
+    let clock = BootClock::new().context("cannot read the clock since boot")?;
+    let client = client().await?;
+    let listener = TcpListener::bind(telemetry.http_address)
+        .await
+        .with_context(|| format!("cannot serve HTTP on {}; choose another --http-address", telemetry.http_address))?;
+    let first_links = links::look(&excluded).await.context("cannot list the interfaces of the node")?;
+    tracing::info!(node = %node, version = env!("CARGO_PKG_VERSION"), interfaces = ?first_links.keys(), "starting");
+
+    let mut registry = metrics::registry();
+    let metrics = Metrics::new(&mut registry);
+    let health = Health::new();
+    let synced = health.gate("announcements synced");
+    let running = health.gate("engine running");
+    let board = Arc::new(Board::default());
+    let (links_out, links_in) = watch::channel(first_links);
+    let (changes_out, changes_in) = mpsc::channel(CHANGES_WAITING);
+    // The others go on while the engine hands over.
+    let end = CancellationToken::new();
+
+    let mut tasks = JoinSet::new();
+    let (events, publish) = events::queue(client.clone(), node.as_str(), metrics.clone(), end.clone());
+    let serve = serve(listener, Arc::new(registry), health, end.clone());
+    tasks.spawn(named("http", async move {
+        if let Err(error) = serve.await {
+            tracing::error!(%error, "cannot serve HTTP any more");
+        }
+    }));
+    tasks.spawn(named("events", publish));
+    tasks.spawn(named("links", links::run(excluded, links_out, end.clone())));
+    tasks.spawn(named(
+        "status",
+        status::run(client.clone(), node_name.clone(), board.clone(), events, metrics.clone(), end.clone()),
+    ));
+    tasks.spawn(named(
+        "speaker_node",
+        speaker_node::run(client.clone(), node_name, links_in.clone(), metrics.clone(), end.clone()),
+    ));
+    tasks.spawn(named(
+        "announcements",
+        announcements::run(client, node.clone(), changes_out, board.clone(), metrics.clone(), synced, end.clone()),
+    ));
+    let engine =
+        Engine::new(Inputs { node, heartbeat_port, links: links_in, changes: changes_in, board, metrics, clock });
+    let mut engine = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.clone())));
+    running.open();
+
+    let ended = tokio::select! {
+        ended = &mut engine => ended.context("the engine failed"),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(task) => Err(anyhow::anyhow!("task `{task}` ended, which it must not")),
+            Err(error) => Err(anyhow::Error::new(error).context("a task failed")),
+        },
+    };
+    running.close("stopping");
+    end.cancel();
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if timeout(END_LIMIT, all).await.is_err() {
+        tracing::debug!("some tasks did not end in time");
+    }
+    ended?;
+    anyhow::ensure!(shutdown.is_cancelled(), "the engine ended without being told to");
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A client for the cluster that KUBECONFIG or the pod's own account names.
+async fn client() -> anyhow::Result<Client> {
+    let mut config = Config::infer().await.context("cannot find the cluster; set KUBECONFIG or run as a pod")?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // The client's own retries wait for up to a thousand seconds; every errand here has its own, of a few.
+    config.default_retry = false;
+    Client::try_from(config).context("cannot make a client for the cluster")
+}
+
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
+}

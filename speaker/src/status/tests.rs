@@ -1,0 +1,203 @@
+use std::time::Duration as StdDuration;
+
+use berth_api::MacAddr;
+use berth_machine::Status;
+
+use super::*;
+
+const NOW: &str = "2026-11-21T08:00:10Z";
+const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const FOREIGN: MacAddr = MacAddr([6, 0, 0, 0, 0, 9]);
+
+fn report(epoch: u64, cause: Reason) -> Report {
+    Report {
+        status: Status {
+            state: State::Answering,
+            epoch,
+            since: StdDuration::ZERO,
+            mac: OURS,
+            interface: "eth0".to_owned(),
+            cause,
+            foreign: None,
+        },
+        since: "2026-11-21T08:00:09Z".parse().unwrap(),
+        former: None,
+    }
+}
+
+fn seen(layer2: Option<(&str, u64)>) -> Seen {
+    Seen {
+        name: "192.0.2.10".to_owned(),
+        uid: None,
+        resource_version: Some("7".to_owned()),
+        layer2: layer2.map(|(owner, epoch)| Layer2Status {
+            owner: owner.to_owned(),
+            epoch,
+            since: MicroTime("2026-11-20T00:00:00Z".parse().unwrap()),
+            mac: OURS,
+            interface: "eth0".to_owned(),
+        }),
+        ready: None,
+    }
+}
+
+fn decide(report: &Report, seen: &Seen) -> Option<Value> {
+    wanted("b", report, seen, NOW.parse().unwrap())
+}
+
+/// What is seen once `status` was written.
+fn after(seen: &Seen, status: &Value) -> Seen {
+    Seen {
+        layer2: status.get("layer2").map(|v| serde_json::from_value(v.clone()).unwrap()),
+        ready: Some(serde_json::from_value(status["conditions"][0].clone()).unwrap()),
+        ..seen.clone()
+    }
+}
+
+#[test]
+fn a_newer_ownership_is_never_written_over() {
+    let cases = [
+        (None, true, "nobody has written yet"),
+        (Some(("a", 1)), true, "an older one of another node"),
+        (Some(("a", 2)), false, "an equal one of a node that goes first by name"),
+        (Some(("c", 2)), true, "an equal one of a node that goes behind by name"),
+        (Some(("a", 3)), false, "a newer one of another node"),
+        (Some(("b", 1)), true, "an older one of this node"),
+        (Some(("b", 3)), false, "a newer one of this node, by a later start of its process"),
+    ];
+    for (layer2, writes, what) in cases {
+        let status = decide(&report(2, Reason::Answering), &seen(layer2));
+        assert_eq!(status.is_some(), writes, "{what}");
+        if let Some(status) = status {
+            assert_eq!((&status["layer2"]["owner"], &status["layer2"]["epoch"]), (&json!("b"), &json!(2)), "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_was_written_is_not_written_again() {
+    let mut conflict = report(2, Reason::Answering);
+    conflict.status.foreign = Some(FOREIGN);
+    let mut unused = report(2, Reason::AddressConflict);
+    unused.status.state = State::Conflicted;
+    unused.status.foreign = Some(FOREIGN);
+    let reports =
+        [report(2, Reason::Answering), report(2, Reason::TookOver), report(2, Reason::OwnerChanged), conflict, unused];
+    for report in reports {
+        let before = seen(Some(("a", 1)));
+        let status = decide(&report, &before).unwrap();
+        assert_eq!(decide(&report, &after(&before, &status)), None, "{report:?}");
+    }
+}
+
+#[test]
+fn a_new_start_of_the_process_leaves_an_ownership_that_goes_on_as_it_was() {
+    let before = seen(Some(("a", 1)));
+    let took_over = decide(&report(2, Reason::TookOver), &before).unwrap();
+    let mut restarted = report(2, Reason::Answering);
+    restarted.since = NOW.parse().unwrap();
+    assert_eq!(decide(&restarted, &after(&before, &took_over)), None);
+
+    // On another interface it is not as it was, and it began now.
+    restarted.status.interface = "eth1".to_owned();
+    let moved = decide(&restarted, &after(&before, &took_over)).unwrap();
+    assert_eq!(moved["layer2"]["since"], "2026-11-21T08:00:10.000000Z");
+}
+
+#[test]
+fn the_condition_says_why_and_what_to_do() {
+    let mut took_over = report(2, Reason::TookOver);
+    took_over.former = Some("a".to_owned());
+    let mut conflict = report(2, Reason::Answering);
+    conflict.status.foreign = Some(FOREIGN);
+    let mut unused = conflict.clone();
+    unused.status.state = State::Conflicted;
+    unused.status.cause = Reason::AddressConflict;
+    let cases = [
+        (report(2, Reason::Answering), "True", "Answering", "b answers on eth0 with 02:00:00:00:00:02"),
+        (
+            took_over,
+            "True",
+            "TookOver",
+            "b answers on eth0 with 02:00:00:00:00:02; it took over from a, which fell silent",
+        ),
+        (
+            conflict,
+            "True",
+            "AddressConflict",
+            "b answers on eth0 with 02:00:00:00:00:02, but the machine with 06:00:00:00:00:09, which is none of our nodes, \
+             has the address too; take it from that machine or from the pool",
+        ),
+        (
+            unused,
+            "False",
+            "AddressConflict",
+            "b does not answer on eth0, because the machine with 06:00:00:00:00:09, which is none of our nodes, \
+             has the address too; take it from that machine or from the pool",
+        ),
+    ];
+    for (report, status, reason, message) in cases {
+        let written = decide(&report, &seen(None)).unwrap();
+        let condition = &written["conditions"][0];
+        assert_eq!(
+            (&condition["status"], &condition["reason"], &condition["message"]),
+            (&json!(status), &json!(reason), &json!(message))
+        );
+        assert_eq!(written.get("layer2").is_some(), status == "True", "{written}");
+    }
+}
+
+#[test]
+fn a_conflict_before_first_use_leaves_alone_what_another_node_says_of_itself() {
+    let mut conflict = report(2, Reason::AddressConflict);
+    conflict.status.state = State::Conflicted;
+    conflict.status.foreign = Some(FOREIGN);
+    assert_eq!(decide(&conflict, &seen(Some(("a", 1)))).unwrap()["layer2"]["owner"], "a");
+    assert_eq!(decide(&conflict, &seen(Some(("b", 1)))).unwrap().get("layer2"), None);
+}
+
+#[test]
+fn an_event_is_made_of_what_is_new_only() {
+    let mut took_over = report(2, Reason::TookOver);
+    took_over.former = Some("a".to_owned());
+    let mut conflict = report(2, Reason::Answering);
+    conflict.status.foreign = Some(FOREIGN);
+    let before = seen(Some(("a", 1)));
+    let answering = after(&before, &decide(&report(2, Reason::Answering), &before).unwrap());
+    let in_conflict = after(&before, &decide(&conflict, &before).unwrap());
+    let cases = [
+        (
+            &report(2, Reason::Answering),
+            &seen(None),
+            Some(("Answering", "b answers for 192.0.2.10 on eth0 with 02:00:00:00:00:02")),
+        ),
+        (
+            &took_over,
+            &before,
+            Some((
+                "TookOver",
+                "b took over 192.0.2.10 from a, which fell silent, and answers on eth0 with 02:00:00:00:00:02",
+            )),
+        ),
+        (&report(2, Reason::Answering), &answering, None),
+        (
+            &conflict,
+            &answering,
+            Some((
+                "AddressConflict",
+                "192.0.2.10 is also in use by 06:00:00:00:00:09, which is none of our nodes; seen by b on eth0",
+            )),
+        ),
+        (&conflict, &in_conflict, None),
+        (
+            &report(2, Reason::Answering),
+            &in_conflict,
+            Some(("Answering", "b answers for 192.0.2.10 on eth0 with 02:00:00:00:00:02")),
+        ),
+    ];
+    for (report, before, expected) in cases {
+        let happening = Happening::new("b", Ipv4Addr::new(192, 0, 2, 10), report, before);
+        let said = happening.as_ref().map(Happening::said);
+        assert_eq!(said, expected, "{report:?} after {before:?}");
+    }
+}
