@@ -12,6 +12,8 @@ mod engine;
 mod events;
 mod links;
 mod metrics;
+#[cfg(test)]
+mod netns;
 mod retry;
 mod sockets;
 mod speaker_node;

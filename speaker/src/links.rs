@@ -280,7 +280,10 @@ fn log_changes(known: &Links, seen: &Links) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::timeout;
+
     use crate::args::DEFAULT_EXCLUDED;
+    use crate::netns::{cable, in_own_network, netlink, set_up};
 
     fn eth0() -> Facts {
         Facts {
@@ -355,5 +358,33 @@ mod tests {
             message.attributes.push(attribute);
         }
         assert_eq!(lasting_address(&message), Some("192.0.2.2/32".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_cut_cable_is_noticed_and_so_is_its_return() {
+        in_own_network("links::tests::a_cut_cable_is_noticed_and_so_is_its_return", async || {
+            let handle = netlink();
+            cable(&handle, [("near0", "192.0.2.1/24"), ("far0", "192.0.2.2/24")]).await;
+            let (sender, mut links) = watch::channel(Links::new());
+            let shutdown = CancellationToken::new();
+            let task = tokio::spawn(run(vec!["far".to_owned()], sender, shutdown.clone()));
+            let wait = |links: &mut watch::Receiver<Links>, there: bool| {
+                let mut links = links.clone();
+                async move {
+                    let changed = links.wait_for(|links| links.contains_key("near0") == there);
+                    timeout(Duration::from_secs(5), changed).await.expect("a change").unwrap().clone()
+                }
+            };
+            let seen = wait(&mut links, true).await;
+            assert_eq!(seen.keys().collect::<Vec<_>>(), ["near0"], "the other end is excluded");
+            assert_eq!(seen["near0"].addresses, ["192.0.2.1/24".parse().unwrap()]);
+            // With the far end down, the near one has no carrier.
+            set_up(&handle, "far0", false).await;
+            wait(&mut links, false).await;
+            set_up(&handle, "far0", true).await;
+            wait(&mut links, true).await;
+            shutdown.cancel();
+            timeout(Duration::from_secs(5), task).await.expect("the task ends").unwrap();
+        });
     }
 }

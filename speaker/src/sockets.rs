@@ -230,3 +230,6 @@ fn log_read_error(interface: &str, error: &io::Error) {
         tracing::debug!(interface, %error, "cannot read");
     }
 }
+
+#[cfg(test)]
+mod tests;
