@@ -40,30 +40,48 @@ fn shifted(mut digest: Digest, address: IpAddr, old: Option<u64>, new: Option<u6
     digest
 }
 
+/// Something to say about an address.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    /// What the partner was told last.
+    old: Option<u64>,
+    /// The highest number that was ever claimed, to be said where this node does not claim it.
+    seen: u64,
+}
+
 /// What this node tells a partner.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     now: ClaimSet,
-    /// Addresses to say something about, with what the partner was told last.
-    pending: BTreeMap<IpAddr, Option<u64>>,
+    /// Addresses to say something about.
+    pending: BTreeMap<IpAddr, Pending>,
     sent_list: Option<Duration>,
 }
 
 impl Told {
-    /// Notes that this node answers for an address with this number, or (`None`) no longer.
-    pub(crate) fn set(&mut self, address: Ipv4Addr, epoch: Option<u64>) {
+    /// Notes that this node answers for an address with this number.
+    pub(crate) fn claim(&mut self, address: Ipv4Addr, epoch: u64) {
         let address = IpAddr::V4(address);
-        let old = self.now.set(address, epoch);
-        if old != epoch {
-            self.pending.entry(address).or_insert(old);
+        let old = self.now.set(address, Some(epoch));
+        if old != Some(epoch) {
+            self.pending.entry(address).or_insert(Pending { old, seen: 0 });
         }
     }
 
-    /// Says again what is claimed for an address.
-    pub(crate) fn repeat(&mut self, address: Ipv4Addr) {
+    /// Notes that this node does not answer for an address, and which number was claimed last.
+    pub(crate) fn drop(&mut self, address: Ipv4Addr, seen: u64) {
         let address = IpAddr::V4(address);
-        let told = self.now.epochs.get(&address).copied();
-        self.pending.entry(address).or_insert(told);
+        let old = self.now.set(address, None);
+        if old.is_some() {
+            self.pending.entry(address).or_insert(Pending { old, seen }).seen = seen;
+        }
+    }
+
+    /// Says what is claimed for an address to a partner that seems not to know: this node's claim, or the number of another's.
+    pub(crate) fn repeat(&mut self, address: Ipv4Addr, seen: u64) {
+        let address = IpAddr::V4(address);
+        let old = self.now.epochs.get(&address).copied();
+        self.pending.entry(address).or_insert(Pending { old, seen }).seen = seen;
     }
 
     /// What to send now: the changes, or that there are none. Never empty.
@@ -73,14 +91,11 @@ impl Told {
         let mut digest = self.now.digest;
         let mut count = self.now.epochs.len();
         let mut claims = Vec::with_capacity(pending.len());
-        for (&address, &old) in &pending {
+        for (&address, &Pending { old, seen }) in &pending {
             let new = self.now.epochs.get(&address).copied();
             digest = shifted(digest, address, new, old);
             count = count + usize::from(old.is_some()) - usize::from(new.is_some());
-            // Where nothing was told and nothing is to be told, nothing needs to be said.
-            if let Some(epoch) = new.or(old) {
-                claims.push(Claim { address, epoch, answers: new.is_some() });
-            }
+            claims.push(Claim { address, epoch: new.unwrap_or(seen), answers: new.is_some() });
         }
         if claims.is_empty() {
             return vec![Body::Heartbeat { digest: self.now.digest, count: self.now.epochs.len() as u32 }];
@@ -88,7 +103,7 @@ impl Told {
         let mut bodies = Vec::with_capacity(claims.len() / ENTRIES_MAX + 1);
         for entries in Entries::split(&claims) {
             for claim in entries.as_slice() {
-                let old = pending.get(&claim.address).copied().flatten();
+                let old = pending.get(&claim.address).and_then(|pending| pending.old);
                 let new = claim.answers.then_some(claim.epoch);
                 digest = shifted(digest, claim.address, old, new);
                 count = count + usize::from(new.is_some()) - usize::from(old.is_some());
@@ -132,6 +147,8 @@ pub(crate) struct Learnt {
     pub(crate) claimed: Vec<(Ipv4Addr, u64)>,
     /// Addresses that it answers for no longer.
     pub(crate) dropped: Vec<Ipv4Addr>,
+    /// Addresses that it does not answer for, with the highest number that it knows to have been claimed.
+    pub(crate) seen: Vec<(Ipv4Addr, u64)>,
 }
 
 /// What a partner tells this node.
@@ -221,18 +238,17 @@ impl Heard {
     }
 
     fn apply(&mut self, claim: &Claim, learnt: &mut Learnt) {
-        if claim.answers {
-            if self.now.epochs.len() >= HEARD_MAX && !self.now.epochs.contains_key(&claim.address) {
-                return;
-            }
-            self.now.set(claim.address, Some(claim.epoch));
-        } else if self.now.set(claim.address, None).is_none() {
+        if claim.answers && self.now.epochs.len() >= HEARD_MAX && !self.now.epochs.contains_key(&claim.address) {
             return;
         }
+        let old = self.now.set(claim.address, claim.answers.then_some(claim.epoch));
         let IpAddr::V4(v4) = claim.address else { return };
         if claim.answers {
             learnt.claimed.push((v4, claim.epoch));
-        } else {
+            return;
+        }
+        learnt.seen.push((v4, claim.epoch));
+        if old.is_some() {
             learnt.dropped.push(v4);
         }
     }

@@ -15,6 +15,8 @@ mod liveness;
 mod machine;
 mod queue;
 mod schedule;
+#[cfg(test)]
+mod sim;
 mod takeover;
 pub mod timing;
 

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use berth_api::MacAddr;
 use berth_wire::heartbeat::{Message, NodeName};
 
 use crate::claims::{Heard, Told};
+use crate::input::Member;
 
 /// Number of a session, for as long as the machine lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +30,7 @@ pub(crate) enum Liveness {
 pub(crate) struct Session {
     pub(crate) node: NodeName,
     pub(crate) address: Ipv4Addr,
+    pub(crate) mac: MacAddr,
     pub(crate) interface: String,
     pub(crate) liveness: Liveness,
     /// When it was heard last, or the session began.
@@ -64,10 +67,11 @@ pub(crate) struct Accepted {
 }
 
 impl Session {
-    pub(crate) fn new(node: NodeName, address: Ipv4Addr, interface: String, now: Duration) -> Self {
+    pub(crate) fn new(member: &Member, interface: String, now: Duration) -> Self {
         Self {
-            node,
-            address,
+            node: member.node.clone(),
+            address: member.address,
+            mac: member.mac,
             interface,
             liveness: Liveness::Waiting,
             last_heard: now,
@@ -128,7 +132,14 @@ mod tests {
     #[test]
     fn only_a_new_datagram_is_a_sign_of_life() {
         let node = NodeName::new("b").unwrap();
-        let mut session = Session::new(node.clone(), Ipv4Addr::LOCALHOST, "eth0".to_owned(), Duration::ZERO);
+        let interface = "eth0".to_owned();
+        let member = Member {
+            node: node.clone(),
+            interface: interface.clone(),
+            address: Ipv4Addr::LOCALHOST,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        };
+        let mut session = Session::new(&member, interface, Duration::ZERO);
         let yes = |came_up| Ok(Accepted { came_up, began_to_stop: false });
         let table = [
             // boot id, sequence, verdict, why

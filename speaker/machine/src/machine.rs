@@ -203,6 +203,12 @@ impl Machine {
         self.counters
     }
 
+    /// Highest number that is known to have been claimed for an address.
+    #[cfg(test)]
+    pub(crate) fn seen(&self, address: Ipv4Addr) -> Option<u64> {
+        self.places.get(&address).and_then(|place| place.seen)
+    }
+
     /// Takes note of the time; returns whether there is anything left to do in this life.
     fn begin(&mut self, now: Duration) -> bool {
         let now = now.max(self.now);

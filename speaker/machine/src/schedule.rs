@@ -48,7 +48,7 @@ mod tests {
         let mut schedule = Schedule::full(START);
         let mut offsets = Vec::new();
         while let Some(at) = schedule.next() {
-            offsets.push((at - START).as_millis());
+            offsets.push(at.saturating_sub(START).as_millis());
             schedule.announced(at);
         }
         assert_eq!(offsets, [0, 100, 500, 1_500, 3_000, 5_000]);

@@ -86,7 +86,7 @@ pub(crate) struct Ownership {
     pub(crate) schedule: Schedule,
 }
 
-/// Another node with a part in the address.
+/// Another node with a part in the address, or a partner that claims it although this node does not know of its part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
@@ -105,10 +105,9 @@ pub(crate) struct Place {
     pub(crate) phase: Phase,
     /// The claim that prevails, or the assignment that does while nobody has claimed yet. Its epoch never falls.
     pub(crate) top: Option<OwnerClaim>,
-    /// Highest epoch ever seen for the address.
-    pub(crate) floor: u64,
-    /// Whether one of our nodes ever claimed it. Before that, a foreign machine that has it keeps it.
-    pub(crate) used: bool,
+    /// Highest epoch that a node of ours is known to have claimed. As long as there is none, a foreign machine that has the
+    /// address keeps it.
+    pub(crate) seen: Option<u64>,
     /// Since when `top` names its node: it gets one detection time from then.
     pub(crate) watch_since: Duration,
     /// No takeover before this.
@@ -174,21 +173,33 @@ impl Place {
         None
     }
 
-    /// The claim that this node makes when the wire does not object to its assignment.
-    pub(crate) fn intended(&self, resume: Option<&Ownership>) -> OwnerClaim {
-        let epoch = match (resume, &self.top) {
-            (Some(ownership), _) => ownership.epoch,
-            (None, Some(top)) if top.node == self.me.node && top.epoch >= self.floor => top.epoch,
-            // A node that is gone has used the assigned number already.
-            (None, _) => self.floor + 1,
+    /// The ownership that this node has or was given, which other nodes' claims are measured by; none for a standby.
+    pub(crate) fn right(&self) -> Option<OwnerClaim> {
+        let epoch = match &self.phase {
+            Phase::Answering(ownership) | Phase::Verifying(Verifying { resume: Some(ownership), .. }) => {
+                ownership.epoch
+            }
+            Phase::Verifying(_) => self.top.as_ref().filter(|_| self.is_mine())?.epoch,
+            Phase::Standby | Phase::Probing(_) | Phase::Conflicted => return None,
         };
-        OwnerClaim { node: self.me.node.clone(), epoch }
+        Some(OwnerClaim { node: self.me.node.clone(), epoch })
+    }
+
+    /// The number that this node claims when the wire does not object: that of its right, unless another node has used it already
+    /// or a higher one, and is gone.
+    pub(crate) fn intended(&self) -> u64 {
+        self.right().map(|right| right.epoch).filter(|epoch| Some(*epoch) >= self.seen).unwrap_or(self.next_epoch())
+    }
+
+    /// The first number that nobody has used or been given.
+    pub(crate) fn next_epoch(&self) -> u64 {
+        let assigned = self.assignment.epoch.max(self.top.as_ref().map_or(0, |top| top.epoch));
+        assigned.max(self.seen.unwrap_or(0)) + 1
     }
 
     /// Notes a claim made by its node itself; returns whether it prevails now and did not before.
     pub(crate) fn hear(&mut self, now: Duration, claim: &OwnerClaim) -> bool {
-        self.floor = self.floor.max(claim.epoch);
-        self.used = true;
+        self.seen = self.seen.max(Some(claim.epoch));
         let prevails = self.top.as_ref().is_none_or(|top| claim.beats(top));
         if prevails {
             self.watch(now, claim.clone());
@@ -203,11 +214,7 @@ impl Place {
     pub(crate) fn adopt(&mut self, now: Duration, assignment: Assignment, live: bool) {
         let spec = assignment.owner.clone().map(|node| OwnerClaim { node, epoch: assignment.epoch });
         let claimed = assignment.claimed.clone();
-        self.floor = self.floor.max(assignment.epoch);
-        if let Some(claimed) = &claimed {
-            self.floor = self.floor.max(claimed.epoch);
-            self.used = true;
-        }
+        self.seen = self.seen.max(claimed.as_ref().map(|claimed| claimed.epoch));
         self.assignment = assignment;
         let known = claimed.filter(|claim| self.takes_part(&claim.node));
         let api = match (spec, known) {
@@ -228,14 +235,13 @@ impl Place {
     }
 
     fn takes_part(&self, node: &NodeName) -> bool {
-        *node == self.me.node || self.assignment.members.iter().any(|member| member.node == *node)
+        *node == self.me.node || self.peer(node).is_some()
     }
 
     pub(crate) fn watch(&mut self, now: Duration, top: OwnerClaim) {
         if self.top.as_ref().is_none_or(|old| old.node != top.node) {
             self.watch_since = now;
         }
-        self.floor = self.floor.max(top.epoch);
         self.top = Some(top);
     }
 }

@@ -98,8 +98,7 @@ impl Machine {
                 peers: Vec::new(),
                 phase: Phase::Standby,
                 top: None,
-                floor: 0,
-                used: false,
+                seen: None,
                 watch_since: self.now,
                 hold_until: self.now,
                 foreign: None,
@@ -144,18 +143,24 @@ impl Machine {
                 peers.insert(member.node.clone(), Peer { id, node: member.node.clone(), mac: member.mac });
             }
         }
-        for peer in &old {
-            if peers.get(&peer.node).is_none_or(|new| new.id != peer.id) {
+        for peer in old {
+            if peers.get(&peer.node).is_some_and(|new| new.id == peer.id) {
+                continue;
+            }
+            let claims = self.sessions.get(&peer.id).is_some_and(|session| session.heard.epoch(address).is_some());
+            if claims && !peers.contains_key(&peer.node) {
+                peers.insert(peer.node.clone(), peer);
+            } else {
                 self.part(address, peer.id);
             }
         }
         for peer in peers.values() {
             let Some(session) = self.sessions.get_mut(&peer.id) else { continue };
-            if session.shared.insert(address) {
-                session.told.set(address, told);
-                if told.is_some() {
-                    self.urgent.insert(peer.id);
-                }
+            if session.shared.insert(address)
+                && let Some(epoch) = told
+            {
+                session.told.claim(address, epoch);
+                self.urgent.insert(peer.id);
             }
         }
         if let Some(place) = self.places.get_mut(&address) {
@@ -177,16 +182,17 @@ impl Machine {
     fn session(&mut self, member: &Member, interface: &str) -> PeerId {
         let key = (member.node.clone(), member.address);
         if let Some(&id) = self.ids.get(&key) {
-            if let Some(session) = self.sessions.get_mut(&id)
-                && session.interface != interface
-            {
-                interface.clone_into(&mut session.interface);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.mac = member.mac;
+                if session.interface != interface {
+                    interface.clone_into(&mut session.interface);
+                }
             }
             return id;
         }
         let id = PeerId(self.next_id);
         self.next_id += 1;
-        let session = Session::new(member.node.clone(), member.address, interface.to_owned(), self.now);
+        let session = Session::new(member, interface.to_owned(), self.now);
         self.sessions.insert(id, session);
         self.ids.insert(key, id);
         self.timers.set(Timer::Silence(id), Some(self.now + DETECTION_TIME));
@@ -194,11 +200,25 @@ impl Machine {
         id
     }
 
+    /// A partner claims an address in which it has no part as far as this node knows: its word counts, and it gets this
+    /// node's. Its copy of the Announcement may be the newer one.
+    pub(super) fn admit(&mut self, address: Ipv4Addr, id: PeerId) {
+        let (Some(place), Some(session)) = (self.places.get_mut(&address), self.sessions.get_mut(&id)) else { return };
+        if place.peer(&session.node).is_some() {
+            return;
+        }
+        session.shared.insert(address);
+        if let Phase::Answering(ownership) = &place.phase {
+            session.told.claim(address, ownership.epoch);
+        }
+        place.peers.push(Peer { id, node: session.node.clone(), mac: session.mac });
+    }
+
     /// An address is no longer shared with a partner; the last one ends the session.
     fn part(&mut self, address: Ipv4Addr, id: PeerId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.shared.remove(&address);
-        session.told.set(address, None);
+        session.told.drop(address, 0);
         if session.shared.is_empty() {
             self.ids.remove(&(session.node.clone(), session.address));
             self.sessions.remove(&id);
@@ -240,7 +260,7 @@ impl Machine {
         let foreign = place.foreign.map(|(mac, _)| mac);
         let (epoch, since, cause) = match &place.phase {
             Phase::Answering(ownership) => (ownership.epoch, ownership.since, ownership.cause),
-            _ => (place.floor, self.now, berth_api::Reason::AddressConflict),
+            _ => (place.top.as_ref().map_or(0, |top| top.epoch), self.now, berth_api::Reason::AddressConflict),
         };
         let status = Status {
             state: place.state(),

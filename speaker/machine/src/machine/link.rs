@@ -103,14 +103,14 @@ impl Machine {
                     self.report(address);
                 }
             }
-            Phase::Verifying(Verifying { resume: None, .. }) if !place.used => {
+            Phase::Verifying(Verifying { resume: None, .. }) if place.seen.is_none() => {
                 place.phase = Phase::Conflicted;
                 self.timers.set(Timer::Step(address), Some(self.now + CONFLICT_RECHECK));
                 if news {
                     self.report(address);
                 }
             }
-            Phase::Probing(_) if !place.used => self.hold_back(address, CONFLICT_RECHECK),
+            Phase::Probing(_) if place.seen.is_none() => self.hold_back(address, CONFLICT_RECHECK),
             Phase::Verifying(_) | Phase::Probing(_) | Phase::Standby | Phase::Conflicted => {}
         }
     }

@@ -44,22 +44,13 @@ impl Machine {
         if place.peer(&claim.node).is_none_or(|peer| peer.id != from) {
             return;
         }
-        let mine = match &place.phase {
-            Phase::Answering(ownership) => Some(place.intended(Some(ownership))),
-            Phase::Verifying(verifying) => Some(place.intended(verifying.resume.as_ref())),
-            _ => None,
-        };
+        let right = place.right();
         let prevails = place.hear(self.now, &claim);
-        let loses = mine.is_some_and(|mine| claim.beats(&mine));
+        let loses = right.is_some_and(|right| claim.beats(&right));
+        let stale = Some(claim.epoch) < place.seen;
         match &place.phase {
             Phase::Answering(_) | Phase::Verifying(_) if loses => self.stand_by(address),
-            Phase::Answering(_) => {
-                // It does not know ours yet, or it would not say so.
-                if let Some(session) = self.sessions.get_mut(&from) {
-                    session.told.repeat(address);
-                    self.urgent.insert(from);
-                }
-            }
+            Phase::Answering(_) => self.repeat(address, from),
             Phase::Verifying(verifying) => {
                 if verifying.answered == Some(Answered::Peer(from)) && verifying.trusts_claims() {
                     self.verified(address, true);
@@ -69,18 +60,39 @@ impl Machine {
             Phase::Standby => self.watch_top(address),
             Phase::Probing(_) | Phase::Conflicted => {}
         }
+        // Whoever holds the higher number may not be there to say so itself.
+        if stale {
+            self.repeat(address, from);
+        }
+    }
+
+    /// Lets a partner know what it seems not to know.
+    fn repeat(&mut self, address: Ipv4Addr, id: PeerId) {
+        let seen = self.places.get(&address).and_then(|place| place.seen);
+        if let (Some(seen), Some(session)) = (seen, self.sessions.get_mut(&id)) {
+            session.told.repeat(address, seen);
+            self.urgent.insert(id);
+        }
+    }
+
+    /// A partner knows that this number was claimed, though not by itself.
+    pub(super) fn on_claim_seen(&mut self, address: Ipv4Addr, epoch: u64) {
+        // A partner that forgot everything says 0, for nothing.
+        let Some(place) = self.places.get_mut(&address).filter(|_| epoch > 0) else { return };
+        place.seen = place.seen.max(Some(epoch));
+        if let Phase::Answering(ownership) = &place.phase
+            && ownership.epoch < epoch
+        {
+            // This node was replaced without noticing: whoever did it may be there still, or be gone.
+            let ownership = ownership.clone();
+            self.verify(address, Some(ownership));
+        }
     }
 
     /// The Announcement's status says that another node answers.
     pub(super) fn on_claim_written(&mut self, address: Ipv4Addr, claim: &OwnerClaim) {
         let Some(place) = self.places.get(&address) else { return };
-        let epoch = match &place.phase {
-            Phase::Answering(ownership) | Phase::Verifying(Verifying { resume: Some(ownership), .. }) => {
-                ownership.epoch
-            }
-            _ => return,
-        };
-        if place.peer(&claim.node).is_some() && claim.epoch > epoch {
+        if place.peer(&claim.node).is_some() && place.right().is_some_and(|right| claim.epoch > right.epoch) {
             self.stand_by(address);
         }
     }
@@ -108,12 +120,13 @@ impl Machine {
             return;
         }
         self.counters.yields += 1;
-        let to = place.top.as_ref().map(|top| top.node.clone()).filter(|node| *node != self.node);
-        self.effects.push_back(Effect::Yielded { address, to, epoch: place.floor });
+        let (seen, to) =
+            (place.seen.unwrap_or(0), place.top.as_ref().map(|top| top.node.clone()).filter(|node| *node != self.node));
+        self.effects.push_back(Effect::Yielded { address, to, epoch: seen });
         let has_part = place.candidates().any(|node| *node == self.node);
         for peer in &place.peers {
             if let Some(session) = self.sessions.get_mut(&peer.id) {
-                session.told.set(address, None);
+                session.told.drop(address, seen);
             }
         }
         if has_part {
@@ -243,7 +256,7 @@ impl Machine {
 
     fn take_over(&mut self, address: Ipv4Addr) {
         if let Some(place) = self.places.get(&address) {
-            let epoch = place.floor + 1;
+            let epoch = place.next_epoch();
             self.counters.takeovers += 1;
             self.claim(address, epoch, Reason::TookOver);
         }
@@ -269,7 +282,7 @@ impl Machine {
     pub(super) fn verifying_answered(&mut self, address: Ipv4Addr, by: Answered) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let Phase::Verifying(verifying) = &place.phase else { return };
-        let intended = place.intended(verifying.resume.as_ref());
+        let right = place.right();
         let trusts = verifying.trusts_claims();
         let peer = match by {
             Answered::Peer(id) => place.peers.iter().find(|peer| peer.id == id),
@@ -282,7 +295,7 @@ impl Machine {
             Some(OwnerClaim { node: peer.node.clone(), epoch: heard.or(written)? })
         });
         match known {
-            Some(claim) if claim.beats(&intended) => {
+            Some(claim) if right.is_some_and(|right| claim.beats(&right)) => {
                 place.hear(self.now, &claim);
                 self.stand_by(address);
             }
@@ -304,7 +317,8 @@ impl Machine {
     fn verified(&mut self, address: Ipv4Addr, from_peer: bool) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let Phase::Verifying(verifying) = &place.phase else { return };
-        if let Some(ownership) = verifying.resume.clone() {
+        let intended = place.intended();
+        if let Some(ownership) = verifying.resume.clone().filter(|ownership| ownership.epoch == intended) {
             let schedule = Schedule::once(self.now);
             place.phase = Phase::Answering(Ownership { schedule, ..ownership });
             self.timers.set(Timer::Step(address), None);
@@ -314,19 +328,19 @@ impl Machine {
         }
         let other = place.assignment.claimed.as_ref().is_some_and(|claimed| claimed.node != self.node);
         let cause = if from_peer || other { Reason::OwnerChanged } else { Reason::Answering };
-        let epoch = place.intended(None).epoch;
-        if !place.used {
-            place.foreign = None;
-        }
-        self.claim(address, epoch, cause);
+        self.claim(address, intended, cause);
     }
 
     /// Answers from now on, and lets everybody know.
     fn claim(&mut self, address: Ipv4Addr, epoch: u64, cause: Reason) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let schedule = Schedule::full(self.now);
+        if place.seen.is_none() {
+            // Before its first use only an address that nobody has is claimed.
+            place.foreign = None;
+        }
         place.phase = Phase::Answering(Ownership { epoch, since: self.now, cause, schedule });
-        place.used = true;
+        place.seen = place.seen.max(Some(epoch));
         place.watch(self.now, OwnerClaim { node: self.node.clone(), epoch });
         self.timers.set(Timer::Step(address), None);
         self.announce(address);
@@ -340,7 +354,7 @@ impl Machine {
         let Phase::Answering(ownership) = &place.phase else { return };
         for peer in &place.peers {
             if let Some(session) = self.sessions.get_mut(&peer.id) {
-                session.told.set(address, Some(ownership.epoch));
+                session.told.claim(address, ownership.epoch);
                 self.urgent.insert(peer.id);
             }
         }

@@ -39,7 +39,11 @@ impl Machine {
         let everything = accepted.came_up || accepted.began_to_stop;
         let shared = if everything { session.shared.clone() } else { BTreeSet::new() };
         for (address, epoch) in learnt.claimed {
+            self.admit(address, id);
             self.on_claim(address, OwnerClaim { node: node.clone(), epoch }, id);
+        }
+        for (address, epoch) in learnt.seen {
+            self.on_claim_seen(address, epoch);
         }
         for address in learnt.dropped {
             self.on_claim_dropped(address, id);

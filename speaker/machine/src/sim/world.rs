@@ -1,0 +1,614 @@
+//! The virtual link, its clock, its API server and its judge.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use berth_api::MacAddr;
+use berth_wire::arp::{ArpPacket, Frame, Operation};
+use berth_wire::heartbeat::{Message, NodeName};
+
+use crate::{Assignment, Effect, Machine, Member, OwnerClaim, State, Status};
+
+/// The bound of the design, on both "nobody answers" and "two answer".
+pub(super) const BOUND: Duration = Duration::from_millis(500);
+
+pub(super) fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+thread_local! {
+    /// Whether worlds of this thread keep a history, which costs more than all else.
+    static VERBOSE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Seeds for each test: enough to catch every broken rule within seconds. `BERTH_SIM_SEEDS` asks for more.
+const SEEDS: u64 = 100;
+
+/// Runs a test over seeds. One that fails is run again with its history.
+pub(super) fn each_seed(test: impl Fn(u64)) {
+    let seeds = std::env::var("BERTH_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+    for seed in 0..seeds {
+        if catch_unwind(AssertUnwindSafe(|| test(seed))).is_err() {
+            VERBOSE.set(true);
+            test(seed);
+        }
+    }
+}
+
+/// SplitMix64: small, and the same everywhere.
+pub(super) struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    pub(super) fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// What the wire does to what is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wire {
+    pub(super) heartbeat_loss: u64,
+    pub(super) arp_loss: u64,
+    pub(super) duplicates: u64,
+    /// Longest delay, in microseconds.
+    pub(super) delay_max: u64,
+    /// Whether what was sent later may arrive earlier, which on one link and between two nodes is rare.
+    pub(super) reorders: bool,
+}
+
+impl Wire {
+    pub(super) const CLEAN: Self =
+        Self { heartbeat_loss: 0, arp_loss: 0, duplicates: 0, delay_max: 500, reorders: false };
+}
+
+pub(super) struct Node {
+    pub(super) name: NodeName,
+    pub(super) mac: MacAddr,
+    pub(super) ip: Ipv4Addr,
+    pub(super) machine: Option<Machine>,
+    pub(super) paused: bool,
+    /// What came while it was paused.
+    queued: Vec<Input>,
+    boots: u64,
+    /// Each node's clock is its own.
+    clock: Duration,
+    pub(super) api_reachable: bool,
+    /// Highest epoch that this process ever said for an address.
+    epochs: BTreeMap<Ipv4Addr, u64>,
+}
+
+#[derive(Clone)]
+enum Input {
+    Heartbeat(Ipv4Addr, Message),
+    Arp(Frame),
+}
+
+enum Event {
+    Deliver(usize, Input),
+    Assign(usize, Assignment),
+    Wake(usize, u64),
+    Ask,
+}
+
+/// One address in the API server.
+#[derive(Clone)]
+pub(super) struct Announced {
+    pub(super) owner: usize,
+    pub(super) standbys: Vec<usize>,
+    pub(super) epoch: u64,
+    pub(super) claimed: Option<OwnerClaim>,
+}
+
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) now: Duration,
+    pub(super) rng: Rng,
+    pub(super) wire: Wire,
+    pub(super) nodes: Vec<Node>,
+    /// Which part of the link each node is in.
+    pub(super) sides: Vec<u8>,
+    pub(super) api: BTreeMap<Ipv4Addr, Announced>,
+    /// Whether the controller adopts what speakers claim.
+    pub(super) adopts: bool,
+    /// Pairs between which heartbeats are dropped, though not ARP.
+    pub(super) deaf: BTreeSet<(usize, usize)>,
+    /// A machine that is none of ours and has this address.
+    pub(super) foreign: Option<(Ipv4Addr, MacAddr)>,
+    events: BTreeMap<(Duration, u64), Event>,
+    order: u64,
+    /// When the last packet arrives that is on its way.
+    arrivals: BTreeMap<(usize, usize), Duration>,
+    wakes: Vec<u64>,
+    pub(super) history: Vec<String>,
+    pub(super) statuses: Vec<(Duration, usize, Ipv4Addr, Status)>,
+    pub(super) stopped: Vec<usize>,
+    /// Replies that the client got: when, for what, from whom.
+    pub(super) replies: Vec<(Duration, Ipv4Addr, MacAddr)>,
+    /// Since when the judge sees none, or several that could hear each other.
+    none_since: BTreeMap<Ipv4Addr, Duration>,
+    many_since: BTreeMap<Ipv4Addr, Duration>,
+    pub(super) longest_none: BTreeMap<Ipv4Addr, Duration>,
+    pub(super) longest_many: BTreeMap<Ipv4Addr, Duration>,
+    pub(super) datagrams: u64,
+    /// Whether gaps are watched for: not in a test with very many addresses.
+    pub(super) judged: bool,
+}
+
+pub(super) const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
+const CLIENT_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+
+pub(super) fn vip(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 100 + n)
+}
+
+impl World {
+    pub(super) fn new(seed: u64, nodes: usize) -> Self {
+        let mut rng = Rng(seed);
+        let nodes = (0..nodes)
+            .map(|i| Node {
+                name: NodeName::new(&format!("node-{}", char::from(b'a' + i as u8))).unwrap(),
+                mac: MacAddr([2, 0, 0, 0, 0, i as u8 + 1]),
+                ip: Ipv4Addr::new(192, 0, 2, i as u8 + 1),
+                machine: None,
+                paused: false,
+                queued: Vec::new(),
+                boots: 0,
+                clock: Duration::from_secs(rng.below(1_000_000)),
+                api_reachable: true,
+                epochs: BTreeMap::new(),
+            })
+            .collect::<Vec<_>>();
+        let mut world = Self {
+            seed,
+            now: Duration::ZERO,
+            rng,
+            wire: Wire::CLEAN,
+            sides: vec![0; nodes.len()],
+            wakes: vec![0; nodes.len()],
+            nodes,
+            api: BTreeMap::new(),
+            adopts: false,
+            deaf: BTreeSet::new(),
+            foreign: None,
+            events: BTreeMap::new(),
+            order: 0,
+            arrivals: BTreeMap::new(),
+            history: Vec::new(),
+            statuses: Vec::new(),
+            stopped: Vec::new(),
+            replies: Vec::new(),
+            none_since: BTreeMap::new(),
+            many_since: BTreeMap::new(),
+            longest_none: BTreeMap::new(),
+            longest_many: BTreeMap::new(),
+            datagrams: 0,
+            judged: true,
+        };
+        for node in 0..world.nodes.len() {
+            world.start(node);
+        }
+        world
+    }
+
+    /// A world where node 0 answers for address 0 and the others stand by, in order.
+    pub(super) fn serving(seed: u64, nodes: usize) -> Self {
+        let mut world = Self::new(seed, nodes);
+        world.announce(vip(0), 0, (1..nodes).collect(), 1);
+        world.run(ms(1_000));
+        assert_eq!(world.answering(vip(0)), [0], "{}", world.story());
+        world.forget_gaps();
+        world
+    }
+
+    pub(super) fn forget_gaps(&mut self) {
+        self.longest_none.clear();
+        self.longest_many.clear();
+        for since in self.none_since.values_mut().chain(self.many_since.values_mut()) {
+            *since = self.now;
+        }
+    }
+
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        if VERBOSE.get() {
+            self.history.push(format!("{:>9.3} {}", self.now.as_secs_f64(), what()));
+        }
+    }
+
+    /// What happened, for a person.
+    pub(super) fn story(&self) -> String {
+        let from = self.history.len().saturating_sub(250);
+        format!("seed {}\n{}", self.seed, self.history[from..].join("\n"))
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.order += 1;
+        self.events.insert((self.now + after, self.order), event);
+    }
+
+    // What a test does to the world.
+
+    pub(super) fn start(&mut self, node: usize) {
+        let now = self.now;
+        let it = &mut self.nodes[node];
+        it.boots += 1;
+        it.paused = false;
+        it.queued.clear();
+        it.epochs.clear();
+        let boot_id = (node as u64 + 1) * 1_000 + it.boots;
+        it.machine = Some(Machine::new(it.name.clone(), boot_id, it.clock + now));
+        self.note(|| format!("start {node}"));
+        for address in self.api.keys().copied().collect::<Vec<_>>() {
+            self.publish_to(address, node);
+        }
+    }
+
+    pub(super) fn kill(&mut self, node: usize) {
+        self.note(|| format!("kill {node}"));
+        self.nodes[node].machine = None;
+        self.judge();
+    }
+
+    pub(super) fn pause(&mut self, node: usize) {
+        self.note(|| format!("pause {node}"));
+        self.nodes[node].paused = true;
+        self.judge();
+    }
+
+    /// Goes on with the oldest frame first, as a socket would.
+    pub(super) fn resume(&mut self, node: usize) {
+        self.note(|| format!("resume {node}"));
+        self.nodes[node].paused = false;
+        for input in std::mem::take(&mut self.nodes[node].queued) {
+            self.deliver(node, input);
+        }
+        self.act(node, Machine::tick);
+    }
+
+    pub(super) fn stop(&mut self, node: usize) {
+        self.note(|| format!("stop {node}"));
+        self.act(node, Machine::stop);
+    }
+
+    pub(super) fn partition(&mut self, sides: &[u8]) {
+        self.note(|| format!("sides {sides:?}"));
+        self.sides = sides.to_vec();
+        self.judge();
+    }
+
+    pub(super) fn announce(&mut self, address: Ipv4Addr, owner: usize, standbys: Vec<usize>, epoch: u64) {
+        self.note(|| format!("assign {address} to {owner}, then {standbys:?}, epoch {epoch}"));
+        let claimed = self.api.get(&address).and_then(|announced| announced.claimed.clone());
+        self.api.insert(address, Announced { owner, standbys, epoch, claimed });
+        self.judge();
+        self.publish(address);
+    }
+
+    pub(super) fn ask_every(&mut self, every: Duration, times: u32) {
+        for i in 0..times {
+            self.schedule(every * i, Event::Ask);
+        }
+    }
+
+    fn publish(&mut self, address: Ipv4Addr) {
+        for node in 0..self.nodes.len() {
+            self.publish_to(address, node);
+        }
+    }
+
+    pub(super) fn publish_to(&mut self, address: Ipv4Addr, node: usize) {
+        if !self.nodes[node].api_reachable {
+            return;
+        }
+        let assignment = self.assignment(address);
+        let after = ms(1 + self.rng.below(15));
+        self.schedule(after, Event::Assign(node, assignment));
+    }
+
+    pub(super) fn assignment(&self, address: Ipv4Addr) -> Assignment {
+        let announced = &self.api[&address];
+        let name = |i: usize| self.nodes[i].name.clone();
+        let members = std::iter::once(announced.owner).chain(announced.standbys.iter().copied()).map(|i| Member {
+            node: name(i),
+            interface: "eth0".to_owned(),
+            address: self.nodes[i].ip,
+            mac: self.nodes[i].mac,
+        });
+        Assignment {
+            address,
+            owner: Some(name(announced.owner)),
+            standbys: announced.standbys.iter().map(|i| name(*i)).collect(),
+            epoch: announced.epoch,
+            members: members.collect(),
+            claimed: announced.claimed.clone(),
+        }
+    }
+
+    /// Everything whole again, and known to everybody.
+    pub(super) fn heal(&mut self) {
+        self.wire = Wire::CLEAN;
+        self.deaf.clear();
+        self.partition(&vec![0; self.nodes.len()]);
+        for node in 0..self.nodes.len() {
+            self.nodes[node].api_reachable = true;
+            if self.nodes[node].paused {
+                self.resume(node);
+            }
+            if self.nodes[node].machine.is_none() {
+                self.start(node);
+            }
+        }
+        for address in self.api.keys().copied().collect::<Vec<_>>() {
+            self.publish(address);
+        }
+    }
+
+    // How the world goes on.
+
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some((&(at, _), _)) = self.events.first_key_value()
+            && at <= end
+        {
+            let ((at, _), event) = self.events.pop_first().unwrap();
+            self.now = at;
+            match event {
+                Event::Deliver(node, input) => self.deliver(node, input),
+                Event::Assign(node, assignment) => {
+                    if self.nodes[node].machine.is_some() && !self.nodes[node].paused {
+                        self.act(node, |machine, now| machine.assign(now, assignment));
+                    }
+                }
+                Event::Wake(node, wake) => {
+                    if self.wakes[node] == wake && !self.nodes[node].paused {
+                        self.act(node, Machine::tick);
+                    }
+                }
+                Event::Ask => self.ask(),
+            }
+        }
+        self.now = end;
+        self.judge();
+    }
+
+    fn deliver(&mut self, node: usize, input: Input) {
+        if self.nodes[node].machine.is_none() {
+            return;
+        }
+        if self.nodes[node].paused {
+            self.nodes[node].queued.push(input);
+            return;
+        }
+        match input {
+            Input::Heartbeat(from, message) => {
+                self.act(node, |machine, now| machine.heartbeat_received(now, from, &message));
+            }
+            Input::Arp(frame) => self.act(node, |machine, now| machine.arp_received(now, "eth0", &frame)),
+        }
+    }
+
+    /// Lets a machine do something, carries out what it wants and sets its alarm clock.
+    fn act(&mut self, node: usize, call: impl FnOnce(&mut Machine, Duration)) {
+        let now = self.nodes[node].clock + self.now;
+        let Some(machine) = &mut self.nodes[node].machine else { return };
+        call(machine, now);
+        let mut effects = Vec::new();
+        while let Some(effect) = machine.poll_effect() {
+            effects.push(effect);
+        }
+        let deadline = machine.next_deadline();
+        for effect in effects {
+            self.carry_out(node, effect);
+        }
+        if let Some(deadline) = deadline {
+            self.wakes[node] += 1;
+            // A process is woken a little late, as on any machine.
+            let late = Duration::from_micros(self.rng.below(2_000));
+            let after = deadline.saturating_sub(now) + late;
+            let wake = self.wakes[node];
+            self.schedule(after, Event::Wake(node, wake));
+        }
+        self.judge();
+    }
+
+    fn carry_out(&mut self, node: usize, effect: Effect) {
+        match effect {
+            Effect::SendHeartbeat { to, address, message, .. } => {
+                self.datagrams += 1;
+                // Everything goes through its bytes, as on a wire.
+                let message = Message::parse(&message.emit()).unwrap();
+                let target = self.nodes.iter().position(|other| other.name == to && other.ip == address).unwrap();
+                if self.deaf.contains(&(node, target)) {
+                    return;
+                }
+                let from = self.nodes[node].ip;
+                self.put(node, target, self.wire.heartbeat_loss, &Input::Heartbeat(from, message));
+            }
+            Effect::SendArp { frame, .. } => {
+                self.note(|| {
+                    format!("{node} arp {:?} {} -> {}", frame.arp.operation, frame.arp.sender_ip, frame.arp.target_ip)
+                });
+                let frame = Frame::parse(&frame.emit()).unwrap();
+                self.broadcast(node, frame);
+            }
+            Effect::StatusChanged { address, status } => {
+                self.note(|| {
+                    format!("{node} says {address} {:?} {:?} epoch {}", status.state, status.cause, status.epoch)
+                });
+                let highest = self.nodes[node].epochs.entry(address).or_insert(0);
+                assert!(status.epoch >= *highest, "an epoch fell\n{}", self.story());
+                *highest = status.epoch;
+                self.statuses.push((self.now, node, address, status.clone()));
+                self.write(node, address, &status);
+            }
+            Effect::Yielded { address, to, epoch } => {
+                self.note(|| format!("{node} yields {address} to {to:?} epoch {epoch}"));
+            }
+            Effect::Stopped => {
+                self.note(|| format!("{node} stopped"));
+                self.stopped.push(node);
+                self.nodes[node].machine = None;
+            }
+        }
+    }
+
+    fn write(&mut self, node: usize, address: Ipv4Addr, status: &Status) {
+        if !self.nodes[node].api_reachable || status.state != State::Answering {
+            return;
+        }
+        let name = self.nodes[node].name.clone();
+        let adopts = self.adopts;
+        let announced = self.api.get_mut(&address).unwrap();
+        if announced.claimed.as_ref().is_some_and(|old| old.epoch > status.epoch) {
+            return;
+        }
+        announced.claimed = Some(OwnerClaim { node: name, epoch: status.epoch });
+        if adopts && announced.owner != node && status.epoch > announced.epoch {
+            announced.standbys.retain(|standby| *standby != node);
+            announced.standbys.push(announced.owner);
+            announced.owner = node;
+            announced.epoch = status.epoch;
+        }
+        self.publish(address);
+    }
+
+    fn broadcast(&mut self, from: usize, frame: Frame) {
+        for target in 0..self.nodes.len() {
+            if target != from && (frame.dst == MacAddr::BROADCAST || frame.dst == self.nodes[target].mac) {
+                self.put(from, target, self.wire.arp_loss, &Input::Arp(frame));
+            }
+        }
+        if frame.dst == CLIENT {
+            self.replies.push((self.now, frame.arp.sender_ip, frame.arp.sender_mac));
+        }
+        if let Some((address, mac)) = self.foreign
+            && frame.arp.operation == Operation::Request
+            && frame.arp.target_ip == address
+            && frame.arp.sender_ip != address
+        {
+            let reply = Input::Arp(Frame::reply_to(&frame, mac));
+            self.put(from, from, self.wire.arp_loss, &reply);
+        }
+    }
+
+    fn put(&mut self, from: usize, to: usize, loss: u64, input: &Input) {
+        if self.sides[from] != self.sides[to] {
+            return;
+        }
+        let copies = 1 + u64::from(self.rng.percent(self.wire.duplicates));
+        for _ in 0..copies {
+            if !self.rng.percent(loss) {
+                let delay = Duration::from_micros(20 + self.rng.below(self.wire.delay_max));
+                let last = self.arrivals.entry((from, to)).or_default();
+                *last = (self.now + delay).max(if self.wire.reorders { Duration::ZERO } else { *last });
+                let after = last.saturating_sub(self.now);
+                self.schedule(after, Event::Deliver(to, input.clone()));
+            }
+        }
+    }
+
+    /// The client asks for every address.
+    fn ask(&mut self) {
+        for address in self.api.keys().copied().collect::<Vec<_>>() {
+            let question = Frame {
+                dst: MacAddr::BROADCAST,
+                src: CLIENT,
+                arp: ArpPacket {
+                    operation: Operation::Request,
+                    sender_mac: CLIENT,
+                    sender_ip: CLIENT_IP,
+                    target_mac: MacAddr::ZERO,
+                    target_ip: address,
+                },
+            };
+            for node in 0..self.nodes.len() {
+                self.schedule(Duration::from_micros(50), Event::Deliver(node, Input::Arp(question)));
+            }
+        }
+    }
+
+    // What the judge sees.
+
+    pub(super) fn answering(&self, address: Ipv4Addr) -> Vec<usize> {
+        let answers = |node: &Node| {
+            !node.paused && node.machine.as_ref().is_some_and(|m| m.state(address) == Some(State::Answering))
+        };
+        (0..self.nodes.len()).filter(|i| answers(&self.nodes[*i])).collect()
+    }
+
+    pub(super) fn epoch(&self, node: usize, address: Ipv4Addr) -> u64 {
+        let machine = self.nodes[node].machine.as_ref().unwrap();
+        machine.answering().find(|(a, _)| *a == address).unwrap().1
+    }
+
+    /// Highest number that a living machine knows to have been claimed.
+    pub(super) fn highest_seen(&self, address: Ipv4Addr) -> Option<u64> {
+        self.nodes.iter().filter_map(|node| node.machine.as_ref()?.seen(address)).max()
+    }
+
+    pub(super) fn counters(&self, node: usize) -> crate::Counters {
+        self.nodes[node].machine.as_ref().unwrap().counters()
+    }
+
+    fn judge(&mut self) {
+        if !self.judged {
+            return;
+        }
+        for address in self.api.keys().copied().collect::<Vec<_>>() {
+            let answering = self.answering(address);
+            let (now, none, many) = (self.now, answering.is_empty(), self.rivals(&answering));
+            track(&mut self.none_since, &mut self.longest_none, address, now, none);
+            track(&mut self.many_since, &mut self.longest_many, address, now, many);
+        }
+    }
+
+    /// Whether two of them share a side of the link, with heartbeats both ways.
+    fn rivals(&self, answering: &[usize]) -> bool {
+        answering.iter().enumerate().any(|(i, a)| {
+            answering[i + 1..].iter().any(|b| {
+                self.sides[*a] == self.sides[*b] && !self.deaf.contains(&(*a, *b)) && !self.deaf.contains(&(*b, *a))
+            })
+        })
+    }
+
+    pub(super) fn assert_gap_within(&self, address: Ipv4Addr, bound: Duration) {
+        let gap = self.longest_none.get(&address).copied().unwrap_or_default();
+        assert!(gap <= bound, "nobody answered for {gap:?}\n{}", self.story());
+    }
+
+    pub(super) fn assert_double_within(&self, address: Ipv4Addr, bound: Duration) {
+        let double = self.longest_many.get(&address).copied().unwrap_or_default();
+        assert!(double <= bound, "two answered for {double:?}\n{}", self.story());
+    }
+}
+
+fn track(
+    since: &mut BTreeMap<Ipv4Addr, Duration>,
+    longest: &mut BTreeMap<Ipv4Addr, Duration>,
+    address: Ipv4Addr,
+    now: Duration,
+    holds: bool,
+) {
+    if let Some(start) = since.get(&address) {
+        let so_far = longest.entry(address).or_default();
+        *so_far = (*so_far).max(now.saturating_sub(*start));
+    }
+    if holds {
+        since.entry(address).or_insert(now);
+    } else {
+        since.remove(&address);
+    }
+}
