@@ -14,14 +14,15 @@ use berth_machine::{Assignment, Member, NodeName, NodeNameError, OwnerClaim};
 use berth_telemetry::Gate;
 use futures::StreamExt;
 use kube::core::DeserializeGuard;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Seen};
 use crate::metrics::{Metrics, Watch};
-use crate::retry::{Retry, WATCH_TIMEOUT_SECONDS, watch_backoff};
+use crate::retry::{Retry, WATCH_TIMEOUT_SECONDS, next_event};
 
 /// Objects in one page of a list: a speaker is small, and so is the part of a list that it holds at a time.
 const PAGE_SIZE: u32 = 100;
@@ -76,18 +77,21 @@ impl Follower {
             .page_size(PAGE_SIZE)
             .timeout(WATCH_TIMEOUT_SECONDS);
         let api = Api::<DeserializeGuard<Announcement>>::all(client);
-        let mut events = watcher(api, config).backoff(watch_backoff()).boxed();
+        let mut events = watcher(api, config).boxed();
         let mut retry = Retry::new("watch the Announcements");
-        while let Some(event) = events.next().await {
+        let mut not_before = Instant::now();
+        while let Some(event) = next_event(&mut events, not_before).await {
             match event {
                 Ok(event) => {
-                    retry.succeeded();
+                    // A list that is about to be asked for has not succeeded yet.
+                    if !matches!(event, watcher::Event::Init) {
+                        retry.succeeded();
+                    }
                     self.handle(event).await;
                 }
                 Err(error) => {
                     self.metrics.watch_error(Watch::Announcement);
-                    // The stream itself waits before it tries again.
-                    let _pause = retry.failed(&error);
+                    not_before = Instant::now() + retry.failed(&error);
                 }
             }
         }

@@ -129,7 +129,7 @@ impl Engine {
         let (mut changes_open, mut links_open) = (true, true);
         while !self.core.stopped {
             let wake_at = self.wake_at(stop_by);
-            let mut first = None;
+            let (mut first, mut links_changed) = (None, false);
             tokio::select! {
                 () = shutdown.cancelled(), if stop_by.is_none() => {
                     let now = self.core.clock.now();
@@ -143,9 +143,12 @@ impl Engine {
                     changes_open = change.is_some();
                     first = change;
                 }
-                changed = self.links.changed(), if links_open => links_open = changed.is_ok(),
+                changed = self.links.changed(), if links_open => {
+                links_open = changed.is_ok();
+                links_changed = true;
             }
-            self.turn(first);
+            }
+            self.turn(first, links_changed);
             if stop_by.is_some_and(|limit| self.core.clock.now() >= limit) {
                 tracing::warn!("stopping without a word from the standbys");
                 break;
@@ -154,7 +157,7 @@ impl Engine {
     }
 
     /// Serves every source once.
-    fn turn(&mut self, first: Option<Change>) {
+    fn turn(&mut self, first: Option<Change>, links_changed: bool) {
         let Self { sockets, core, changes, .. } = self;
         let sockets: &Sockets = sockets;
         sockets.read_heartbeats(HEARTBEATS_A_TURN, |interface, from, bytes| {
@@ -169,7 +172,8 @@ impl Engine {
         core.watch_addresses(sockets);
         core.perform(sockets);
         let retry = self.reopen_at.is_some_and(|at| self.core.clock.now() >= at);
-        if retry || self.links.has_changed().unwrap_or(false) {
+        // One that comes during a turn is taken up in the next.
+        if retry || links_changed {
             self.follow_links();
         }
         let Self { sockets, core, .. } = self;
@@ -413,3 +417,6 @@ fn gauge(count: usize) -> i64 {
 fn boot_id() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0).max(1)
 }
+
+#[cfg(test)]
+mod tests;

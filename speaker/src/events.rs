@@ -55,7 +55,7 @@ impl Happening {
                 )
             }
             (Reason::TookOver, Some(former)) => {
-                format!("{node} took over {address} from {former}, which fell silent, and answers {place}")
+                format!("{node} took over {address} from {former}, which no longer answers, and answers {place}")
             }
             (Reason::TookOver, None) => format!("{node} took over {address} and answers {place}"),
             (_, Some(former)) => format!("{node} answers for {address} {place}, after {former}"),

@@ -1,17 +1,22 @@
 //! How this process behaves when the API server does not answer: it waits longer and longer, but never long, and says
 //! so once.
 
-use std::fmt;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::{Stream, StreamExt};
 use kube::runtime::watcher;
+use tokio::time::{Instant, sleep_until};
 
 /// First pause, about as long as an API server needs to be replaced by another behind its load balancer.
 const MIN_DELAY: Duration = Duration::from_millis(200);
 /// Longest pause: with an attempt every few seconds a thousand nodes are no load, and a cluster that comes back is seen
 /// at once.
 const MAX_DELAY: Duration = Duration::from_secs(5);
+
+/// A failure after this long a calm begins another outage. Longer than a pause and a request that gets no answer together,
+/// so that one outage is not told as many.
+const CALM: Duration = Duration::from_secs(30);
 
 /// Longest that one request may take. The client has no limit of its own, so that watches can last.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,16 +30,11 @@ fn delays() -> ExponentialBuilder {
     ExponentialBuilder::new().with_min_delay(MIN_DELAY).with_max_delay(MAX_DELAY).with_jitter().without_max_times()
 }
 
-/// The pauses of a watch.
-pub fn watch_backoff() -> watcher::ExponentialBackoff {
-    delays().into()
-}
-
 /// A request that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The API server refused it or could not be reached.
-    #[error(transparent)]
+    #[error("{0}")]
     Api(#[from] kube::Error),
     /// It took longer than [`REQUEST_TIMEOUT`].
     #[error("no answer from the API server within {} s", REQUEST_TIMEOUT.as_secs())]
@@ -62,6 +62,21 @@ impl RequestError {
     }
 }
 
+/// An error in the words of the API server where it has any, without the whole answer behind them.
+pub fn brief(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(kube::Error::Api(status)) = inner.downcast_ref() {
+            return format!("{} ({})", status.message, status.code);
+        }
+        if let Some(watcher::Error::WatchError(status)) = inner.downcast_ref() {
+            return format!("{} ({})", status.message, status.code);
+        }
+        cause = inner.source();
+    }
+    error.to_string()
+}
+
 /// Waits for a request, but not for ever.
 pub async fn within_limit<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
@@ -70,36 +85,51 @@ pub async fn within_limit<T>(request: impl Future<Output = kube::Result<T>>) -> 
     }
 }
 
+/// The next event of a watch, not asked for before `at`: a watch that failed begins anew only when it is asked. Loses nothing
+/// when dropped.
+///
+/// The pauses that come with the client's own watches begin from the start at each attempt to list, so an API server that
+/// is away would be asked all the time.
+pub async fn next_event<S: Stream + Unpin>(events: &mut S, at: Instant) -> Option<S::Item> {
+    sleep_until(at).await;
+    events.next().await
+}
+
 /// One errand that is retried until it succeeds: its pauses, and a single warning for a whole outage.
 #[derive(Debug)]
 pub struct Retry {
     errand: &'static str,
     pauses: ExponentialBackoff,
-    failing: bool,
+    last_failure: Option<Instant>,
 }
 
 impl Retry {
     /// `errand` completes the sentence "cannot ...".
     pub fn new(errand: &'static str) -> Self {
-        Self { errand, pauses: delays().build(), failing: false }
+        Self { errand, pauses: delays().build(), last_failure: None }
     }
 
     /// It failed; how long to wait before the next attempt.
-    pub fn failed(&mut self, error: &dyn fmt::Display) -> Duration {
-        if self.failing {
-            tracing::debug!(%error, "still cannot {}", self.errand);
+    pub fn failed(&mut self, error: &(dyn std::error::Error + 'static)) -> Duration {
+        self.failed_at(Instant::now(), error)
+    }
+
+    fn failed_at(&mut self, now: Instant, error: &(dyn std::error::Error + 'static)) -> Duration {
+        let error = brief(error);
+        if self.last_failure.is_some_and(|before| now < before + CALM) {
+            tracing::debug!(error, "still cannot {}", self.errand);
         } else {
-            tracing::warn!(%error, "cannot {}; trying again until it works", self.errand);
+            tracing::warn!(error, "cannot {}; trying again until it works", self.errand);
+            self.pauses = delays().build();
         }
-        self.failing = true;
+        self.last_failure = Some(now);
         self.pauses.next().unwrap_or(MAX_DELAY)
     }
 
     /// It succeeded.
     pub fn succeeded(&mut self) {
-        if self.failing {
+        if self.last_failure.take().is_some() {
             tracing::info!("can {} again", self.errand);
-            self.failing = false;
             self.pauses = delays().build();
         }
     }
@@ -110,15 +140,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_few_seconds_and_begin_anew_after_a_success() {
-        let mut retry = Retry::new("do it");
+    fn pauses_grow_to_a_few_seconds_and_begin_anew_with_another_outage() {
+        let (mut retry, away, now) = (Retry::new("do it"), std::io::Error::other("away"), Instant::now());
         for _ in 0..100 {
-            let pause = retry.failed(&"away");
+            let pause = retry.failed_at(now, &away);
             // The jitter adds up to the pause itself once more.
             assert!(pause >= MIN_DELAY && pause <= 2 * MAX_DELAY, "{pause:?}");
         }
-        assert!(retry.failed(&"away") >= MAX_DELAY);
+        assert!(retry.failed_at(now, &away) >= MAX_DELAY);
         retry.succeeded();
-        assert!(retry.failed(&"away") <= 2 * MIN_DELAY);
+        assert!(retry.failed_at(now, &away) <= 2 * MIN_DELAY);
+        while retry.failed_at(now, &away) < MAX_DELAY {}
+        assert!(retry.failed_at(now + CALM, &away) <= 2 * MIN_DELAY);
+    }
+
+    #[test]
+    fn an_outage_is_told_in_the_words_of_the_api_server() {
+        let status = || kube::core::Status::failure("too much", "TooManyRequests").with_code(429).boxed();
+        let refused = || kube::Error::Api(status());
+        let cases: [Box<dyn std::error::Error>; 3] = [
+            Box::new(RequestError::Api(refused())),
+            Box::new(watcher::Error::InitialListFailed(refused())),
+            Box::new(watcher::Error::WatchError(status())),
+        ];
+        for error in cases {
+            assert_eq!(brief(&*error), "too much (429)", "{error:?}");
+        }
+        assert_eq!(brief(&RequestError::Timeout), "no answer from the API server within 5 s");
     }
 }

@@ -46,6 +46,9 @@ const END_LIMIT: Duration = Duration::from_millis(300);
 /// Longest wait for a connection to the API server. Requests have limits of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The client logs each failed attempt as an error of its own; the errands here say it once for a whole outage.
+const QUIET: &str = ",kube_client::client::builder=off";
+
 /// Runs the speaker until it is told to stop.
 ///
 /// # Errors
@@ -53,7 +56,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// goes is an error.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let excluded = args.excluded();
-    let Args { node_name, heartbeat_port, exclude_interfaces: _, telemetry } = args;
+    let Args { node_name, heartbeat_port, exclude_interfaces: _, mut telemetry } = args;
+    telemetry.log_level.push_str(QUIET);
     init_logs(&telemetry)?;
     let node = NodeName::new(&node_name).context("--node-name")?;
     let shutdown = shutdown_on_signal().context("cannot listen for signals")?;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::links::Links;
 use crate::metrics::{Metrics, Watch};
-use crate::retry::{RequestError, Retry, WATCH_TIMEOUT_SECONDS, watch_backoff, within_limit};
+use crate::retry::{RequestError, Retry, WATCH_TIMEOUT_SECONDS, next_event, within_limit};
 
 /// Keeps the SpeakerNode up to date until `shutdown`, at whatever cost in time: nothing waits for it.
 pub async fn run(
@@ -34,13 +34,13 @@ pub async fn run(
 async fn follow(client: Client, node: String, mut links: watch::Receiver<Links>, metrics: Metrics) {
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
     let own = Api::<DeserializeGuard<SpeakerNode>>::all(client.clone());
-    let mut events = watcher(own, config).backoff(watch_backoff()).boxed();
+    let mut events = watcher(own, config).boxed();
     // Nothing is written before it is known what is there.
     let mut synced = false;
     let mut seen: Option<SpeakerNodeSpec> = None;
     let mut watch_retry = Retry::new("watch the SpeakerNode of this node");
     let mut write_retry = Retry::new("write the SpeakerNode of this node");
-    let mut not_before = Instant::now();
+    let (mut watch_not_before, mut not_before) = (Instant::now(), Instant::now());
 
     loop {
         let wanted = spec(&links.borrow_and_update());
@@ -54,9 +54,12 @@ async fn follow(client: Client, node: String, mut links: watch::Receiver<Links>,
                 }
                 Err(error) => not_before = Instant::now() + write_retry.failed(&error),
             },
-            event = events.next() => match event {
+            event = next_event(&mut events, watch_not_before) => match event {
                 Some(Ok(event)) => {
-                    watch_retry.succeeded();
+                    // A list that is about to be asked for has not succeeded yet.
+                    if !matches!(event, watcher::Event::Init) {
+                        watch_retry.succeeded();
+                    }
                     match event {
                         watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
                             seen = object.0.ok().map(|object| object.spec);
@@ -69,7 +72,7 @@ async fn follow(client: Client, node: String, mut links: watch::Receiver<Links>,
                 }
                 Some(Err(error)) => {
                     metrics.watch_error(Watch::SpeakerNode);
-                    watch_retry.failed(&error);
+                    watch_not_before = Instant::now() + watch_retry.failed(&error);
                 }
                 // A watch never ends.
                 None => return,

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::board::{Board, Report, Seen};
 use crate::events::{Events, Happening};
 use crate::metrics::{Metrics, StatusWrite};
-use crate::retry::{RequestError, Retry, within_limit};
+use crate::retry::{RequestError, Retry, brief, within_limit};
 
 /// Writes under way at a time: enough to be through with a thousand addresses in seconds, few enough that the nodes of a
 /// large cluster together do not overrun an API server.
@@ -152,7 +152,7 @@ impl Writer {
             Some(retry.failed(&error))
         } else {
             // Not tried again as it is: the next change of the object or of what we say brings it up.
-            tracing::warn!(%address, %error, "the API server refuses the status of an Announcement");
+            tracing::warn!(%address, error = brief(&error), "the API server refuses the status of an Announcement");
             None
         }
     }
@@ -236,7 +236,7 @@ fn ready(node: &str, report: &Report, seen: &Seen, layer2: Option<&Layer2Status>
         }
         (Reason::TookOver, _) => {
             let former = former.unwrap_or("the owner");
-            format!("{place}; it took over from {former}, which fell silent")
+            format!("{place}; it took over from {former}, which no longer answers")
         }
         (Reason::OwnerChanged, _) => match former {
             Some(former) => format!("{place}; it was named as owner after {former}"),

@@ -119,7 +119,7 @@ fn the_condition_says_why_and_what_to_do() {
             took_over,
             "True",
             "TookOver",
-            "b answers on eth0 with 02:00:00:00:00:02; it took over from a, which fell silent",
+            "b answers on eth0 with 02:00:00:00:00:02; it took over from a, which no longer answers",
         ),
         (
             conflict,
@@ -176,7 +176,7 @@ fn an_event_is_made_of_what_is_new_only() {
             &before,
             Some((
                 "TookOver",
-                "b took over 192.0.2.10 from a, which fell silent, and answers on eth0 with 02:00:00:00:00:02",
+                "b took over 192.0.2.10 from a, which no longer answers, and answers on eth0 with 02:00:00:00:00:02",
             )),
         ),
         (&report(2, Reason::Answering), &answering, None),
