@@ -73,9 +73,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_the_same_in_every_build() {
-        // Two versions of the speaker must agree on it, so it is pinned here.
-        assert_eq!(Digest::EMPTY.with("192.0.2.1".parse().unwrap(), 1).to_bits(), PINNED);
+        // Two versions of the speaker must agree on it. Worked out from the description above by another program.
+        assert_eq!(Digest::EMPTY.with("192.0.2.1".parse().unwrap(), 1).to_bits(), 0x7ccf_e1fb_a5fd_c515);
     }
-
-    const PINNED: u64 = 0;
 }
