@@ -48,12 +48,19 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
 
 /// How Berth is started.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BerthConfig {
     /// Further arguments of the controller.
     pub controller_args: Vec<String>,
     /// Further arguments of every speaker.
     pub speaker_args: Vec<String>,
+}
+
+impl Default for BerthConfig {
+    /// Services without a class are served too, as in an installation of its own.
+    fn default() -> Self {
+        Self { controller_args: vec!["--default-provider=pool".to_owned()], speaker_args: Vec::new() }
+    }
 }
 
 /// Berth's processes.

@@ -7,7 +7,7 @@
 //! The launcher and the first process are held together by a lifeline, a named pipe that the launcher keeps open
 //! for writing: when the launcher ends without having let go, the first process ends too.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -36,8 +36,9 @@ const BINARY_ENV: &str = "BERTH_LAB_CONTROLPLANE";
 const LISTENER_ENV: &str = "BERTH_LAB_LISTENER";
 
 const LIFELINE: &str = "lifeline";
-/// Made by the first process when it has let go of the launcher's output.
-const DETACHED_MARK: &str = "detached";
+/// The last byte that a first process writes to the launcher's output before it lets go of it. The pipe's end
+/// would not tell: `unshare` stays, and holds it too.
+const LET_GO: u8 = 0;
 /// What the launcher writes into the lifeline to let the lab live on without it.
 const RELEASE: &[u8] = b"r";
 /// The log of the first process itself.
@@ -185,10 +186,8 @@ impl Launched {
         let lifeline = self.lifeline.take();
         let (tell, told) = mpsc::channel();
         let waiter = thread::spawn(move || {
-            let status = self.child.wait();
             // Nobody listens any more only when the limit has passed.
-            let _ = tell.send(status);
-            self
+            drop(tell.send(self.child.wait()));
         });
         let status = if let Ok(status) = told.recv_timeout(limit) {
             Some(status.context("waiting for the lab")?)
@@ -203,13 +202,20 @@ impl Launched {
     }
 
     /// Passes the output of a detachable lab on until the lab detaches or ends.
-    pub fn relay(mut self) -> Result<Outcome> {
-        let stdout = self.child.stdout.take().map(|from| thread::spawn(move || pass_on(from, std::io::stdout())));
-        let stderr = self.child.stderr.take().map(|from| thread::spawn(move || pass_on(from, std::io::stderr())));
-        for relay in [stdout, stderr].into_iter().flatten() {
-            drop(relay.join());
-        }
-        if self.run_dir.path().join(DETACHED_MARK).exists() {
+    pub fn relay(self) -> Result<Outcome> {
+        self.relay_to(std::io::stdout(), std::io::stderr())
+    }
+
+    /// The same, to somewhere else.
+    pub fn relay_to(
+        mut self,
+        stdout: impl std::io::Write + Send + 'static,
+        stderr: impl std::io::Write + Send + 'static,
+    ) -> Result<Outcome> {
+        let stdout = self.child.stdout.take().map(|from| thread::spawn(move || pass_on(from, stdout)));
+        let stderr = self.child.stderr.take().map(|from| thread::spawn(move || pass_on(from, stderr)));
+        let relays = [stdout, stderr].into_iter().flatten().map(thread::JoinHandle::join).collect::<Vec<_>>();
+        if relays.into_iter().all(|let_go| matches!(let_go, Ok(true))) {
             self.release()?;
             return Ok(Outcome::Detached);
         }
@@ -225,12 +231,30 @@ impl Launched {
     }
 }
 
-fn pass_on(mut from: impl std::io::Read, mut to: impl std::io::Write) {
+impl Drop for Launched {
+    fn drop(&mut self) {
+        // The first process ends when its lifeline is cut; nothing else needs to be done to it.
+        if self.lifeline.take().is_some() {
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Whether the writer let go, rather than ended.
+fn pass_on(mut from: impl std::io::Read, mut to: impl std::io::Write) -> bool {
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
+        let (text, let_go) = match &buffer[..length] {
+            [text @ .., LET_GO] => (text, true),
+            text => (text, false),
+        };
         // A reader that went away is no reason to end the lab.
-        let _ = to.write_all(&buffer[..length]).and_then(|()| to.flush());
+        let _ = to.write_all(text).and_then(|()| to.flush());
+        if let_go {
+            return true;
+        }
     }
+    false
 }
 
 fn lay_lifeline(run_dir: &RunDir) -> Result<File> {
@@ -305,7 +329,9 @@ impl Entered {
 pub(crate) fn detach(run_dir: &RunDir) -> Result<()> {
     let log =
         OpenOptions::new().create(true).append(true).open(run_dir.log(LAB_LOG)).context("opening the lab's log")?;
-    File::create(run_dir.path().join(DETACHED_MARK)).context("marking the lab as detached")?;
+    let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
+    stdout.write_all(&[LET_GO]).and_then(|()| stdout.flush()).context("letting go of the output")?;
+    stderr.write_all(&[LET_GO]).and_then(|()| stderr.flush()).context("letting go of the output")?;
     dup2_stdout(&log).context("redirecting the output")?;
     dup2_stderr(&log).context("redirecting the output")
 }
@@ -325,9 +351,18 @@ fn watch_lifeline(run_dir: &RunDir) -> Result<()> {
     Ok(())
 }
 
-/// Marks arguments of the present binary that belong to the test harness.
-pub(crate) fn test_args(path: &str) -> Vec<OsString> {
-    [path, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"]
-        .map(|arg| OsStr::new(arg).to_owned())
-        .into()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_passed_on_until_its_writer_lets_go() {
+        for (written, passed, let_go) in
+            [(&b"up\n\0"[..], &b"up\n"[..], true), (b"up\n", b"up\n", false), (b"\0", b"", true)]
+        {
+            let mut to = Vec::new();
+            assert_eq!(pass_on(written, &mut to), let_go);
+            assert_eq!(to, passed);
+        }
+    }
 }

@@ -93,14 +93,14 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn outside(path: &str) -> Result<()> {
-    // Before the slot, so that the minutes of a first build hold up nobody and are in no test's time.
+    // Before the turn, so that the minutes of a first build hold up nobody and are in no test's time.
     binary::binary(&Silent)?;
-    let slot = Slot::take()?;
+    let turn = Turn::take()?;
     let test = within_crate(path);
-    let launched = Launch::new(test.replace("::", "."), enter::test_args(test)).output_to_log().spawn()?;
+    let launched = Launch::new(test.replace("::", "."), arguments(path)).output_to_log().spawn()?;
     let run_dir = launched.run_dir().clone();
     let status = launched.wait_at_most(TIME_LIMIT)?;
-    drop(slot);
+    drop(turn);
     let why = match status {
         Some(status) if status.success() => return run_dir.remove(),
         Some(status) => format!("the test failed in its lab ({status})"),
@@ -112,13 +112,18 @@ fn outside(path: &str) -> Result<()> {
     bail!("{why}:\n\n{}\n\nlogs of the lab:\n{}\n", last_lines(said.trim(), LINES_TOLD), logs.join("\n"))
 }
 
+/// The arguments with which a test's binary runs that one test as the first process of a lab. `path` has the crate's name in front.
+pub fn arguments(path: &str) -> [&str; 5] {
+    [within_crate(path), "--exact", "--nocapture", "--include-ignored", "--test-threads=1"]
+}
+
 /// What the test harness calls the test: the path without the crate's name.
 fn within_crate(path: &str) -> &str {
     path.split_once("::").map_or(path, |(_, test)| test)
 }
 
-/// The right to run one of the labs that run at once: in this process by a count, between processes by a file lock.
-struct Slot {
+/// The right to be one of the labs that run at once, until it is dropped: in this process by a count, between processes by a file lock.
+pub struct Turn {
     number: usize,
     _lock: fs::File,
 }
@@ -126,8 +131,9 @@ struct Slot {
 static TAKEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static GIVEN_BACK: Condvar = Condvar::new();
 
-impl Slot {
-    fn take() -> Result<Self> {
+impl Turn {
+    /// Waits for one.
+    pub fn take() -> Result<Self> {
         let slots = match std::env::var(LABS_AT_ONCE_ENV) {
             Ok(text) => text
                 .parse()
@@ -153,7 +159,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Turn {
     fn drop(&mut self) {
         TAKEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|number| *number != self.number);
         GIVEN_BACK.notify_one();

@@ -1,0 +1,221 @@
+//! A lab with Berth, a pool and an advertisement, and the words that scenarios are told in.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use berth_api::crd::Layer2Status;
+use berth_api::{Announcement, IPAddressPool, MacAddr};
+use berth_lab::{Answer, ArpWatch, Lab, Netns, Pod, PodSpec, Prober};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+/// Longest wait for what takes well under a second on an idle machine.
+pub const SOON: Duration = Duration::from_secs(20);
+/// Between two connections of a prober.
+pub const EVERY: Duration = Duration::from_millis(10);
+/// What a crash may cost a client.
+pub const GAP_LIMIT: Duration = Duration::from_secs(1);
+
+pub const POOL: &str = "
+apiVersion: berth.dev/v1alpha1
+kind: IPAddressPool
+metadata: {name: default}
+spec: {addresses: [192.0.2.200-192.0.2.209]}
+";
+pub const ADVERTISEMENT: &str = "
+apiVersion: berth.dev/v1alpha1
+kind: L2Advertisement
+metadata: {name: default}
+";
+
+/// A lab with Berth.
+pub struct Cluster {
+    pub lab: Lab,
+}
+
+impl Cluster {
+    pub async fn start(lab: Lab) -> Result<Self> {
+        lab.install_berth().await?;
+        lab.apply_yaml(POOL).await?;
+        lab.apply_yaml(&format!("{ADVERTISEMENT}spec: {{ipAddressPools: [default]}}")).await?;
+        Ok(Self { lab })
+    }
+
+    pub fn services(&self) -> Api<Service> {
+        Api::default_namespaced(self.lab.admin())
+    }
+
+    pub fn announcements(&self) -> Api<Announcement> {
+        Api::all(self.lab.admin())
+    }
+
+    pub fn pools(&self) -> Api<IPAddressPool> {
+        Api::all(self.lab.admin())
+    }
+
+    /// A ready pod of the Service `app` on `node`.
+    pub async fn pod(&self, app: &str, node: &str) -> Result<Pod> {
+        self.lab.pod(PodSpec::new(format!("{app}-{node}"), node).label("app", app)).await
+    }
+
+    /// Creates a Service of type LoadBalancer for the pods of `app`, with `more` laid over its specification.
+    pub async fn service(&self, app: &str, more: Value) -> Result<Service> {
+        let mut spec = json!({
+            "type": "LoadBalancer",
+            "selector": {"app": app},
+            "ports": [{"port": 80, "targetPort": 8080}],
+        });
+        merge(&mut spec, more);
+        let service = serde_json::from_value(json!({"metadata": {"name": app}, "spec": spec}))?;
+        Ok(self.services().create(&PostParams::default(), &service).await?)
+    }
+
+    /// Changes a Service as a user would.
+    pub async fn edit(&self, name: &str, change: Value) -> Result<()> {
+        self.services().patch(name, &PatchParams::default(), &Patch::Merge(change)).await?;
+        Ok(())
+    }
+
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        self.services().delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// The address that a Service has now.
+    pub async fn ingress(&self, name: &str) -> Result<Option<Ipv4Addr>> {
+        let service = self.services().get(name).await?;
+        let ingress = service.status.and_then(|s| s.load_balancer?.ingress).unwrap_or_default();
+        Ok(ingress.first().and_then(|i| i.ip.as_ref()).map(|ip| ip.parse()).transpose()?)
+    }
+
+    /// Waits until a Service has an address.
+    pub async fn address(&self, name: &str) -> Result<Ipv4Addr> {
+        self.lab.eventually(&format!("Service {name} has an address"), SOON, async || self.ingress(name).await).await
+    }
+
+    /// Waits until a Service's condition has this reason; returns its status and message.
+    pub async fn reason(&self, name: &str, kind: &str, reason: &str) -> Result<(String, String)> {
+        let what = format!("Service {name} has condition {kind} with reason {reason}");
+        self.lab
+            .eventually(&what, SOON, async || {
+                let service = self.services().get(name).await?;
+                let conditions = service.status.and_then(|s| s.conditions).unwrap_or_default();
+                let found = conditions.iter().find(|c| c.type_ == kind);
+                let found = found.with_context(|| format!("no such condition in {conditions:?}"))?;
+                ensure!(found.reason == reason, "it is {}: {}", found.reason, found.message);
+                Ok(Some((found.status.clone(), found.message.clone())))
+            })
+            .await
+    }
+
+    /// Waits until a pool's condition Ready has this reason; returns its status and message.
+    pub async fn pool_reason(&self, name: &str, reason: &str) -> Result<(String, String)> {
+        let what = format!("IPAddressPool {name} is Ready with reason {reason}");
+        self.lab
+            .eventually(&what, SOON, async || {
+                let status = self.pools().get(name).await?.status.unwrap_or_default();
+                let ready = status.conditions.into_iter().find(|c| c.type_ == "Ready").context("no condition yet")?;
+                ensure!(ready.reason == reason, "it is {}: {}", ready.reason, ready.message);
+                Ok(Some((ready.status, ready.message)))
+            })
+            .await
+    }
+
+    /// Waits for an event with this reason about an object of this name; returns its note.
+    pub async fn event(&self, name: &str, reason: &str) -> Result<String> {
+        let events: Api<Event> = Api::all(self.lab.admin());
+        self.lab
+            .eventually(&format!("an event {reason} about {name}"), SOON, async || {
+                let all = events.list(&ListParams::default()).await?.items;
+                let about = |e: &&Event| e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name));
+                let ours: Vec<_> = all.iter().filter(about).collect();
+                let found = ours.iter().find(|e| e.reason.as_deref() == Some(reason));
+                let reasons: Vec<_> = ours.iter().map(|e| e.reason.as_deref()).collect();
+                let found = found.with_context(|| format!("about it there are {reasons:?}"))?;
+                Ok(Some(found.note.clone().unwrap_or_default()))
+            })
+            .await
+    }
+
+    /// Who answers for an address, as the Announcement's status says.
+    pub async fn answering(&self, address: Ipv4Addr) -> Result<Layer2Status> {
+        let status = self.announcements().get(&address.to_string()).await?.status.unwrap_or_default();
+        status.layer2.context("nobody claimed it yet")
+    }
+
+    /// Waits until the status says that a node answers that fits.
+    pub async fn owner(&self, address: Ipv4Addr, fits: impl Fn(&str) -> bool) -> Result<String> {
+        self.lab
+            .eventually(&format!("somebody answers for {address}"), SOON, async || {
+                let owner = self.answering(address).await?.owner;
+                ensure!(fits(&owner), "it is {owner}");
+                Ok(Some(owner))
+            })
+            .await
+    }
+
+    /// Waits until both sides of the Announcement name the same owner and `standbys` nodes stand by.
+    pub async fn settled(&self, address: Ipv4Addr, standbys: usize) -> Result<Announcement> {
+        self.lab
+            .eventually(&format!("the Announcement of {address} settles"), SOON, async || {
+                let announcement = self.announcements().get(&address.to_string()).await?;
+                let spec = announcement.spec.layer2.clone().context("no owner is named")?;
+                let status = announcement.status.clone().and_then(|s| s.layer2).context("nobody claimed it yet")?;
+                ensure!(spec.owner.as_ref() == Some(&status.owner) && spec.epoch == status.epoch, "{spec:?} {status:?}");
+                ensure!(spec.standbys.len() == standbys, "{:?} stand by", spec.standbys);
+                Ok(Some(announcement))
+            })
+            .await
+    }
+
+    /// A Service with pods on these nodes that answers the client; its address and who answers for it.
+    pub async fn web(&self, nodes: &[&str], more: Value) -> Result<(Ipv4Addr, String)> {
+        for node in nodes {
+            self.pod("web", node).await?;
+        }
+        self.service("web", more).await?;
+        let address = self.address("web").await?;
+        answers(&self.lab.client().netns, address).await?;
+        let owner = self.owner(address, |_| true).await?;
+        Ok((address, owner))
+    }
+
+    /// A prober on the LAN that has had its first answer.
+    pub async fn probing(&self, address: Ipv4Addr) -> Result<Prober> {
+        let prober = self.lab.client().netns.probe(http(address), EVERY);
+        prober.answered(SOON).await?;
+        Ok(prober)
+    }
+
+    /// The Ethernet addresses that answered for `address`, or announced it.
+    pub fn answerers(watch: &ArpWatch, address: Ipv4Addr) -> BTreeSet<MacAddr> {
+        let about = watch.seen().into_iter().map(|seen| seen.frame.arp).filter(|arp| arp.sender_ip == address);
+        about.map(|arp| arp.sender_mac).collect()
+    }
+}
+
+pub fn http(address: Ipv4Addr) -> SocketAddr {
+    (address, 80).into()
+}
+
+/// Waits until a Service answers somebody.
+pub async fn answers(from: &Netns, address: Ipv4Addr) -> Result<Answer> {
+    let attempt = from.probe(http(address), EVERY).answered(SOON).await?;
+    attempt.outcome.map_err(anyhow::Error::msg)
+}
+
+fn merge(into: &mut Value, more: Value) {
+    match (into, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, more) => *into = more,
+    }
+}

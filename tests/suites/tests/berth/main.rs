@@ -1,0 +1,9 @@
+//! What users of Berth count on, each in a lab of its own: real API server, real kube-proxy, Berth under its own rights.
+
+mod cluster;
+
+mod address;
+mod failover;
+mod manners;
+mod outage;
+mod refusal;
