@@ -1,7 +1,7 @@
 //! Command-line flags.
 
+use berth_machine::NodeName;
 use berth_telemetry::TelemetryArgs;
-use clap::builder::NonEmptyStringValueParser;
 
 /// Prefixes of interfaces that belong to containers, pods and overlays: addresses announced there reach nobody outside.
 pub const DEFAULT_EXCLUDED: &str =
@@ -26,8 +26,8 @@ pub const DEFAULT_HEARTBEAT_PORT: u16 = 7480;
 )]
 pub struct Args {
     /// Name of the Node object of this node
-    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    pub node_name: String,
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = NodeName::new)]
+    pub node_name: NodeName,
 
     /// UDP port on which speakers hear each other; the same on every node
     #[arg(
@@ -80,7 +80,9 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_name_is_refused() {
-        assert!(Args::try_parse_from(["berth-speaker", "--node-name", ""]).is_err());
+    fn what_is_no_name_of_a_node_is_refused() {
+        for name in ["", "Worker", "a b"] {
+            assert!(Args::try_parse_from(["berth-speaker", "--node-name", name]).is_err(), "{name:?}");
+        }
     }
 }

@@ -73,8 +73,6 @@ pub struct Engine {
     links: watch::Receiver<Links>,
     changes: mpsc::Receiver<Change>,
     core: Core,
-    /// Interfaces that had sockets once: opening them again is a return.
-    known: BTreeSet<String>,
     /// Interfaces whose sockets cannot be opened, so that it is said once.
     failing: BTreeSet<String>,
     /// When opening is tried again.
@@ -118,8 +116,7 @@ impl Engine {
             stopped: false,
         };
         let sockets = Sockets::new(heartbeat_port);
-        let (known, failing) = (BTreeSet::new(), BTreeSet::new());
-        Self { sockets, links, changes, core, known, failing, reopen_at: None }
+        Self { sockets, links, changes, core, failing: BTreeSet::new(), reopen_at: None }
     }
 
     /// Runs until `shutdown`, then hands its addresses to the standbys and returns.
@@ -144,9 +141,9 @@ impl Engine {
                     first = change;
                 }
                 changed = self.links.changed(), if links_open => {
-                links_open = changed.is_ok();
-                links_changed = true;
-            }
+                    links_open = changed.is_ok();
+                    links_changed = true;
+                }
             }
             self.turn(first, links_changed);
             if stop_by.is_some_and(|limit| self.core.clock.now() >= limit) {
@@ -202,10 +199,9 @@ impl Engine {
             match result {
                 Ok(()) => {
                     self.failing.remove(&interface);
-                    if self.known.insert(interface.clone()) {
-                        tracing::info!(interface, "listening");
-                    } else {
-                        tracing::info!(interface, "listening again");
+                    tracing::info!(interface, "listening");
+                    // It was away while this node had a part in addresses on it.
+                    if self.core.machine.watched_addresses(&interface).next().is_some() {
                         self.core.settling.insert(interface, self.core.clock.now() + SETTLE_TIME);
                     }
                 }

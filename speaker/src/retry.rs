@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 const MIN_DELAY: Duration = Duration::from_millis(200);
 /// Longest pause: with an attempt every few seconds a thousand nodes are no load, and a cluster that comes back is seen
 /// at once.
-const MAX_DELAY: Duration = Duration::from_secs(5);
+const MAX_DELAY: Duration = Duration::from_secs(3);
 
 /// A failure after this long a calm begins another outage. Longer than a pause and a request that gets no answer together,
 /// so that one outage is not told as many.

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use berth_machine::NodeName;
 use berth_telemetry::{Health, init_logs, serve, shutdown_on_signal};
 use kube::{Client, Config};
 use tokio::net::TcpListener;
@@ -46,8 +45,9 @@ const END_LIMIT: Duration = Duration::from_millis(300);
 /// Longest wait for a connection to the API server. Requests have limits of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The client logs each failed attempt as an error of its own; the errands here say it once for a whole outage.
-const QUIET: &str = ",kube_client::client::builder=off";
+/// The client logs each failed attempt and each closed connection on its own; the errands here say it once for a whole
+/// outage. What it says about certificates stays.
+const QUIET: &str = ",kube_client::client=off,kube_client::client::tls=warn";
 
 /// Runs the speaker until it is told to stop.
 ///
@@ -56,10 +56,10 @@ const QUIET: &str = ",kube_client::client::builder=off";
 /// goes is an error.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let excluded = args.excluded();
-    let Args { node_name, heartbeat_port, exclude_interfaces: _, mut telemetry } = args;
+    let Args { node_name: node, heartbeat_port, exclude_interfaces: _, mut telemetry } = args;
     telemetry.log_level.push_str(QUIET);
     init_logs(&telemetry)?;
-    let node = NodeName::new(&node_name).context("--node-name")?;
+    let node_name = node.to_string();
     let shutdown = shutdown_on_signal().context("cannot listen for signals")?;
     berth_sys::check_permission().context(
         "cannot open packet sockets; give the speaker the capability NET_RAW and the network namespace of its node",
