@@ -19,6 +19,8 @@ mod assign;
 mod link;
 mod ownership;
 mod partners;
+#[cfg(test)]
+mod tests;
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

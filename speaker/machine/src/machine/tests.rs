@@ -1,0 +1,265 @@
+//! One machine alone: what its calls promise.
+
+use super::*;
+use crate::input::{Member, OwnerClaim};
+use crate::timing::PROBE_WAIT;
+
+const T0: Duration = Duration::from_secs(1_000);
+
+fn name(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn vip(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 100 + n)
+}
+
+fn member(node: &str, last: u8) -> Member {
+    Member {
+        node: name(node),
+        interface: "eth0".to_owned(),
+        address: Ipv4Addr::new(192, 0, 2, last),
+        mac: MacAddr([2, 0, 0, 0, 0, last]),
+    }
+}
+
+fn assignment(address: Ipv4Addr, owner: &str, epoch: u64) -> Assignment {
+    Assignment {
+        address,
+        owner: Some(name(owner)),
+        standbys: ["a", "b"].into_iter().filter(|node| *node != owner).map(name).collect(),
+        epoch,
+        members: vec![member("a", 1), member("b", 2)],
+        claimed: None,
+    }
+}
+
+fn drain(machine: &mut Machine) -> Vec<Effect> {
+    std::iter::from_fn(|| machine.poll_effect()).collect()
+}
+
+/// Ticks at each deadline up to a time.
+fn run(machine: &mut Machine, until: Duration) -> Vec<Effect> {
+    let mut effects = drain(machine);
+    while let Some(at) = machine.next_deadline().filter(|at| *at <= until) {
+        machine.tick(at);
+        effects.extend(drain(machine));
+    }
+    effects
+}
+
+/// Node a, which answers for the first address.
+fn owner() -> (Machine, Duration) {
+    let mut machine = Machine::new(name("a"), 7, T0);
+    machine.assign(T0, assignment(vip(0), "a", 1));
+    let now = T0 + PROBE_WAIT;
+    run(&mut machine, now);
+    assert_eq!(machine.answering().collect::<Vec<_>>(), [(vip(0), 1)]);
+    (machine, now)
+}
+
+#[test]
+fn a_speaker_with_no_part_in_anything_says_nothing_and_sleeps() {
+    let mut machine = Machine::new(name("z"), 7, T0);
+    machine.assign(T0, assignment(vip(0), "a", 1));
+    machine.tick(T0 + Duration::from_mins(1));
+    assert_eq!(drain(&mut machine), []);
+    assert_eq!(machine.next_deadline(), None);
+    assert_eq!((machine.state(vip(0)), machine.take_changed_interfaces().len()), (None, 0));
+}
+
+#[test]
+fn an_assignment_that_is_repeated_changes_nothing() {
+    let (mut machine, now) = owner();
+    machine.assign(now, assignment(vip(0), "a", 1));
+    assert_eq!(drain(&mut machine), []);
+    // The controller or the own status write may add what is known here already.
+    let claimed = Some(OwnerClaim { node: name("a"), epoch: 1 });
+    machine.assign(now, Assignment { claimed, ..assignment(vip(0), "a", 1) });
+    assert_eq!(drain(&mut machine), []);
+}
+
+#[test]
+fn a_withdrawn_address_is_given_up_without_a_frame() {
+    let (mut machine, now) = owner();
+    machine.withdraw(now, vip(0));
+    assert_eq!(drain(&mut machine), []);
+    let question = Frame::probe(MacAddr([2, 0, 0, 0, 0, 9]), vip(0));
+    machine.arp_received(now, "eth0", &question);
+    assert_eq!((drain(&mut machine), machine.next_deadline()), (vec![], None));
+}
+
+#[test]
+fn the_driver_learns_which_interfaces_need_a_new_filter() {
+    let mut machine = Machine::new(name("a"), 7, T0);
+    let changed = |machine: &mut Machine| machine.take_changed_interfaces().into_iter().collect::<Vec<_>>();
+    machine.assign(T0, assignment(vip(1), "a", 1));
+    machine.assign(T0, assignment(vip(0), "b", 1));
+    assert_eq!(changed(&mut machine), ["eth0"]);
+    assert_eq!(machine.watched_addresses("eth0").collect::<Vec<_>>(), [vip(0), vip(1)]);
+    machine.assign(T0, assignment(vip(0), "b", 2));
+    assert!(changed(&mut machine).is_empty(), "the same addresses as before");
+    let mut moved = assignment(vip(0), "b", 2);
+    moved.members[0].interface = "eth1".to_owned();
+    machine.assign(T0, moved);
+    assert_eq!(changed(&mut machine), ["eth0", "eth1"]);
+    machine.withdraw(T0, vip(0));
+    machine.withdraw(T0, vip(1));
+    assert_eq!(changed(&mut machine), ["eth0", "eth1"]);
+    assert_eq!(machine.watched_interfaces().count(), 0);
+}
+
+#[test]
+fn questions_are_answered_where_they_are_asked_and_only_if_they_are_meant() {
+    let (mut machine, now) = owner();
+    let asker = MacAddr([2, 0, 0, 0, 0, 9]);
+    let own = member("a", 1).mac;
+    let question = Frame::probe(asker, vip(0));
+    let to = |dst| Frame { dst, ..question };
+    let mut answer = Frame::reply_to(&question, asker);
+    (answer.arp.sender_ip, answer.arp.target_ip) = (Ipv4Addr::new(192, 0, 2, 9), vip(0));
+    let table = [
+        ("eth0", question, true, "to everybody"),
+        ("eth0", to(own), true, "to this node, to refresh an entry"),
+        ("eth0", to(MacAddr([2, 0, 0, 0, 0, 8])), false, "to another one, seen in passing"),
+        ("eth1", question, false, "on another link"),
+        ("eth0", Frame::probe(asker, vip(1)), false, "for another address"),
+        ("eth0", answer, false, "an answer that is for somebody with this address"),
+        ("eth0", Frame::gratuitous_request(own, vip(0)), false, "the own announcement, heard again"),
+    ];
+    for (interface, frame, answered, why) in table {
+        machine.arp_received(now, interface, &frame);
+        let expected = if answered {
+            vec![Effect::SendArp { interface: "eth0".to_owned(), frame: Frame::reply_to(&frame, own) }]
+        } else {
+            vec![]
+        };
+        assert_eq!(drain(&mut machine), expected, "{why}");
+    }
+    assert_eq!(machine.counters().replies, 2);
+}
+
+#[test]
+fn a_process_that_did_not_run_asks_the_wire_before_it_looks_at_anything() {
+    for (away, answers) in [(HEARTBEAT_INTERVAL, true), (DETECTION_TIME, false), (DETECTION_TIME * 100, false)] {
+        let (mut machine, now) = owner();
+        run(&mut machine, now + HEARTBEAT_INTERVAL);
+        machine.arp_received(now + HEARTBEAT_INTERVAL + away, "eth0", &Frame::probe(MacAddr([2; 6]), vip(0)));
+        let replies = machine.counters().replies;
+        assert_eq!(replies == 1, answers, "away for {away:?}");
+        assert_eq!(machine.counters().fenced == 0, answers);
+    }
+}
+
+#[test]
+fn a_process_that_runs_without_sending_heartbeats_is_as_good_as_away() {
+    let (mut machine, now) = owner();
+    let sent = now;
+    // The driver hands frames in and never finds the time for a tick.
+    let mut at = now;
+    while at < sent + DETECTION_TIME + HEARTBEAT_INTERVAL {
+        at += Duration::from_millis(10);
+        machine.arp_received(at, "eth0", &Frame::probe(MacAddr([2; 6]), vip(1)));
+    }
+    assert_eq!(machine.counters().fenced, 1);
+}
+
+#[test]
+fn time_that_seems_to_run_backwards_does_no_harm() {
+    let (mut machine, now) = owner();
+    machine.tick(now.saturating_sub(Duration::from_secs(10)));
+    assert_eq!(machine.answering().count(), 1);
+}
+
+#[test]
+fn a_partner_is_told_ten_times_a_second_that_this_node_lives() {
+    let (mut machine, now) = owner();
+    let effects = run(&mut machine, now + Duration::from_secs(10));
+    let messages: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::SendHeartbeat { to, message, .. } if *to == name("b") => Some(message),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(messages.len(), 100);
+    assert!(messages.windows(2).all(|pair| pair[0].sequence < pair[1].sequence));
+    assert!(messages.iter().all(|message| message.boot_id == 7 && !message.stopping));
+}
+
+#[test]
+fn heartbeats_of_strangers_and_old_ones_are_counted_and_ignored() {
+    let (mut machine, now) = owner();
+    let message = |sender: &str, sequence| Message {
+        sender: name(sender),
+        boot_id: 3,
+        sequence,
+        heard_boot_id: 0,
+        stopping: false,
+        want_claims: true,
+        body: Body::Heartbeat { digest: berth_wire::heartbeat::Digest::EMPTY, count: 0 },
+    };
+    let (known, strange) = (member("b", 2).address, Ipv4Addr::new(192, 0, 2, 77));
+    machine.heartbeat_received(now, strange, &message("b", 1));
+    machine.heartbeat_received(now, known, &message("x", 1));
+    assert_eq!((machine.counters().refused_unknown, drain(&mut machine).len()), (2, 0));
+    machine.heartbeat_received(now, known, &message("b", 5));
+    assert_eq!(drain(&mut machine).len(), 1, "the list that was asked for");
+    machine.heartbeat_received(now, known, &message("b", 5));
+    assert_eq!((machine.counters().refused_sequence, drain(&mut machine).len()), (1, 0));
+    assert_eq!(machine.counters().heartbeats, 1);
+}
+
+#[test]
+fn a_changed_ethernet_address_is_announced_again() {
+    let (mut machine, now) = owner();
+    let mut changed = assignment(vip(0), "a", 1);
+    changed.members[0].mac = MacAddr([2, 7, 7, 7, 7, 7]);
+    machine.assign(now, changed);
+    let effects = drain(&mut machine);
+    let announced = |effect: &Effect| matches!(effect, Effect::SendArp { frame, .. } if frame.src.0[1] == 7);
+    assert_eq!(effects.iter().filter(|effect| announced(effect)).count(), 2);
+    let written = |effect: &Effect| matches!(effect, Effect::StatusChanged { status, .. } if status.mac.0[1] == 7);
+    assert_eq!(effects.iter().filter(|effect| written(effect)).count(), 1);
+}
+
+#[test]
+fn an_address_in_use_is_defended_and_the_offender_named_once() {
+    let (mut machine, now) = owner();
+    run(&mut machine, now + Duration::from_secs(6));
+    let now = now + Duration::from_secs(6);
+    let foreign = MacAddr([2, 9, 9, 9, 9, 9]);
+    let mut frames = Vec::new();
+    let mut statuses = Vec::new();
+    for i in 0..100u32 {
+        let at = now + Duration::from_millis(50) * i;
+        machine.arp_received(at, "eth0", &Frame::gratuitous_request(foreign, vip(0)));
+        for effect in run(&mut machine, at) {
+            match effect {
+                Effect::SendArp { frame, .. } => frames.push(frame),
+                Effect::StatusChanged { status, .. } => statuses.push(status),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(frames.len(), 2, "one announcement in ten seconds");
+    let [status] = &statuses[..] else { panic!("{statuses:?}") };
+    assert_eq!((status.state, status.foreign), (State::Answering, Some(foreign)));
+    assert_eq!(machine.counters().conflicts, 100);
+    // Silence for a minute clears it.
+    let later = run(&mut machine, now + Duration::from_secs(70));
+    let cleared = later.iter().any(|e| matches!(e, Effect::StatusChanged { status, .. } if status.foreign.is_none()));
+    assert!(cleared);
+}
+
+#[test]
+fn after_a_stop_nothing_is_said_any_more() {
+    let (mut machine, now) = owner();
+    machine.stop(now);
+    assert_eq!(drain(&mut machine).last(), Some(&Effect::Stopped));
+    machine.assign(now, assignment(vip(1), "a", 1));
+    machine.arp_received(now, "eth0", &Frame::probe(MacAddr([2; 6]), vip(0)));
+    machine.tick(now + Duration::from_secs(1));
+    machine.stop(now + Duration::from_secs(1));
+    assert_eq!((drain(&mut machine), machine.next_deadline()), (vec![], None));
+}
