@@ -166,7 +166,10 @@ impl Cluster {
                 let announcement = self.announcements().get(&address.to_string()).await?;
                 let spec = announcement.spec.layer2.clone().context("no owner is named")?;
                 let status = announcement.status.clone().and_then(|s| s.layer2).context("nobody claimed it yet")?;
-                ensure!(spec.owner.as_ref() == Some(&status.owner) && spec.epoch == status.epoch, "{spec:?} {status:?}");
+                ensure!(
+                    spec.owner.as_ref() == Some(&status.owner) && spec.epoch == status.epoch,
+                    "{spec:?} {status:?}"
+                );
                 ensure!(spec.standbys.len() == standbys, "{:?} stand by", spec.standbys);
                 Ok(Some(announcement))
             })

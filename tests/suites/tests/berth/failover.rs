@@ -1,0 +1,133 @@
+//! What happens to clients when the node that answers dies, stops, hangs or is cut off.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use berth_lab::{Lab, lab_test};
+use serde_json::json;
+
+use crate::cluster::{Cluster, EVERY, GAP_LIMIT, SOON, http};
+
+/// Longest time for which two nodes may answer once they hear each other again.
+const DOUBLE_LIMIT: Duration = Duration::from_millis(500);
+
+lab_test! {
+    async fn a_crash_of_the_owner_costs_the_client_less_than_a_second(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab.clone()).await?;
+        // A pod on every node: kube-proxy goes on choosing endpoints of the dead node, which is not what is measured.
+        let (address, owner) = cluster.web(&["node-1", "node-2", "node-3"], json!({"externalTrafficPolicy": "Local"})).await?;
+        cluster.settled(address, 2).await?;
+        let (near, far) = (cluster.probing(address).await?, lab.remote().netns.probe(http(address), EVERY));
+        far.answered(SOON).await?;
+
+        let crash = Instant::now();
+        lab.crash_node(&owner).await?;
+        let next = cluster.owner(address, |node| node != owner).await?;
+        for (who, prober) in [("the client on the LAN", near), ("the client behind the router", far)] {
+            prober.answered_since(crash + Duration::from_millis(100), SOON).await?;
+            let gap = prober.stop().longest_gap_since(crash);
+            ensure!(gap < GAP_LIMIT, "{who} had no answer for {gap:?}");
+        }
+        let note = cluster.event(&address.to_string(), "TookOver").await?;
+        ensure!(note.contains(&next) && note.contains(&owner), "the event names both nodes: {note}");
+
+        // The node returns: nothing moves back, and still one node answers.
+        let wire = lab.client().netns.watch_arp("eth0")?;
+        lab.boot_node(&owner).await?;
+        let prober = cluster.probing(address).await?;
+        let settled = cluster.settled(address, 2).await?;
+        assert_eq!(settled.status.and_then(|s| s.layer2).map(|l| (l.owner, l.epoch)), Some((next.clone(), 2)));
+        prober.answered(SOON).await?;
+        let others: BTreeSet<_> = Cluster::answerers(&wire, address).into_iter().filter(|m| *m != lab.node(&next).unwrap().mac()).collect();
+        assert_eq!(others, BTreeSet::new());
+        Ok(())
+    }
+}
+
+lab_test! {
+    async fn an_owner_that_hangs_and_returns_does_not_answer_for_what_it_lost(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab.clone()).await?;
+        let (address, owner) = cluster.web(&["node-1", "node-2", "node-3"], json!({"externalTrafficPolicy": "Local"})).await?;
+        cluster.settled(address, 2).await?;
+        let speaker = lab.speaker(&owner)?;
+        speaker.pause()?;
+        let next = cluster.owner(address, |node| node != owner).await?;
+        // Requests queue up in its socket.
+        let router = lab.router();
+        for _ in 0..5 {
+            let arping = ["-c", "1", "-w", "1", "-I", "lan", &address.to_string()];
+            tokio::process::Command::from(router.netns.command("arping")).args(arping).output().await?;
+        }
+        let wire = lab.client().netns.watch_arp("eth0")?;
+        let router_wire = router.netns.watch_arp("lan")?;
+        speaker.resume()?;
+        let metric = "berth_speaker_addresses_standby 1";
+        lab.eventually("the former owner stands by", SOON, async || {
+            let metrics = lab.speaker_metrics(&owner).await?;
+            let seen: Vec<_> = metrics.lines().filter(|l| l.starts_with("berth_speaker_addresses")).collect();
+            ensure!(metrics.contains(metric), "{seen:?}");
+            Ok(Some(()))
+        })
+        .await?;
+        cluster.settled(address, 2).await?;
+        let old = lab.node(&owner)?.mac();
+        for watch in [wire, router_wire] {
+            ensure!(!Cluster::answerers(&watch, address).contains(&old), "{owner} answered although {next} has taken over");
+        }
+        Ok(())
+    }
+}
+
+lab_test! {
+    async fn a_speaker_that_is_told_to_stop_hands_over_first(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab.clone()).await?;
+        let (address, owner) = cluster.web(&["node-1", "node-2", "node-3"], json!({"externalTrafficPolicy": "Local"})).await?;
+        cluster.settled(address, 2).await?;
+        let prober = cluster.probing(address).await?;
+        let begin = Instant::now();
+        let status = lab.speaker(&owner)?.terminate(SOON).await?;
+        ensure!(status.success(), "it ended with {status}");
+        cluster.owner(address, |node| node != owner).await?;
+        prober.answered(SOON).await?;
+        let gap = prober.stop().longest_gap_since(begin);
+        // Make before break: what is left is what a busy machine adds to a connection.
+        ensure!(gap < Duration::from_millis(250), "new connections had to wait {gap:?}");
+        Ok(())
+    }
+}
+
+lab_test! {
+    async fn two_nodes_that_lost_each_other_agree_on_one_owner_when_they_meet_again(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab.clone()).await?;
+        let (address, owner) = cluster.web(&["node-1", "node-2", "node-3"], json!({"externalTrafficPolicy": "Local"})).await?;
+        let standbys = cluster.settled(address, 2).await?.spec.layer2.context("an owner")?.standbys;
+        let prober = cluster.probing(address).await?;
+        let begin = Instant::now();
+        for standby in &standbys {
+            lab.drop_between(&owner, standby)?;
+        }
+        // The API server is a path that all share: the claim reaches the old owner by it.
+        let next = cluster.owner(address, |node| node != owner).await?;
+        for standby in &standbys {
+            lab.restore_between(&owner, standby)?;
+        }
+        let settled = cluster.settled(address, 2).await?;
+        let claim = settled.status.and_then(|s| s.layer2).context("a claim")?;
+        ensure!(claim.epoch >= 2, "{claim:?}");
+        let _ = next;
+        // From half a second after they met on, one node answers.
+        tokio::time::sleep_until((Instant::now() + DOUBLE_LIMIT).into()).await;
+        let wire = lab.router().netns.watch_arp("lan")?;
+        for _ in 0..3 {
+            let arping = ["-c", "1", "-w", "1", "-I", "lan", &address.to_string()];
+            tokio::process::Command::from(lab.router().netns.command("arping")).args(arping).output().await?;
+        }
+        let winner = lab.node(&claim.owner)?.mac();
+        assert_eq!(Cluster::answerers(&wire, address), [winner].into());
+        prober.answered(SOON).await?;
+        let gap = prober.stop().longest_gap_since(begin);
+        ensure!(gap < GAP_LIMIT, "the client had no answer for {gap:?}");
+        Ok(())
+    }
+}
