@@ -60,7 +60,7 @@ reasons! {
     Probing => "The wire is being asked whether anybody else answers for the address.",
     Answering => "The owner answers for the address.",
     AddressConflict => "A machine that is none of our nodes answers for the address; the message names its Ethernet address.",
-    TookOver => "The owner fell silent, nobody answered for the address, and a standby took over.",
+    TookOver => "The owner fell silent or stopped, and a standby took over.",
     OwnerChanged => "The controller named another owner.",
 }
 

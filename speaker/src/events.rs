@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use berth_api::{Announcement, Reason};
+use berth_telemetry::event;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
@@ -79,13 +80,8 @@ impl Happening {
 
     fn event(&self) -> Event {
         let unusual = matches!(self.reason, Reason::TookOver | Reason::AddressConflict);
-        Event {
-            type_: if unusual { EventType::Warning } else { EventType::Normal },
-            reason: self.reason.as_str().to_owned(),
-            note: Some(self.text.clone()),
-            action: "Announce".to_owned(),
-            secondary: None,
-        }
+        let kind = if unusual { EventType::Warning } else { EventType::Normal };
+        event(kind, self.reason.as_str(), &self.text)
     }
 }
 

@@ -1,5 +1,6 @@
-//! What every process of Berth shows of itself: logs, metrics, health endpoints; and how it is told to stop.
+//! What every process of Berth shows: logs, metrics, health endpoints, events; and how it is told to stop.
 
+mod event;
 mod health;
 mod logs;
 mod metrics;
@@ -8,6 +9,7 @@ mod signal;
 
 use std::net::SocketAddr;
 
+pub use event::event;
 pub use health::{Gate, Health};
 pub use logs::{LogFormat, init_logs};
 pub use metrics::{MetricDoc, MetricKind, Registry};

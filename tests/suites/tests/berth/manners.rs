@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, SOON};
 
+/// CAP_NET_RAW as a bit of a capability set (capabilities(7)).
+const NET_RAW: u64 = 1 << 13;
+
 lab_test! {
     async fn operators_see_health_metrics_and_tables_and_nothing_has_rights_it_does_not_need(lab: Lab) -> Result<()> {
         let cluster = Cluster::start(lab.clone()).await?;
@@ -34,7 +37,6 @@ lab_test! {
         ensure!(!speaker.contains("192.0.2."), "a label for each address would grow without bound:\n{speaker}");
 
         // Capabilities: the speaker's packet sockets, and nothing for the controller.
-        const NET_RAW: u64 = 1 << 13;
         for (process, expected) in [(lab.speaker(&owner)?, NET_RAW), (lab.controller()?, 0)] {
             let pid = process.pid().context("it runs")?;
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;

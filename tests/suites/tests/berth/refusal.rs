@@ -1,6 +1,6 @@
 //! Wrong pools and wrong requests: each gets a clear error where it was made, and what worked goes on working.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use berth_api::IPAddressPool;
 use berth_lab::{Lab, lab_test};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, answers};
 
-fn pool(name: &str, addresses: Value) -> IPAddressPool {
+fn pool(name: &str, addresses: Value) -> serde_json::Result<IPAddressPool> {
     let object = json!({
         "apiVersion": "berth.dev/v1alpha1", "kind": "IPAddressPool",
         "metadata": {"name": name}, "spec": {"addresses": addresses},
     });
-    serde_json::from_value(object).expect("a pool")
+    serde_json::from_value(object)
 }
 
 lab_test! {
@@ -29,7 +29,7 @@ lab_test! {
             ("192.0.2.1-192.0.2.2-192.0.2.3", "neither a CIDR"),
             ("192.0.2.210/28", "bits are set behind the prefix, so it is unclear which addresses are meant; clear them or write a range: 192.0.2.210/28"),
         ] {
-            match cluster.pools().create(&PostParams::default(), &pool("wrong", json!([entry]))).await {
+            match cluster.pools().create(&PostParams::default(), &pool("wrong", json!([entry]))?).await {
                 Ok(_) => bail!("{entry} was taken"),
                 Err(error) => ensure!(error.to_string().contains(says), "{entry}: {error}"),
             }
@@ -42,7 +42,7 @@ lab_test! {
             ("node", json!(["192.0.2.12-192.0.2.12"]), "NodeAddress", "192.0.2.12 is the own address of node node-2"),
             ("six", json!(["2001:db8::/64"]), "FamilyUnsupported", "IPv6"),
         ] {
-            cluster.pools().create(&PostParams::default(), &pool(name, addresses)).await?;
+            cluster.pools().create(&PostParams::default(), &pool(name, addresses)?).await?;
             let (status, message) = cluster.pool_reason(name, reason).await?;
             ensure!(status == "False" && message.contains(says), "{name}: {message}");
             ensure!(cluster.event(name, reason).await?.contains(says), "{name}: the event says the same");
@@ -107,7 +107,7 @@ lab_test! {
         let (status, message) = cluster.reason("text", "berth.dev/Allocated", "AddressOutsidePools").await?;
         ensure!(status == "False" && message.ends_with("192.0.2.200 stays until then"), "{message}");
         assert_eq!(cluster.ingress("text").await?, held);
-        answers(&lab.client().netns, held.expect("it held one")).await?;
+        answers(&lab.client().netns, held.context("it held one")?).await?;
         Ok(())
     }
 }
