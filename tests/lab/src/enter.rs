@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MsFlags, mount};
@@ -41,6 +41,10 @@ const LIFELINE: &str = "lifeline";
 const LET_GO: u8 = 0;
 /// What the launcher writes into the lifeline to let the lab live on without it.
 const RELEASE: &[u8] = b"r";
+/// Longest that a first process takes to end when its lifeline is cut.
+pub const LIFELINE_LIMIT: Duration = Duration::from_secs(5);
+/// How often it is asked meanwhile whether it has ended; nothing offers to wait for a child for a limited time.
+const END_POLL: Duration = Duration::from_millis(5);
 /// The log of the first process itself.
 pub(crate) const LAB_LOG: &str = "lab";
 
@@ -233,9 +237,18 @@ impl Launched {
 
 impl Drop for Launched {
     fn drop(&mut self) {
-        // The first process ends when its lifeline is cut; nothing else needs to be done to it.
-        if self.lifeline.take().is_some() {
-            drop(self.child.wait());
+        // The first process ends when its lifeline is cut. One that cannot, because it is paused, is killed.
+        if self.lifeline.take().is_none() {
+            return;
+        }
+        let begin = Instant::now();
+        while let Ok(None) = self.child.try_wait() {
+            if begin.elapsed() > LIFELINE_LIMIT {
+                // What fails here has ended by itself.
+                let _ = self.child.kill().and_then(|()| self.child.wait());
+                return;
+            }
+            thread::sleep(END_POLL);
         }
     }
 }

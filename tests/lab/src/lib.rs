@@ -33,7 +33,7 @@ mod tool;
 
 pub use arp::{ArpSeen, ArpWatch};
 pub use berth::{BIN_DIR_ENV, BerthConfig, CONTROLLER_ACCOUNT, HTTP_PORT, LOG_ENV, NAMESPACE, SPEAKER_ACCOUNT};
-pub use enter::{Entered, Launch, Launched, Outcome, entered};
+pub use enter::{Entered, LIFELINE_LIMIT, Launch, Launched, Outcome, entered};
 pub use eventually::eventually;
 pub use http::Response;
 pub use lab::{Lab, LabConfig};

@@ -134,7 +134,7 @@ impl RunDir {
 }
 
 /// The build's target directory, found from the running binary.
-pub fn target_dir() -> Result<PathBuf> {
+fn target_dir() -> Result<PathBuf> {
     let binary = std::env::current_exe().context("finding the running binary")?;
     match binary.ancestors().find(|dir| dir.join(TARGET_DIR_MARK).exists()) {
         Some(dir) => Ok(dir.to_path_buf()),
@@ -142,7 +142,8 @@ pub fn target_dir() -> Result<PathBuf> {
     }
 }
 
-fn labs_dir() -> Result<PathBuf> {
+/// Where the labs of this build keep their directories.
+pub(crate) fn labs_dir() -> Result<PathBuf> {
     match std::env::var_os(LABS_DIR_ENV) {
         Some(dir) => Ok(PathBuf::from(dir)),
         None => Ok(target_dir()?.join("lab")),

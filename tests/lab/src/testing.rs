@@ -11,7 +11,7 @@ use crate::controlplane::binary::{self, last_lines};
 use crate::enter::{self, LAB_LOG, Launch};
 use crate::lab::{Lab, LabConfig};
 use crate::progress::{Silent, silent};
-use crate::run_dir::target_dir;
+use crate::run_dir::labs_dir;
 
 /// Longest run of one lab test. The slowest scenario takes a third of it on two cores.
 pub const TIME_LIMIT: Duration = Duration::from_mins(3);
@@ -124,9 +124,12 @@ fn within_crate(path: &str) -> &str {
 
 /// The right to be one of the labs that run at once, until it is dropped: in this process by a count, between processes by a file lock.
 pub struct Turn {
-    number: usize,
     _lock: fs::File,
+    _number: Number,
 }
+
+/// One of the turns of this process.
+struct Number(usize);
 
 static TAKEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static GIVEN_BACK: Condvar = Condvar::new();
@@ -134,7 +137,7 @@ static GIVEN_BACK: Condvar = Condvar::new();
 impl Turn {
     /// Waits for one.
     pub fn take() -> Result<Self> {
-        let slots = match std::env::var(LABS_AT_ONCE_ENV) {
+        let turns = match std::env::var(LABS_AT_ONCE_ENV) {
             Ok(text) => text
                 .parse()
                 .ok()
@@ -142,26 +145,30 @@ impl Turn {
                 .with_context(|| format!("{LABS_AT_ONCE_ENV} is not a number: {text}"))?,
             Err(_) => LABS_AT_ONCE,
         };
-        let number = {
-            let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut taken =
-                GIVEN_BACK.wait_while(taken, |taken| taken.len() >= slots).unwrap_or_else(PoisonError::into_inner);
-            let number = (0..slots).find(|number| !taken.contains(number)).unwrap_or_default();
-            taken.push(number);
-            number
-        };
-        let dir = target_dir()?.join("lab");
-        fs::create_dir_all(&dir)?;
-        let path = dir.join(format!(".slot-{number}"));
+        let number = Number::take(turns);
+        let dir = labs_dir()?;
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        let path = dir.join(format!(".turn-{}", number.0));
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
         file.lock().with_context(|| format!("locking {}", path.display()))?;
-        Ok(Self { number, _lock: file })
+        Ok(Self { _lock: file, _number: number })
     }
 }
 
-impl Drop for Turn {
+impl Number {
+    fn take(turns: usize) -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |taken: &mut Vec<usize>| taken.len() >= turns;
+        let mut taken = GIVEN_BACK.wait_while(taken, full).unwrap_or_else(PoisonError::into_inner);
+        let number = (0..turns).find(|number| !taken.contains(number)).unwrap_or_default();
+        taken.push(number);
+        Self(number)
+    }
+}
+
+impl Drop for Number {
     fn drop(&mut self) {
-        TAKEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|number| *number != self.number);
+        TAKEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|number| *number != self.0);
         GIVEN_BACK.notify_one();
     }
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use berth_lab::testing::{Failure, Turn, arguments, runtime};
-use berth_lab::{Lab, LabConfig, LabState, Launch, Outcome, PodSpec, RunDir, entered, host_pids, lab_test, silent};
+use berth_lab::{
+    LIFELINE_LIMIT, Lab, LabConfig, LabState, Launch, Outcome, PodSpec, RunDir, entered, host_pids, lab_test, silent,
+};
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, PostParams};
@@ -318,7 +320,9 @@ fn ends_with_launcher(path: &'static str) -> Result<()> {
     let state = LabState::of(&run_dir)?;
     let own = namespace(state.init_pid, "pid").context("the lab has a PID namespace")?;
     // What the kernel does with the files of a launcher that ends, however it ends.
+    let dropped = Instant::now();
     drop(launched);
+    assert!(dropped.elapsed() < LIFELINE_LIMIT, "it had to be killed");
     assert!(host_pids(&own)?.is_empty());
     assert!(!run_dir.is_alive());
     run_dir.remove()
