@@ -47,10 +47,11 @@ impl Machine {
         let right = place.right();
         let prevails = place.hear(self.now, &claim);
         let loses = right.is_some_and(|right| claim.beats(&right));
-        let stale = Some(claim.epoch) < place.seen;
+        // A claim that does not prevail over this node's, or over one that was heard before, is made by one that does not know. Whoever
+        // holds the higher number may not be there to say so itself.
+        let unaware = !loses && (matches!(place.phase, Phase::Answering(_)) || Some(claim.epoch) < place.seen);
         match &place.phase {
             Phase::Answering(_) | Phase::Verifying(_) if loses => self.stand_by(address),
-            Phase::Answering(_) => self.repeat(address, from),
             Phase::Verifying(verifying) => {
                 if verifying.answered == Some(Answered::Peer(from)) && verifying.trusts_claims() {
                     self.verified(address, true);
@@ -58,10 +59,9 @@ impl Machine {
             }
             Phase::Probing(_) | Phase::Conflicted if prevails => self.stand_by(address),
             Phase::Standby => self.watch_top(address),
-            Phase::Probing(_) | Phase::Conflicted => {}
+            Phase::Answering(_) | Phase::Probing(_) | Phase::Conflicted => {}
         }
-        // Whoever holds the higher number may not be there to say so itself.
-        if stale {
+        if unaware {
             self.repeat(address, from);
         }
     }

@@ -1,5 +1,7 @@
 //! One machine alone: what its calls promise.
 
+use berth_wire::heartbeat::{Claim, Digest, Entries};
+
 use super::*;
 use crate::input::{Member, OwnerClaim};
 use crate::timing::PROBE_WAIT;
@@ -190,15 +192,7 @@ fn a_partner_is_told_ten_times_a_second_that_this_node_lives() {
 #[test]
 fn heartbeats_of_strangers_and_old_ones_are_counted_and_ignored() {
     let (mut machine, now) = owner();
-    let message = |sender: &str, sequence| Message {
-        sender: name(sender),
-        boot_id: 3,
-        sequence,
-        heard_boot_id: 0,
-        stopping: false,
-        want_claims: true,
-        body: Body::Heartbeat { digest: berth_wire::heartbeat::Digest::EMPTY, count: 0 },
-    };
+    let message = |sender, sequence| Message { want_claims: true, ..claims(sender, 3, sequence, &[]) };
     let (known, strange) = (member("b", 2).address, Ipv4Addr::new(192, 0, 2, 77));
     machine.heartbeat_received(now, strange, &message("b", 1));
     machine.heartbeat_received(now, known, &message("x", 1));
@@ -208,6 +202,82 @@ fn heartbeats_of_strangers_and_old_ones_are_counted_and_ignored() {
     machine.heartbeat_received(now, known, &message("b", 5));
     assert_eq!((machine.counters().refused_sequence, drain(&mut machine).len()), (1, 0));
     assert_eq!(machine.counters().heartbeats, 1);
+}
+
+fn claims(node: &str, boot_id: u64, sequence: u64, epochs: &[(Ipv4Addr, u64)]) -> Message {
+    let mut digest = Digest::EMPTY;
+    let mut entries = Vec::new();
+    for &(address, epoch) in epochs {
+        digest = digest.with(address.into(), epoch);
+        entries.push(Claim { address: address.into(), epoch, answers: true });
+    }
+    let body = match Entries::split(&entries).next() {
+        Some(entries) => Body::Changes { digest, count: epochs.len() as u32, entries },
+        None => Body::Heartbeat { digest, count: 0 },
+    };
+    Message { sender: name(node), boot_id, sequence, heard_boot_id: 0, stopping: false, want_claims: false, body }
+}
+
+/// What was said to a partner about the first address.
+fn said(effects: &[Effect]) -> Vec<Claim> {
+    let bodies = effects.iter().filter_map(|effect| match effect {
+        Effect::SendHeartbeat { message: Message { body: Body::Changes { entries, .. }, .. }, .. } => Some(entries),
+        _ => None,
+    });
+    bodies.flat_map(|entries| entries.as_slice().to_vec()).collect()
+}
+
+#[test]
+fn partners_hear_of_a_claim_in_the_moment_it_is_made() {
+    let mut machine = Machine::new(name("a"), 7, T0);
+    machine.assign(T0, assignment(vip(0), "a", 1));
+    let effects = run(&mut machine, T0 + PROBE_WAIT);
+    assert_eq!(said(&effects), [Claim { address: vip(0).into(), epoch: 1, answers: true }]);
+}
+
+#[test]
+fn a_claim_that_does_not_prevail_is_answered_with_the_one_that_does() {
+    let own = Claim { address: vip(0).into(), epoch: 1, answers: true };
+    for (epoch, answered) in [(0, vec![own]), (1, vec![own]), (2, vec![])] {
+        let (mut machine, now) = owner();
+        machine.heartbeat_received(now, member("b", 2).address, &claims("b", 3, 1, &[(vip(0), epoch)]));
+        assert_eq!(said(&drain(&mut machine)), answered, "claimed with {epoch}");
+        assert_eq!(machine.answering().count(), answered.len());
+    }
+}
+
+#[test]
+fn a_verdict_that_comes_late_is_not_trusted() {
+    let mut machine = Machine::new(name("b"), 7, T0);
+    machine.assign(
+        T0,
+        Assignment { claimed: Some(OwnerClaim { node: name("a"), epoch: 1 }), ..assignment(vip(0), "a", 1) },
+    );
+    let silent = T0 + DETECTION_TIME;
+    run(&mut machine, silent);
+    assert_eq!(machine.state(vip(0)), Some(State::Probing));
+    // Late enough for answers to wait unread, not late enough to count as away.
+    let late = silent + PROBE_WAIT * 3;
+    machine.tick(late);
+    assert_eq!(machine.state(vip(0)), Some(State::Probing), "asked again");
+    run(&mut machine, late + PROBE_WAIT);
+    assert_eq!(machine.state(vip(0)), Some(State::Answering));
+}
+
+#[test]
+fn what_was_known_before_a_pause_is_not_taken_for_what_is_so_now() {
+    let partner = member("b", 2);
+    let (mut machine, now) = owner();
+    machine.assign(now, assignment(vip(0), "a", 3));
+    // The partner answered with a lower number when it was last heard of.
+    machine.heartbeat_received(now, partner.address, &claims("b", 3, 1, &[(vip(0), 2)]));
+    let later = now + DETECTION_TIME * 5;
+    machine.tick(later);
+    let reply = Frame::gratuitous_reply(partner.mac, vip(0));
+    machine.arp_received(later, "eth0", &reply);
+    assert_eq!(machine.state(vip(0)), Some(State::Verifying), "it may have claimed a higher one meanwhile");
+    machine.heartbeat_received(later, partner.address, &claims("b", 3, 2, &[(vip(0), 4)]));
+    assert_eq!(machine.state(vip(0)), Some(State::Standby));
 }
 
 #[test]

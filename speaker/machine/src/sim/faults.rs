@@ -261,6 +261,51 @@ fn all_speakers_stopping_together_end_within_the_grace_time() {
 }
 
 #[test]
+fn standbys_that_do_not_hear_each_other_still_see_each_other_on_the_wire() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        for node in &mut world.nodes {
+            node.api_reachable = false;
+        }
+        world.deaf = [(1, 2), (2, 1)].into();
+        world.run(ms(1_000));
+        world.kill(0);
+        world.run(ms(3_000));
+        assert_eq!(world.answering(vip(0)).len(), 1, "{}", world.story());
+        world.assert_gap_within(vip(0), ms(1_000));
+    });
+}
+
+#[test]
+fn an_address_whose_owner_never_hears_of_it_is_served_by_a_standby() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        world.nodes[0].api_reachable = false;
+        world.announce(vip(1), 0, vec![1, 2], 1);
+        world.run(ms(3_000));
+        assert_eq!(world.answering(vip(1)), [1], "{}", world.story());
+        world.assert_gap_within(vip(1), ms(2_500));
+        assert_eq!(world.answering(vip(0)), [0], "{}", world.story());
+    });
+}
+
+#[test]
+fn an_owner_yields_to_a_partner_whose_part_it_has_not_heard_of() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 4);
+        world.announce(vip(1), 3, vec![2], 1);
+        world.run(ms(1_000));
+        // The owner is cut off from the API, and what it holds is given to a node that it knows from another address only.
+        world.nodes[3].api_reachable = false;
+        world.announce(vip(1), 0, vec![1, 2, 3], 2);
+        world.run(ms(2_000));
+        assert_eq!(world.answering(vip(1)), [0], "{}", world.story());
+        world.assert_gap_within(vip(1), ms(100));
+        world.assert_double_within(vip(1), ms(5));
+    });
+}
+
+#[test]
 fn the_controller_moves_an_address_without_a_gap() {
     each_seed(|seed| {
         let mut world = World::serving(seed, 3);

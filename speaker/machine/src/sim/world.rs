@@ -268,10 +268,13 @@ impl World {
         self.judge();
     }
 
-    /// Goes on with the oldest frame first, as a socket would.
+    /// Goes on with the oldest packet first, as a socket would, or with what is due.
     pub(super) fn resume(&mut self, node: usize) {
         self.note(|| format!("resume {node}"));
         self.nodes[node].paused = false;
+        if self.rng.percent(50) {
+            self.act(node, Machine::tick);
+        }
         for input in std::mem::take(&mut self.nodes[node].queued) {
             self.deliver(node, input);
         }
