@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::test::Kind;
+use crate::{demo, lab};
 
 /// What a person types to try, test and build Berth.
 #[derive(Debug, Parser)]
@@ -22,6 +23,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show what Berth does, on a cluster of its own: an address, an answer, a failover
+    Demo(demo::Options),
     /// Run the tests: unit tests, then lab tests
     Test {
         /// Only these
@@ -30,6 +33,9 @@ pub enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// A cluster to work in by hand
+    #[command(subcommand)]
+    Lab(lab::Command),
     /// Write what is made from the code: deploy/crds, deploy/rbac and docs/reference
     Generate {
         /// Write nothing; fail and name the files that differ
@@ -40,4 +46,7 @@ pub enum Command {
     SetUp,
     /// Hold all dependencies against deny.toml: banned crates, licences, sources
     CheckDependencies,
+    /// Build the control plane with the Go that the environment names
+    #[command(hide = true, name = crate::prepare::BUILD_CONTROL_PLANE)]
+    BuildControlPlane,
 }

@@ -23,7 +23,7 @@ const FETCHED: Version = Version { major: 1, minor: 26, patch: 8 };
 const PACKAGE: &str = "golang-go";
 
 /// Environment variable that names the `go` to use.
-pub const GO_VARIABLE: &str = "BERTH_GO";
+const GO_VARIABLE: &str = berth_lab::controlplane::binary::GO_ENV;
 
 /// A release of Go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +114,11 @@ fn required_by(go_mod: &str) -> Option<Version> {
 fn version_of(go: &Path) -> Option<Version> {
     let output = command(go).args(["env", "GOVERSION"]).output().ok().filter(|output| output.status.success())?;
     Version::parse(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// Makes a process build with this `go`, and with no other that it would fetch by itself.
+pub fn environment(process: &mut Command, go: &Path) {
+    process.env(GO_VARIABLE, go).env("GOTOOLCHAIN", "local").env_remove("GOROOT");
 }
 
 /// A `go` that is itself and not another version that it would fetch, outside of any module.

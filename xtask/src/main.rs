@@ -9,9 +9,13 @@
 )]
 
 mod cli;
+mod demo;
 mod dependencies;
 mod generate;
 mod go_toolchain;
+mod lab;
+mod launch;
+mod prepare;
 mod progress;
 mod setup;
 mod test;
@@ -35,10 +39,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: cli::Cli) -> anyhow::Result<ExitCode> {
+    // The first process of a lab is this program again, with the same arguments.
+    let entered = berth_lab::entered()?;
     match cli.command {
+        Command::Demo(options) => demo::run(&options, entered),
         Command::Test { kind, arguments } => test::run(kind, &arguments),
+        Command::Lab(command) => lab::run(command, entered),
         Command::Generate { check } => generate::run(check),
-        Command::SetUp => setup::everything(&Progress::start()).map(|()| ExitCode::SUCCESS),
+        Command::SetUp => prepare::cluster(&Progress::start()).map(|()| ExitCode::SUCCESS),
         Command::CheckDependencies => dependencies::run(),
+        Command::BuildControlPlane => prepare::build_control_plane().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -1,10 +1,19 @@
 //! What a person sees while something runs: one line says what happens, the next what was seen. On stderr, always.
 
+use std::env;
 use std::fmt::Display;
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Writes progress. Reads well without colour; colour only on a terminal and only when `NO_COLOR` is not set.
+use berth_lab::{Launch, SharedProgress};
+
+/// Milliseconds that had passed when a process handed its progress on to the first process of a lab.
+const ELAPSED_VARIABLE: &str = "BERTH_XTASK_ELAPSED_MS";
+/// Asks for colour although the output goes through a pipe; what many programs understand.
+const FORCE_COLOUR_VARIABLE: &str = "CLICOLOR_FORCE";
+
+/// Writes progress. Reads well without colour; colour only for a terminal and only when `NO_COLOR` is not set.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     started: Instant,
@@ -12,10 +21,26 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts the clock that the lines show.
+    /// Starts the clock that the lines show, or goes on with that of the process which started this one.
     pub fn start() -> Self {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { started: Instant::now(), colour: !no_color && std::io::stderr().is_terminal() }
+        let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let before = env::var(ELAPSED_VARIABLE).ok().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+        let now = Instant::now();
+        Self {
+            started: before.and_then(|before| now.checked_sub(before)).unwrap_or(now),
+            colour: !set("NO_COLOR") && (set(FORCE_COLOUR_VARIABLE) || std::io::stderr().is_terminal()),
+        }
+    }
+
+    /// Lets the first process of a lab go on with this progress.
+    pub fn hand_on<'a>(&self, launch: Launch<'a>) -> Launch<'a> {
+        let launch = launch.env(ELAPSED_VARIABLE, self.elapsed().as_millis().to_string());
+        if self.colour { launch.env(FORCE_COLOUR_VARIABLE, "1") } else { launch }
+    }
+
+    /// Tells of the lab's own steps, too.
+    pub fn shared(&self) -> SharedProgress {
+        Arc::new(*self)
     }
 
     /// Time since the start.
@@ -52,6 +77,12 @@ impl Progress {
 
     fn painted(&self, code: &str, text: impl Display) -> String {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_string() }
+    }
+}
+
+impl berth_lab::Progress for Progress {
+    fn finished(&self, what: &str, took: Duration) {
+        self.note(format_args!("{what}: {}", seconds(took)));
     }
 }
 

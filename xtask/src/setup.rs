@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 
 use crate::progress::Progress;
-use crate::{go_toolchain, workspace};
+use crate::workspace;
 
 /// A program that the lab runs, and the Debian package that has it.
 struct Program {
@@ -49,16 +49,6 @@ pub fn programs(progress: &Progress) -> anyhow::Result<()> {
         }
     }
     namespaces_are_allowed()
-}
-
-/// All of the set-up, for those who want nothing but that.
-pub fn everything(progress: &Progress) -> anyhow::Result<()> {
-    progress.step("looking for what the lab needs");
-    programs(progress)?;
-    let go = go_toolchain::ensure(progress)?;
-    let names: Vec<_> = PROGRAMS.iter().map(|program| program.name).collect();
-    progress.seen(format_args!("{} are there, Go is `{}`", names.join(", "), go.display()));
-    Ok(())
 }
 
 /// Installs Debian packages, or says exactly what a person has to install.

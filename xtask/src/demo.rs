@@ -1,0 +1,87 @@
+//! `cargo xtask demo`: shows a person what Berth does, on a cluster of its own, and measures it.
+//!
+//! This process builds what is needed and starts the lab; the story is told by the lab's first process ([`story`]), which is this
+//! program again.
+
+mod objects;
+mod story;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use berth_lab::{Entered, LabState};
+use clap::Args;
+use serde::Serialize;
+
+use crate::progress::Progress;
+use crate::{launch, prepare};
+
+/// The lab's name.
+const NAME: &str = "demo";
+
+/// How to show it.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Leave the cluster up at the end, to look around in
+    #[arg(long)]
+    keep: bool,
+    /// Print what was measured as one line of JSON, last and alone on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// The address that the Service got.
+    address: String,
+    /// From the creation of the Service to the address in its status.
+    allocated_ms: u128,
+    /// From the creation of the Service to the first answer that the client got through the address.
+    first_answer_ms: u128,
+    /// Whether the pod saw the client's own address.
+    source_kept: bool,
+    /// The longest time that the client had no answer when the answering node died.
+    failover_gap_ms: u128,
+    /// All of it, from the command's start.
+    total_s: f64,
+}
+
+/// Shows it. `entered` is there in the first process of the lab.
+pub fn run(options: &Options, entered: Option<Entered>) -> Result<ExitCode> {
+    match entered {
+        Some(entered) => story::tell(options, entered),
+        None => outside(options),
+    }
+}
+
+fn outside(options: &Options) -> Result<ExitCode> {
+    if options.keep {
+        launch::name_is_free(NAME)?;
+    }
+    let progress = Progress::start();
+    prepare::cluster(&progress)?;
+    let programs = prepare::berth(&progress)?;
+    let launch = launch::same_again(NAME, &progress, Some(&programs));
+    if options.keep {
+        launch::detachable(launch.api_on_host(), |lab| {
+            kept(&progress, lab);
+            Ok(())
+        })
+    } else {
+        launch::attended(launch, |_| Ok(()))
+    }
+}
+
+/// How to look around in the cluster that was kept. On stderr, because stdout may carry the report.
+fn kept(progress: &Progress, lab: &LabState) {
+    progress.step("the cluster stays up; look around in it");
+    if let Some(kubeconfig) = &lab.kubeconfig {
+        eprintln!("  export KUBECONFIG={}", kubeconfig.display());
+        eprintln!("  kubectl get services,announcements,ipaddresspools,speakernodes");
+        eprintln!("  kubectl describe service {}", objects::SERVICE);
+    }
+    eprintln!("  cargo xtask lab exec --name {NAME} client -- curl -s http://{}/", objects::FIRST_ADDRESS);
+    eprintln!("  cargo xtask lab status");
+    eprintln!("  cargo xtask lab down --name {NAME}    ends it; nothing is left");
+}

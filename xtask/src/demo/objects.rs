@@ -1,0 +1,46 @@
+//! The objects of the demo, as a person would write them.
+
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::Service;
+use serde_json::json;
+
+/// Name of the Service.
+pub const SERVICE: &str = "web";
+/// The first address of the pool.
+pub const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+/// The addresses of the pool.
+pub const POOL_RANGE: &str = "192.0.2.200-192.0.2.220";
+/// Name of the pool, and of what announces it.
+pub const POOL: &str = "demo";
+
+/// The port of the Service.
+pub const PORT: u16 = 80;
+/// Label and value by which the Service selects its pods.
+pub const SELECTOR: (&str, &str) = ("app", SERVICE);
+
+/// The pool, and that its addresses are announced on the local network.
+pub fn pool() -> String {
+    format!(
+        "apiVersion: berth.dev/v1alpha1\nkind: IPAddressPool\nmetadata:\n  name: {POOL}\n\
+         spec:\n  addresses:\n  - {POOL_RANGE}\n\
+         ---\n\
+         apiVersion: berth.dev/v1alpha1\nkind: L2Advertisement\nmetadata:\n  name: {POOL}\n\
+         spec:\n  ipAddressPools:\n  - {POOL}\n"
+    )
+}
+
+/// The Service. `Local`: a node gives its own pods what arrives there and leaves the client's address on it.
+pub fn service(target_port: u16) -> Result<Service, serde_json::Error> {
+    let (label, value) = SELECTOR;
+    serde_json::from_value(json!({
+        "metadata": { "name": SERVICE },
+        "spec": {
+            "type": "LoadBalancer",
+            "loadBalancerClass": berth_api::names::POOL_CLASS,
+            "externalTrafficPolicy": "Local",
+            "selector": { label: value },
+            "ports": [{ "port": PORT, "targetPort": target_port }],
+        },
+    }))
+}

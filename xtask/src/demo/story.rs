@@ -1,0 +1,305 @@
+//! The demo's story, told from inside the lab.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use berth_api::Announcement;
+use berth_api::condition::types;
+use berth_api::crd::{IPAddressPool, L2Advertisement, Layer2Status};
+use berth_api::names::announcement_name;
+use berth_lab::{Answer, DEFAULT_PORT, Entered, Lab, LabConfig, PodSpec, Prober};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::PostParams;
+use kube::runtime::wait::await_condition;
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::{Options, Report, objects};
+use crate::launch;
+use crate::progress::Progress;
+
+/// How often the client asks: fine against the outage that is measured.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+/// Longest wait for anything that takes well under a second when it works.
+const LIMIT: Duration = Duration::from_secs(15);
+/// The API server holds back what is created of a kind that it serves for less than this. In a cluster that people use,
+/// Berth's kinds are older, so this is not Berth's time to lose.
+const KINDS_SETTLE: Duration = Duration::from_secs(2);
+/// How long the client goes on asking after it was answered again, so that an outage that comes back is seen.
+const AFTERWARDS: Duration = Duration::from_millis(500);
+
+/// Tells it, and measures.
+pub fn tell(options: &Options, entered: Entered) -> Result<ExitCode> {
+    let progress = Progress::start();
+    berth_lab::testing::runtime()?.block_on(async {
+        let story = Story::begin(entered, progress).await?;
+        let report = story.tell(options).await?;
+        if options.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            println!("{}", summary(&report));
+        }
+        if options.keep {
+            launch::mark_up(story.lab.run_dir())?;
+            story.lab.detach()?;
+            // The pods' web servers and the way to the API server live in this process.
+            std::future::pending::<()>().await;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+struct Story {
+    lab: Lab,
+    progress: Progress,
+}
+
+/// The Service, once the client gets answers through it.
+struct Served {
+    address: Ipv4Addr,
+    allocated: Duration,
+    first_answer: Duration,
+    source_kept: bool,
+    answering: Layer2Status,
+    /// Goes on asking.
+    prober: Prober,
+}
+
+impl Story {
+    async fn begin(entered: Entered, progress: Progress) -> Result<Self> {
+        progress.step("starting a cluster of three nodes: real API server and kube-proxy, no containers");
+        let lab = Lab::start(entered, LabConfig { nodes: 3, ..LabConfig::default() }, progress.shared()).await?;
+        let nodes: Vec<_> = lab.nodes().iter().map(|node| format!("{} {}", node.name(), node.address())).collect();
+        progress.seen(format_args!(
+            "{} are Ready; a client outside the cluster is {}",
+            nodes.join(", "),
+            lab.client().address
+        ));
+        Ok(Self { lab, progress })
+    }
+
+    async fn tell(&self, options: &Options) -> Result<Report> {
+        let installed = self.install().await?;
+        self.create_pool().await?;
+        self.start_pods().await?;
+        self.settle(installed).await;
+        let served = self.create_service().await?;
+        let gap = self.kill_owner(&served).await?;
+        if options.keep {
+            self.boot(&served.answering.owner).await?;
+        }
+        Ok(Report {
+            address: served.address.to_string(),
+            allocated_ms: served.allocated.as_millis(),
+            first_answer_ms: served.first_answer.as_millis(),
+            source_kept: served.source_kept,
+            failover_gap_ms: gap.as_millis(),
+            total_s: (self.progress.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        })
+    }
+
+    /// Returns when Berth's kinds were there.
+    async fn install(&self) -> Result<Instant> {
+        self.progress
+            .step("installing Berth: a controller, and a speaker on each node, with no more rights than they need");
+        self.lab.install_berth_objects().await?;
+        let installed = Instant::now();
+        self.lab.install_berth().await?;
+        self.progress.seen("controller and speakers are ready");
+        Ok(installed)
+    }
+
+    async fn settle(&self, installed: Instant) {
+        let left = KINDS_SETTLE.saturating_sub(installed.elapsed());
+        let (left_s, settle_s) = (left.as_secs_f64(), KINDS_SETTLE.as_secs());
+        self.progress.note(format_args!(
+            "waiting {left_s:.1} s: for its first {settle_s} s, the API server delays what is created of a new kind"
+        ));
+        tokio::time::sleep(left).await;
+    }
+
+    async fn create_pool(&self) -> Result<()> {
+        let range = objects::POOL_RANGE;
+        self.progress.step(format_args!("creating an IPAddressPool with {range}, and an L2Advertisement for it"));
+        self.lab.apply_yaml(&objects::pool()).await?;
+        let free = |pool: Option<&IPAddressPool>| {
+            let status = pool?.status.as_ref()?;
+            let ready = status.conditions.iter().any(|c| c.type_ == types::READY && c.status == "True");
+            status.available_ipv4.filter(|_| ready)
+        };
+        let free = wait_for(Api::all(self.lab.admin()), objects::POOL, "the pool to be Ready", free).await?;
+        let ready = |advertisement: Option<&L2Advertisement>| {
+            let conditions = &advertisement?.status.as_ref()?.conditions;
+            conditions.iter().any(|c| c.type_ == types::READY && c.status == "True").then_some(())
+        };
+        wait_for(Api::all(self.lab.admin()), objects::POOL, "the advertisement to be Ready", ready).await?;
+        self.progress.seen(format_args!("both are Ready; {free} addresses are free"));
+        Ok(())
+    }
+
+    async fn start_pods(&self) -> Result<()> {
+        let [first, second, ..] = self.lab.nodes() else { bail!("the demo needs two nodes for its pods") };
+        let (label, value) = objects::SELECTOR;
+        self.progress.step(format_args!("starting a web server on {} and one on {}", first.name(), second.name()));
+        for (name, node) in [("web-1", first), ("web-2", second)] {
+            self.lab.pod(PodSpec::new(name, node.name()).label(label, value)).await?;
+        }
+        self.progress.seen("pods web-1 and web-2 are Ready");
+        Ok(())
+    }
+
+    async fn create_service(&self) -> Result<Served> {
+        let progress = &self.progress;
+        progress.step("creating the Service `web`: type LoadBalancer, externalTrafficPolicy Local");
+        let services: Api<Service> = Api::default_namespaced(self.lab.admin());
+        let service = objects::service(DEFAULT_PORT)?;
+        let created = Instant::now();
+        let creating =
+            async { services.create(&PostParams::default(), &service).await.context("creating the Service") };
+        let waiting = wait_for(services.clone(), objects::SERVICE, "the Service to get an address", ingress);
+        let (_, address) = tokio::try_join!(creating, waiting)?;
+        let allocated = created.elapsed();
+        // From the first moment on, as an impatient person would.
+        let to = SocketAddr::from((address, objects::PORT));
+        let prober = self.lab.client().netns.probe(to, ASK_EVERY);
+        progress.seen(format_args!("its EXTERNAL-IP is {address}, after {} ms", allocated.as_millis()));
+
+        let first = prober.answered_since(created, LIMIT).await.context("asking the Service for the first time")?;
+        let first_answer = first.finished.saturating_duration_since(created);
+        let answering = self.answering(address, |_| true).await?;
+        progress.seen(format_args!("{} says on the network: {address} is at {}", answering.owner, answering.mac));
+
+        progress.step(format_args!("asking it from the client, outside the cluster: curl http://{address}/"));
+        let answer = self.curl(address).await?;
+        let client = self.lab.client().address;
+        let source_kept = answer.client.ip() == client;
+        ensure!(source_kept, "the pod saw {} and not the client's own address {client}", answer.client.ip());
+        progress
+            .seen(format_args!("the first answer came {} ms after the Service was created", first_answer.as_millis()));
+        progress.seen(format_args!("the pod saw {}: the client's own address was kept", answer.client.ip()));
+        Ok(Served { address, allocated, first_answer, source_kept, answering, prober })
+    }
+
+    async fn kill_owner(&self, served: &Served) -> Result<Duration> {
+        let Served { address, answering, prober, .. } = served;
+        let dead = &answering.owner;
+        let every = ASK_EVERY.as_millis();
+        self.progress.step(format_args!(
+            "{dead} dies: its cable is cut and its processes are killed; the client asks every {every} ms"
+        ));
+        let died = Instant::now();
+        self.lab.crash_node(dead).await?;
+        let again =
+            prober.answered_since(Instant::now(), LIMIT).await.context("waiting for an answer after the crash")?;
+        prober.answered_since(again.finished + AFTERWARDS, LIMIT).await.context("waiting for further answers")?;
+        let gap = prober.observation().longest_gap_since(died);
+        let now = self.answering(*address, |layer2| layer2.owner != *dead).await?;
+        self.progress
+            .seen(format_args!("{} noticed, asked the network, and took over: {address} is at {}", now.owner, now.mac));
+        self.progress.seen(format_args!("the client had no answer for {} ms", gap.as_millis()));
+
+        self.progress.step(format_args!("asking again: curl http://{address}/"));
+        let answer = self.curl(*address).await?;
+        ensure!(answer.node != *dead, "the answer comes from {dead}, which is dead");
+        Ok(gap)
+    }
+
+    async fn boot(&self, node: &str) -> Result<()> {
+        self.progress.step(format_args!("booting {node} again"));
+        self.lab.boot_node(node).await?;
+        self.progress.seen("it is back, and stands by: nothing moves without need");
+        Ok(())
+    }
+
+    /// The real curl, as a person would type it.
+    async fn curl(&self, address: Ipv4Addr) -> Result<Answer> {
+        let url = format!("http://{address}/");
+        let mut curl = tokio::process::Command::from(self.lab.client().netns.command("curl"));
+        let output = curl.args(["--silent", "--show-error", "--max-time", "5", &url]).output().await;
+        let output = output.context("starting `curl`")?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if !output.status.success() {
+            bail!("`curl {url}` on the client failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        self.progress.seen(&text);
+        serde_json::from_str(&text).with_context(|| format!("`{text}` is not the answer of a web server of the demo"))
+    }
+
+    /// Who answers for the address, as it says itself.
+    async fn answering(&self, address: Ipv4Addr, fits: impl Fn(&Layer2Status) -> bool) -> Result<Layer2Status> {
+        let name = announcement_name(address.into());
+        let layer2 = |announcement: Option<&Announcement>| {
+            announcement?.status.as_ref()?.layer2.clone().filter(|layer2| fits(layer2))
+        };
+        wait_for(Api::all(self.lab.admin()), &name, "a node to say that it answers", layer2).await
+    }
+}
+
+/// Watches an object until something is found in it. When time is up, says what its conditions say.
+async fn wait_for<K, T>(api: Api<K>, name: &str, what: &str, find: impl Fn(Option<&K>) -> Option<T>) -> Result<T>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + fmt::Debug + Send + 'static,
+{
+    let found = |object: Option<&K>| find(object).is_some();
+    if let Ok(object) = timeout(LIMIT, await_condition(api.clone(), name, found)).await {
+        let object = object.with_context(|| format!("waiting for {what}"))?;
+        return find(object.as_ref()).with_context(|| format!("waiting for {what}: it is gone again"));
+    }
+    let kind = K::kind(&());
+    let object = serde_json::to_value(api.get_opt(name).await?)?;
+    bail!("waited {} s for {what}; {kind} `{name}` says: {}", LIMIT.as_secs(), conditions(&object))
+}
+
+/// The conditions of any object, for a message.
+fn conditions(object: &Value) -> String {
+    let text = |condition: &Value, key| condition[key].as_str().unwrap_or_default().to_owned();
+    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let words = conditions
+        .iter()
+        .map(|c| format!("{}={} {}: {}", text(c, "type"), text(c, "status"), text(c, "reason"), text(c, "message")));
+    match words.collect::<Vec<_>>() {
+        none if none.is_empty() => "nothing".to_owned(),
+        words => words.join("; "),
+    }
+}
+
+/// The address in a Service's status.
+fn ingress(service: Option<&Service>) -> Option<Ipv4Addr> {
+    let ingress = service?.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
+    ingress.iter().find_map(|ingress| ingress.ip.as_ref()?.parse().ok())
+}
+
+/// The report, for a person.
+fn summary(report: &Report) -> String {
+    let Report { address, allocated_ms, first_answer_ms, failover_gap_ms, total_s, .. } = report;
+    format!(
+        "\naddress                          {address}\n\
+         Service created -> address       {allocated_ms} ms\n\
+         Service created -> first answer  {first_answer_ms} ms\n\
+         client's own address kept        yes\n\
+         node died -> answered again      {failover_gap_ms} ms without an answer\n\
+         whole demo                       {total_s} s"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_conditions_of_an_object_are_told_in_its_own_words() {
+        let refused = json!({"status": {"conditions": [
+            {"type": "berth.dev/Allocated", "status": "False", "reason": "PoolExhausted", "message": "all are taken"},
+        ]}});
+        assert_eq!(conditions(&refused), "berth.dev/Allocated=False PoolExhausted: all are taken");
+        assert_eq!(conditions(&Value::Null), "nothing");
+    }
+}

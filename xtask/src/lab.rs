@@ -1,0 +1,223 @@
+//! `cargo xtask lab ...`: a lab to work in by hand.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use berth_lab::{Entered, HostState, Lab, LabConfig, LabState};
+use clap::{Args, Subcommand};
+
+use crate::progress::Progress;
+use crate::{launch, prepare};
+
+/// What runs on a host when no command is given.
+const SHELL: &str = "sh";
+
+/// What to do with a lab.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a lab and stay until Ctrl-C
+    Up(Up),
+    /// Show the labs that are up
+    Status {
+        /// Everything, as one JSON list on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command on a host of the lab: node-1, ..., control-plane, client, router, remote
+    Exec {
+        /// Which lab, when several are up
+        #[arg(long)]
+        name: Option<String>,
+        /// The host
+        #[arg(value_name = "NODE")]
+        host: String,
+        /// The command and its arguments [default: a shell]
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// End a lab; nothing is left of it
+    Down {
+        /// Which lab, when several are up
+        #[arg(long, conflicts_with = "all")]
+        name: Option<String>,
+        /// All that are up
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// What lab to start.
+#[derive(Args, Debug)]
+pub struct Up {
+    /// Its name
+    #[arg(long, default_value = "lab", value_parser = name)]
+    name: String,
+    /// Number of nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(berth_lab::network::NODES_MAX)))]
+    nodes: u8,
+    /// Return when it is up, and leave it running
+    #[arg(long)]
+    detach: bool,
+    /// Only the cluster: neither Berth's objects nor its processes
+    #[arg(long)]
+    no_berth: bool,
+    /// Say all about it as JSON on stdout when it is up
+    #[arg(long)]
+    json: bool,
+}
+
+/// A name that can be part of a file's name.
+fn name(text: &str) -> Result<String, &'static str> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.is_empty() || text.len() > 32 || !text.chars().all(fits) {
+        return Err("up to 32 lower-case letters, digits and dashes");
+    }
+    Ok(text.to_owned())
+}
+
+/// Does it. `entered` is there in the first process of a lab.
+pub fn run(command: Command, entered: Option<Entered>) -> Result<ExitCode> {
+    match (command, entered) {
+        (Command::Up(up), Some(entered)) => inside(&up, entered),
+        (Command::Up(up), None) => outside(&up),
+        (Command::Status { json }, _) => status(json),
+        (Command::Exec { name, host, command }, _) => exec(name.as_deref(), &host, command),
+        (Command::Down { all: true, .. }, _) => down(&LabState::list()?),
+        (Command::Down { name: Some(name), .. }, _) => down(&[LabState::find(&name)?]),
+        (Command::Down { .. }, _) => match &LabState::list()?[..] {
+            [] => down(&[]),
+            _ => down(&[the_lab(None)?]),
+        },
+    }
+}
+
+fn outside(up: &Up) -> Result<ExitCode> {
+    launch::name_is_free(&up.name)?;
+    let progress = Progress::start();
+    prepare::cluster(&progress)?;
+    let programs = if up.no_berth { None } else { Some(prepare::berth(&progress)?) };
+    let launch = launch::same_again(&up.name, &progress, programs.as_deref()).api_on_host();
+    let tell = |lab: &LabState| {
+        progress.step(format_args!("the lab `{}` is up", lab.name));
+        if up.json {
+            println!("{}", serde_json::to_string_pretty(lab)?);
+        } else {
+            println!("{}", describe(lab));
+        }
+        if !up.detach {
+            progress.step("Ctrl-C ends it");
+        }
+        Ok(())
+    };
+    if up.detach { launch::detachable(launch, tell) } else { launch::attended(launch, tell) }
+}
+
+fn inside(up: &Up, entered: Entered) -> Result<ExitCode> {
+    let progress = Progress::start();
+    berth_lab::testing::runtime()?.block_on(async {
+        progress.step(format_args!("starting a cluster of {} nodes", up.nodes));
+        let config = LabConfig { nodes: up.nodes, ..LabConfig::default() };
+        let lab = Lab::start(entered, config, progress.shared()).await?;
+        if !up.no_berth {
+            lab.install_berth().await?;
+        }
+        launch::mark_up(lab.run_dir())?;
+        if up.detach {
+            lab.detach()?;
+        }
+        // The lab's web servers and the way to its API server live in this process.
+        std::future::pending().await
+    })
+}
+
+fn status(json: bool) -> Result<ExitCode> {
+    let labs = LabState::list()?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&labs)?);
+    } else if labs.is_empty() {
+        eprintln!("no lab is up; `cargo xtask lab up` starts one");
+    } else {
+        let texts: Vec<_> = labs.iter().map(describe).collect();
+        println!("{}", texts.join("\n\n"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn exec(name: Option<&str>, host: &str, command: Vec<String>) -> Result<ExitCode> {
+    let command = if command.is_empty() { vec![SHELL.to_owned()] } else { command };
+    // Returns only when it fails: the command takes this process's place, with its terminal and its exit code.
+    let error = the_lab(name)?.exec(host, &command)?.exec();
+    Err(error).context("starting `nsenter`")
+}
+
+fn down(labs: &[LabState]) -> Result<ExitCode> {
+    for lab in labs {
+        lab.down()?;
+        eprintln!("the lab `{}` is down; nothing is left of it", lab.name);
+    }
+    if labs.is_empty() {
+        eprintln!("no lab is up");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The lab that is meant: the named one, or the only one.
+fn the_lab(name: Option<&str>) -> Result<LabState> {
+    if let Some(name) = name {
+        return LabState::find(name);
+    }
+    let mut labs = LabState::list()?;
+    match (labs.pop(), &labs[..]) {
+        (Some(only), []) => Ok(only),
+        (None, _) => bail!("no lab is up; `cargo xtask lab up` starts one"),
+        (Some(last), others) => {
+            let names: Vec<_> = others.iter().chain([&last]).map(|lab| lab.name.as_str()).collect();
+            bail!("several labs are up ({}); say which with --name", names.join(", "))
+        }
+    }
+}
+
+/// A lab, for a person.
+fn describe(lab: &LabState) -> String {
+    let mut lines = vec![format!("lab          {}{}", lab.name, if lab.ready { "" } else { " (starting)" })];
+    if let Some(kubeconfig) = &lab.kubeconfig {
+        lines.push(format!("kubectl      export KUBECONFIG={}", kubeconfig.display()));
+    }
+    lines.push(format!("logs         {}", lab.logs.display()));
+    lines.push(String::new());
+    lines.push(format!("{:<14} {:<16} processes", "host", "address"));
+    let processes = |named: &[(&str, Option<u32>)]| {
+        let running = named.iter().filter_map(|(name, pid)| Some(format!("{name} {}", (*pid)?)));
+        running.collect::<Vec<_>>().join(", ")
+    };
+    let line = |host: &HostState, processes: String| {
+        format!("{:<14} {:<16} {processes}", host.name, host.address).trim_end().to_owned()
+    };
+    let own = processes(&[("kube-apiserver", lab.api_server_pid), ("berth-controller", lab.controller_pid)]);
+    lines.push(line(&lab.control_plane, own));
+    for node in &lab.nodes {
+        let own = processes(&[("kube-proxy", node.kube_proxy_pid), ("berth-speaker", node.speaker_pid)]);
+        lines.push(line(&node.host, own));
+    }
+    lines.extend([&lab.client, &lab.router, &lab.remote].map(|host| line(host, String::new())));
+    lines.push(String::new());
+    lines.push(format!("run on one   cargo xtask lab exec --name {} client -- ip address", lab.name));
+    lines.push(format!("end it       cargo xtask lab down --name {}", lab.name));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_is_named_so_that_files_can_be_named_after_it() {
+        for (text, fits) in
+            [("lab", true), ("my-2nd", true), ("", false), ("a/b", false), ("Lab", false), ("..", false)]
+        {
+            assert_eq!(name(text).is_ok(), fits, "{text:?}");
+        }
+        assert!(name(&"x".repeat(33)).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! All that a lab needs before it can start: programs, the control plane's binary, Berth's own processes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use berth_lab::controlplane::binary;
+use serde::Deserialize;
+
+use crate::progress::{Progress, seconds};
+use crate::{go_toolchain, setup, workspace};
+
+/// Name of the hidden command that builds the control plane.
+pub const BUILD_CONTROL_PLANE: &str = "build-control-plane";
+
+/// Between two words that the build is still running.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks whether the build has ended.
+const BUILD_POLL: Duration = Duration::from_millis(200);
+
+/// Sees to it that a cluster can start. Quick and silent when all is there.
+pub fn cluster(progress: &Progress) -> Result<()> {
+    setup::programs(progress)?;
+    control_plane(progress)
+}
+
+/// Builds Berth's processes and returns the folder that they are in.
+pub fn berth(progress: &Progress) -> Result<PathBuf> {
+    progress.step("building Berth's controller and speaker");
+    let output = Command::new(workspace::cargo())
+        .args(["build", "--locked", "--bins", "--package", "berth-controller", "--package", "berth-speaker"])
+        .args(["--quiet", "--message-format=json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .current_dir(workspace::root())
+        .output()
+        .context("starting `cargo build`")?;
+    if !output.status.success() {
+        bail!("berth-controller and berth-speaker could not be built; the compiler's messages are above");
+    }
+    executables_folder(&String::from_utf8_lossy(&output.stdout)).context("`cargo build` named no program that it built")
+}
+
+/// Builds the control plane, in a process of its own. What the hidden command does.
+pub fn build_control_plane() -> Result<()> {
+    binary::binary(&berth_lab::Silent).map(drop)
+}
+
+/// Sees to it that the control plane's binary is there. Go is needed only when it is not.
+fn control_plane(progress: &Progress) -> Result<()> {
+    if binary::cached()?.exists() {
+        return Ok(());
+    }
+    let go = go_toolchain::ensure(progress)?;
+    progress.step("building the control plane from its Go modules; once, 5 to 10 minutes");
+    let began = progress.elapsed();
+    // In a process of its own, because the library takes the Go to use from the environment.
+    let myself = std::env::current_exe().context("finding the running program")?;
+    let mut build = Command::new(myself);
+    go_toolchain::environment(&mut build, &go);
+    let build = build.arg(BUILD_CONTROL_PLANE).stdin(Stdio::null()).spawn().context("starting the build")?;
+    wait_patiently(progress, build)?;
+    let took = seconds(progress.elapsed().saturating_sub(began));
+    progress.seen(format_args!("built in {took}; it is kept in `{}`", binary::cached()?.display()));
+    Ok(())
+}
+
+fn wait_patiently(progress: &Progress, mut build: Child) -> Result<()> {
+    let began = progress.elapsed();
+    let mut told = began;
+    let status = loop {
+        if let Some(status) = build.try_wait().context("waiting for the build")? {
+            break status;
+        }
+        if progress.elapsed().saturating_sub(told) >= PATIENCE {
+            told = progress.elapsed();
+            progress.note(format_args!("still building after {}", seconds(told.saturating_sub(began))));
+        }
+        std::thread::sleep(BUILD_POLL);
+    };
+    if !status.success() {
+        bail!("the control plane could not be built; why is above");
+    }
+    Ok(())
+}
+
+/// One line of `cargo build --message-format=json`.
+#[derive(Debug, Deserialize)]
+struct BuildMessage {
+    executable: Option<PathBuf>,
+}
+
+fn executables_folder(messages: &str) -> Option<PathBuf> {
+    let executable = messages.lines().find_map(|line| serde_json::from_str::<BuildMessage>(line).ok()?.executable)?;
+    executable.parent().map(Path::to_path_buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_the_built_programs_is_read_from_cargo() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\nno json\n\
+            {\"reason\":\"compiler-artifact\",\"executable\":\"/t/debug/berth-speaker\"}\n{\"reason\":\"build-finished\"}\n";
+        assert_eq!(executables_folder(messages), Some(PathBuf::from("/t/debug")));
+        assert_eq!(executables_folder("{\"reason\":\"build-finished\"}\n"), None);
+    }
+}
