@@ -52,8 +52,6 @@ pub struct Machine {
     now: Duration,
     /// When the last heartbeats went out; partners count from there.
     last_beat: Duration,
-    /// Since when this node has been able to hear without a break.
-    listening_since: Duration,
     stopping: Option<Duration>,
     stopped: bool,
     places: BTreeMap<Ipv4Addr, Place>,
@@ -81,7 +79,6 @@ impl Machine {
             sequence: 0,
             now,
             last_beat: now,
-            listening_since: now,
             stopping: None,
             stopped: false,
             places: BTreeMap::new(),
@@ -226,7 +223,6 @@ impl Machine {
     /// The process did not run for so long that it may have been replaced: nothing is answered before the wire was asked, and
     /// nobody is called silent who could not be heard.
     fn fence(&mut self) {
-        self.listening_since = self.now;
         self.last_beat = self.now;
         self.timers.set(Timer::Beat, Some(self.now));
         for (id, session) in &self.sessions {

@@ -43,7 +43,6 @@ impl Machine {
         }
         if self.places.is_empty() {
             self.last_beat = self.now;
-            self.listening_since = self.now;
             self.timers.set(Timer::Beat, Some(self.now + HEARTBEAT_INTERVAL));
         }
         let moved = self.seat(address, me, &assignment);

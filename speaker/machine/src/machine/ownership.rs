@@ -154,12 +154,11 @@ impl Machine {
         let top = place.top.as_ref()?;
         let ahead = place.ahead()?;
         let session = place.peer(&top.node).and_then(|peer| self.sessions.get(&peer.id));
-        let silent_from = place.watch_since.max(self.listening_since);
         let from = match session {
-            None => silent_from + DETECTION_TIME,
+            None => place.watch_since + DETECTION_TIME,
             Some(session) => match (session.stopping, session.liveness) {
                 (Some(since), _) => since.max(place.watch_since),
-                (None, Liveness::Silent) => silent_from.max(session.last_heard) + DETECTION_TIME,
+                (None, Liveness::Silent) => place.watch_since.max(session.last_heard) + DETECTION_TIME,
                 (None, Liveness::Up) if session.heard.epoch(place.address()).is_none() => {
                     place.watch_since.max(session.up_since) + IDLE_OWNER_WAIT
                 }

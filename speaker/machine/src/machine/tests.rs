@@ -4,7 +4,7 @@ use berth_wire::heartbeat::{Claim, Digest, Entries};
 
 use super::*;
 use crate::input::{Member, OwnerClaim};
-use crate::timing::PROBE_WAIT;
+use crate::timing::{PROBE_SPACING, PROBE_WAIT};
 
 const T0: Duration = Duration::from_secs(1_000);
 
@@ -170,7 +170,8 @@ fn a_process_that_runs_without_sending_heartbeats_is_as_good_as_away() {
 fn time_that_seems_to_run_backwards_does_no_harm() {
     let (mut machine, now) = owner();
     machine.tick(now.saturating_sub(Duration::from_secs(10)));
-    assert_eq!(machine.answering().count(), 1);
+    machine.tick(now + Duration::from_millis(1));
+    assert_eq!((machine.answering().count(), machine.counters().fenced), (1, 0));
 }
 
 #[test]
@@ -247,6 +248,15 @@ fn a_claim_that_does_not_prevail_is_answered_with_the_one_that_does() {
 }
 
 #[test]
+fn partners_hear_that_an_address_was_given_up_and_for_which_number() {
+    let (mut machine, now) = owner();
+    machine.heartbeat_received(now, member("b", 2).address, &claims("b", 3, 1, &[(vip(0), 5)]));
+    let effects = run(&mut machine, now + HEARTBEAT_INTERVAL);
+    assert!(effects.contains(&Effect::Yielded { address: vip(0), to: Some(name("b")), epoch: 5 }));
+    assert_eq!(said(&effects), [Claim { address: vip(0).into(), epoch: 5, answers: false }]);
+}
+
+#[test]
 fn a_verdict_that_comes_late_is_not_trusted() {
     let mut machine = Machine::new(name("b"), 7, T0);
     machine.assign(
@@ -254,8 +264,8 @@ fn a_verdict_that_comes_late_is_not_trusted() {
         Assignment { claimed: Some(OwnerClaim { node: name("a"), epoch: 1 }), ..assignment(vip(0), "a", 1) },
     );
     let silent = T0 + DETECTION_TIME;
-    run(&mut machine, silent);
-    assert_eq!(machine.state(vip(0)), Some(State::Probing));
+    run(&mut machine, silent + PROBE_SPACING);
+    assert_eq!((machine.state(vip(0)), machine.counters().probes), (Some(State::Probing), 2));
     // Late enough for answers to wait unread, not late enough to count as away.
     let late = silent + PROBE_WAIT * 3;
     machine.tick(late);

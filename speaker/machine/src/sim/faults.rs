@@ -158,7 +158,13 @@ fn a_paused_standby_takes_nothing_when_it_resumes() {
         world.run(ms(2_000));
         assert_eq!(world.answering(vip(0)), [0], "{}", world.story());
         assert_eq!(world.statuses.len(), 1, "{}", world.story());
-        assert_eq!(world.counters(1).false_alarms, 0, "{}", world.story());
+        let counters = world.counters(1);
+        assert_eq!(
+            (counters.false_alarms, counters.probes),
+            (0, 0),
+            "what it did not hear, it missed\n{}",
+            world.story()
+        );
     });
 }
 
