@@ -115,8 +115,8 @@ fn outside(up: &Up) -> Result<ExitCode> {
 
 fn inside(up: &Up, entered: Entered) -> Result<ExitCode> {
     let progress = Progress::start();
-    berth_lab::testing::runtime()?.block_on(async {
-        progress.step(format_args!("starting a cluster of {} nodes", up.nodes));
+    launch::inside(async {
+        progress.step(format_args!("starting a cluster of {} node{}", up.nodes, if up.nodes == 1 { "" } else { "s" }));
         let config = LabConfig { nodes: up.nodes, ..LabConfig::default() };
         let lab = Lab::start(entered, config, progress.shared()).await?;
         if !up.no_berth {

@@ -9,13 +9,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use berth_lab::{BIN_DIR_ENV, LabState, Launch, Launched, Outcome, RunDir};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::progress::Progress;
 
 /// Made in the lab's directory by its first process when there is nothing more to come but the end.
 const UP_MARK: &str = "up";
+/// How long a lab's first process may take to end when it is asked; it has nothing to do but to exit.
+const END_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks for that mark.
 const UP_POLL: Duration = Duration::from_millis(50);
 
@@ -57,8 +62,8 @@ pub fn attended(launch: Launch<'_>, when_up: impl FnOnce(&LabState) -> Result<()
         loop {
             tokio::select! {
                 status = &mut ended => return after_end(&run_dir, status.context("nobody waits for the lab")??),
-                _ = interrupted.recv() => return interrupt(&run_dir),
-                _ = terminated.recv() => return interrupt(&run_dir),
+                _ = interrupted.recv() => return interrupt(&run_dir, ended, when_up.is_none()).await,
+                _ = terminated.recv() => return interrupt(&run_dir, ended, when_up.is_none()).await,
                 _ = polls.tick(), if when_up.is_some() => {
                     if run_dir.path().join(UP_MARK).exists() && let Some(when_up) = when_up.take() {
                         when_up(&LabState::of(&run_dir)?)?;
@@ -104,14 +109,30 @@ fn after_end(run_dir: &RunDir, status: ExitStatus) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Ends the lab on Ctrl-C. One that is still being built ends with this process all the same.
-fn interrupt(run_dir: &RunDir) -> Result<ExitCode> {
+/// Ends the lab on Ctrl-C: its first process is asked, and killed when it does not go. For a lab that `was_up` this is the usual end.
+async fn interrupt(run_dir: &RunDir, ended: oneshot::Receiver<Result<ExitStatus>>, was_up: bool) -> Result<ExitCode> {
     eprintln!();
+    // One that is so young that it cannot be described ends with this process.
     if let Ok(lab) = LabState::of(run_dir) {
-        lab.down()?;
+        kill(Pid::from_raw(lab.init_pid.cast_signed()), Signal::SIGTERM).context("ending the lab")?;
+        match timeout(END_LIMIT, ended).await {
+            Ok(_) => run_dir.remove()?,
+            Err(_) => lab.down()?,
+        }
         eprintln!("the lab `{}` is down; nothing is left of it", lab.name);
     }
-    Ok(ExitCode::from(INTERRUPTED))
+    Ok(if was_up { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
+}
+
+/// Does the work of a lab's first process, until SIGTERM. With that process all others of the lab end.
+pub fn inside<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    berth_lab::testing::runtime()?.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        tokio::select! {
+            done = work => done,
+            _ = terminated.recv() => std::process::exit(0),
+        }
+    })
 }
 
 /// What a shell says of a program that Ctrl-C ended.

@@ -37,7 +37,7 @@ const AFTERWARDS: Duration = Duration::from_millis(500);
 /// Tells it, and measures.
 pub fn tell(options: &Options, entered: Entered) -> Result<ExitCode> {
     let progress = Progress::start();
-    berth_lab::testing::runtime()?.block_on(async {
+    launch::inside(async {
         let story = Story::begin(entered, progress).await?;
         let report = story.tell(options).await?;
         if options.json {
