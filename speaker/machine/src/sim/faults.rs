@@ -159,10 +159,11 @@ fn a_paused_standby_takes_nothing_when_it_resumes() {
         assert_eq!(world.answering(vip(0)), [0], "{}", world.story());
         assert_eq!(world.statuses.len(), 1, "{}", world.story());
         let counters = world.counters(1);
-        assert_eq!(
-            (counters.false_alarms, counters.probes),
-            (0, 0),
-            "what it did not hear, it missed\n{}",
+        assert_eq!(counters.false_alarms, 0, "{}", world.story());
+        // After a shorter pause it may ask once.
+        assert!(
+            counters.probes == 0 || pause < DETECTION_TIME,
+            "it took what it missed for silence\n{}",
             world.story()
         );
     });
