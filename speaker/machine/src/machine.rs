@@ -63,6 +63,8 @@ pub struct Machine {
     /// Addresses by the interface they are watched on.
     watched: BTreeMap<String, BTreeSet<Ipv4Addr>>,
     changed: BTreeSet<String>,
+    /// Interfaces without a carrier.
+    down: BTreeSet<String>,
     timers: Queue<Timer>,
     /// Partners that are to hear from this node before the call ends.
     urgent: BTreeSet<PeerId>,
@@ -88,6 +90,7 @@ impl Machine {
             macs: BTreeMap::new(),
             watched: BTreeMap::new(),
             changed: BTreeSet::new(),
+            down: BTreeSet::new(),
             timers: Queue::new(),
             urgent: BTreeSet::new(),
             effects: VecDeque::new(),
@@ -126,6 +129,17 @@ impl Machine {
     pub fn arp_received(&mut self, now: Duration, interface: &str, frame: &Frame) {
         if self.begin(now) {
             self.on_arp(interface, frame);
+            self.finish();
+        }
+    }
+
+    /// An interface lost its carrier, or came back. Every interface counts as up until it is said to be down.
+    ///
+    /// On one that is down nobody is called silent and nothing is taken over or newly claimed: what is cut off is this node. What was
+    /// answered for there is, after it came back, only once the wire was asked.
+    pub fn link_changed(&mut self, now: Duration, interface: &str, up: bool) {
+        if self.begin(now) {
+            self.on_link(interface, up);
             self.finish();
         }
     }
@@ -225,26 +239,38 @@ impl Machine {
     fn fence(&mut self) {
         self.last_beat = self.now;
         self.timers.set(Timer::Beat, Some(self.now));
-        for (id, session) in &self.sessions {
-            if session.liveness != Liveness::Silent {
+        let sessions: Vec<PeerId> = self.sessions.keys().copied().collect();
+        let addresses: Vec<Ipv4Addr> = self.places.keys().copied().collect();
+        self.listen_anew(&sessions);
+        let mut owned = false;
+        for address in addresses {
+            owned |= self.ask_anew(address);
+        }
+        self.counters.fenced += u64::from(owned);
+    }
+
+    /// Gives partners their time again that could not be heard.
+    fn listen_anew(&mut self, sessions: &[PeerId]) {
+        for id in sessions {
+            if self.sessions.get(id).is_some_and(|session| session.liveness != Liveness::Silent) {
                 self.timers.set(Timer::Silence(*id), Some(self.now + DETECTION_TIME));
             }
         }
-        let mut owned = false;
-        let addresses: Vec<Ipv4Addr> = self.places.keys().copied().collect();
-        for address in addresses {
-            let Some(place) = self.places.get_mut(&address) else { continue };
-            match std::mem::replace(&mut place.phase, Phase::Standby) {
-                Phase::Answering(ownership) => {
-                    owned = true;
-                    self.verify(address, Some(ownership));
-                }
-                Phase::Verifying(Verifying { resume, .. }) => self.verify(address, resume),
-                Phase::Conflicted => place.phase = Phase::Conflicted,
-                Phase::Standby | Phase::Probing(_) => self.watch_top(address),
+    }
+
+    /// Trusts nothing that was known about an address; returns whether this node answered for it.
+    fn ask_anew(&mut self, address: Ipv4Addr) -> bool {
+        let Some(place) = self.places.get_mut(&address) else { return false };
+        match std::mem::replace(&mut place.phase, Phase::Standby) {
+            Phase::Answering(ownership) => {
+                self.verify(address, Some(ownership));
+                return true;
             }
+            Phase::Verifying(Verifying { resume, .. }) => self.verify(address, resume),
+            Phase::Conflicted => place.phase = Phase::Conflicted,
+            Phase::Standby | Phase::Probing(_) => self.watch_top(address),
         }
-        self.counters.fenced += u64::from(owned);
+        false
     }
 
     /// Says what is urgent, and keeps the beat going while there is a part to play.
@@ -326,12 +352,20 @@ impl Machine {
         self.effects.push_back(Effect::Stopped);
     }
 
-    /// Asks the wire whether anybody has the address.
+    /// Asks the wire whether anybody has the address. Without a wire the question waits for one.
     fn begin_probe(&mut self, address: Ipv4Addr) -> Probe {
         let probe = Probe::begin(self.now);
+        if self.is_cut_off(address) {
+            self.timers.set(Timer::Step(address), None);
+            return probe;
+        }
         self.send_probe(address);
         self.timers.set(Timer::Step(address), Some(probe.due));
         probe
+    }
+
+    fn is_cut_off(&self, address: Ipv4Addr) -> bool {
+        self.places.get(&address).is_some_and(|place| self.down.contains(&place.me.interface))
     }
 
     fn send_probe(&mut self, address: Ipv4Addr) {

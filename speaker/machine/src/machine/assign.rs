@@ -45,6 +45,8 @@ impl Machine {
             self.last_beat = self.now;
             self.timers.set(Timer::Beat, Some(self.now + HEARTBEAT_INTERVAL));
         }
+        let interface = self.places.get(&address).map(|place| place.me.interface.clone());
+        let relocated = interface.is_some_and(|interface| interface != me.interface);
         let moved = self.seat(address, me, &assignment);
         self.meet(address, &assignment.members);
         let Some(place) = self.places.get(&address) else { return };
@@ -67,6 +69,9 @@ impl Machine {
         self.settle(address);
         if moved {
             self.reannounce(address);
+        } else if relocated {
+            // What was asked, was asked on another link.
+            self.ask_anew(address);
         }
     }
 

@@ -6,7 +6,7 @@ use berth_api::MacAddr;
 use berth_wire::arp::{Frame, Operation};
 
 use super::{Machine, Timer};
-use crate::liveness::Session;
+use crate::liveness::{Liveness, PeerId, Session};
 use crate::takeover::{Answered, Origin, Phase, Verifying};
 use crate::timing::{CONFLICT_CALM, CONFLICT_RECHECK, DEFEND_INTERVAL, DETECTION_TIME, IDLE_OWNER_WAIT};
 
@@ -19,6 +19,36 @@ impl Machine {
         }
         if arp.operation == Operation::Request && !arp.is_gratuitous() && self.is_watched(interface, arp.target_ip) {
             self.on_question(arp.target_ip, frame);
+        }
+    }
+
+    pub(super) fn on_link(&mut self, interface: &str, up: bool) {
+        let changed = if up { self.down.remove(interface) } else { self.down.insert(interface.to_owned()) };
+        if !changed {
+            return;
+        }
+        let addresses: Vec<Ipv4Addr> = self.watched_addresses(interface).collect();
+        if up {
+            let on_it = |(id, session): (&PeerId, &Session)| (session.interface == interface).then_some(*id);
+            let sessions: Vec<PeerId> = self.sessions.iter().filter_map(on_it).collect();
+            for id in &sessions {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.liveness = Liveness::Waiting;
+                }
+            }
+            self.listen_anew(&sessions);
+            self.urgent.extend(sessions);
+        }
+        for address in addresses {
+            let Some(place) = self.places.get_mut(&address) else { continue };
+            match &place.phase {
+                // Nobody hears this node; what it holds shows when somebody does.
+                Phase::Answering(_) if !up => {}
+                Phase::Conflicted if up => self.verify(address, None),
+                _ => {
+                    self.ask_anew(address);
+                }
+            }
         }
     }
 

@@ -148,7 +148,7 @@ impl Machine {
 
     /// When this node is to act in place of the one that should answer, as far as is known now.
     fn takeover_due(&self, place: &Place) -> Option<Duration> {
-        if self.stopping.is_some() || place.is_mine() {
+        if self.stopping.is_some() || place.is_mine() || self.down.contains(&place.me.interface) {
             return None;
         }
         let top = place.top.as_ref()?;

@@ -189,6 +189,54 @@ fn a_partition_serves_each_side_and_heals_to_the_highest_number() {
 }
 
 #[test]
+fn an_owner_whose_link_is_cut_is_replaced_and_stays_silent_when_it_is_mended() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        for node in &mut world.nodes {
+            node.api_reachable = false;
+        }
+        some_time(&mut world);
+        world.plug(0, false);
+        world.run(ms(1_500));
+        assert_eq!(world.answering(vip(0)), [0, 1], "it cannot know\n{}", world.story());
+        world.plug(0, true);
+        world.run(ms(1_000));
+        assert_eq!(world.answering(vip(0)), [1], "{}", world.story());
+        world.assert_double_within(vip(0), ms(100));
+    });
+}
+
+#[test]
+fn a_standby_whose_link_is_cut_and_mended_takes_nothing() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        some_time(&mut world);
+        world.plug(1, false);
+        let cut = ms(world.rng.below(3_000));
+        world.run(cut);
+        world.plug(1, true);
+        world.run(ms(2_000));
+        assert_eq!(world.answering(vip(0)), [0], "{}", world.story());
+        assert_eq!(world.statuses.len(), 1, "{}", world.story());
+    });
+}
+
+#[test]
+fn an_owner_that_starts_without_a_link_answers_once_it_has_one() {
+    each_seed(|seed| {
+        let mut world = World::new(seed, 1);
+        world.plug(0, false);
+        world.run(ms(100));
+        world.announce(vip(0), 0, vec![], 1);
+        world.run(ms(1_000));
+        assert_eq!(world.statuses.len(), 0, "{}", world.story());
+        world.plug(0, true);
+        world.run(ms(200));
+        assert_eq!(world.answering(vip(0)), [0], "{}", world.story());
+    });
+}
+
+#[test]
 fn two_standbys_that_took_over_apart_with_the_same_number_agree_by_name() {
     each_seed(|seed| {
         let mut world = World::serving(seed, 3);

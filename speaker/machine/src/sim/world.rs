@@ -101,6 +101,7 @@ enum Event {
     Deliver(usize, Input),
     Assign(usize, Assignment),
     Wake(usize, u64),
+    Link(usize, bool),
     Ask,
 }
 
@@ -340,6 +341,15 @@ impl World {
         }
     }
 
+    /// Takes a node off the link, or puts it back. Its driver notices within a while.
+    pub(super) fn plug(&mut self, node: usize, up: bool) {
+        self.note(|| format!("link of {node} {}", if up { "mended" } else { "cut" }));
+        self.sides[node] = if up { 0 } else { node as u8 + 1 };
+        self.judge();
+        let notices = ms(self.rng.below(50));
+        self.schedule(notices, Event::Link(node, up));
+    }
+
     /// Everything whole again, and known to everybody.
     pub(super) fn heal(&mut self) {
         self.wire = Wire::CLEAN;
@@ -379,6 +389,9 @@ impl World {
                     if self.wakes[node] == wake && !self.nodes[node].paused {
                         self.act(node, Machine::tick);
                     }
+                }
+                Event::Link(node, up) => {
+                    self.act(node, |machine, now| machine.link_changed(now, "eth0", up));
                 }
                 Event::Ask => self.ask(),
             }
