@@ -60,7 +60,9 @@ fn outside(options: &Options) -> Result<ExitCode> {
         launch::name_is_free(NAME)?;
     }
     let progress = Progress::start();
-    progress.step("Berth gives a Service of type LoadBalancer an address that works; this shows it on a cluster of its own");
+    progress.step(
+        "Berth gives a Service of type LoadBalancer an address that works; this shows it on a cluster of its own",
+    );
     prepare::cluster(&progress)?;
     let programs = prepare::berth(&progress)?;
     let launch = launch::same_again(NAME, &progress, Some(&programs));
