@@ -286,14 +286,15 @@ pub struct Entered {
     _alive: Held,
 }
 
-/// What the first process is given, when this is one; nothing in any other process. To be called once, at the
+/// What the first process is given, when this is one; nothing in a process outside. To be called once, at the
 /// very beginning: it mounts the lab's own `/run`.
 pub fn entered() -> Result<Option<Entered>> {
     let (Some(name), Some(run_dir)) = (std::env::var_os(NAME_ENV), std::env::var_os(RUN_DIR_ENV)) else {
         return Ok(None);
     };
     if std::process::id() != 1 {
-        return Ok(None);
+        // Going on as if outside would start a lab in the lab, which would do the same.
+        bail!("this process was started as the first of the lab `{}`, but is not the first", name.display());
     }
     let Some(controlplane) = std::env::var_os(BINARY_ENV) else {
         bail!("{BINARY_ENV} is not set: labs are started by `cargo xtask` or by a lab test");
