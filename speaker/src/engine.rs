@@ -10,8 +10,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_api::MacAddr;
-use berth_machine::timing::{DETECTION_TIME, STOP_GRACE};
+use berth_machine::timing::STOP_GRACE;
 use berth_machine::{Assignment, Counters, Effect, Frame, Machine, Message, NodeName, State};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -42,10 +41,6 @@ const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
 /// Longest wait for a graceful stop: what the machine asks for, and half as much again in case its own clock stands still.
 const STOP_LIMIT: Duration = STOP_GRACE.saturating_add(Duration::from_millis(500));
-
-/// An interface that comes back is silent about addresses for this long, so that its partners can say first what they
-/// took over while it was away. They are heard within one heartbeat; the rest allows for a loss.
-const SETTLE_TIME: Duration = DETECTION_TIME;
 
 /// What the engine is given.
 #[derive(Debug)]
@@ -91,8 +86,6 @@ struct Core {
     /// Our own address towards each partner on each interface, as the Announcements say: where partners expect us to be
     /// heard from. No more entries than there are nodes on our links.
     sources: BTreeMap<(String, Ipv4Addr), Ipv4Addr>,
-    /// Interfaces that came back a moment ago, and until when they are silent.
-    settling: BTreeMap<String, Duration>,
     /// What this node answers for may have changed since it was counted.
     recount: bool,
     stopped: bool,
@@ -111,7 +104,6 @@ impl Engine {
             metrics,
             counted: Counters::default(),
             sources: BTreeMap::new(),
-            settling: BTreeMap::new(),
             recount: false,
             stopped: false,
         };
@@ -182,37 +174,40 @@ impl Engine {
 
     /// When the next turn is due without anything happening.
     fn wake_at(&self, stop_by: Option<Duration>) -> Option<Instant> {
-        let settled = self.core.settling.values().min().copied();
-        let deadlines = [self.core.machine.next_deadline(), settled, self.reopen_at, stop_by];
+        let deadlines = [self.core.machine.next_deadline(), self.reopen_at, stop_by];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Instant::now() + next.saturating_sub(self.core.clock.now()))
     }
 
-    /// Opens and closes sockets as interfaces come and go.
+    /// Opens and closes sockets as interfaces come and go, and tells the machine.
     fn follow_links(&mut self) {
         let links = self.links.borrow_and_update().clone();
         let machine = &self.core.machine;
-        let opened = self.sockets.follow(&links, |interface| machine.watched_addresses(interface).collect());
+        let followed = self.sockets.follow(&links, |interface| machine.watched_addresses(interface).collect());
         self.failing.retain(|interface| links.contains_key(interface));
         self.reopen_at = None;
-        for (interface, result) in opened {
+        let now = self.core.clock.now();
+        for interface in followed.closed {
+            tracing::info!(interface, "no longer listening: the interface is gone, down, or without a carrier");
+            self.core.machine.link_changed(now, &interface, false);
+        }
+        for (interface, result) in followed.opened {
             match result {
                 Ok(()) => {
                     self.failing.remove(&interface);
                     tracing::info!(interface, "listening");
-                    // It was away while this node had a part in addresses on it.
-                    if self.core.machine.watched_addresses(&interface).next().is_some() {
-                        self.core.settling.insert(interface, self.core.clock.now() + SETTLE_TIME);
-                    }
+                    self.core.machine.link_changed(now, &interface, true);
                 }
                 Err(error) => {
                     if self.failing.insert(interface.clone()) {
                         tracing::warn!(interface, %error, "cannot open sockets; trying again until it works");
                     }
-                    self.reopen_at = Some(self.core.clock.now() + REOPEN_DELAY);
+                    self.core.machine.link_changed(now, &interface, false);
+                    self.reopen_at = Some(now + REOPEN_DELAY);
                 }
             }
         }
+        self.core.perform(&self.sockets);
     }
 }
 
@@ -248,12 +243,6 @@ impl Core {
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.machine.tick(now);
             self.perform(sockets);
-        }
-        let settled: Vec<String> =
-            self.settling.iter().filter(|(_, until)| **until <= now).map(|(interface, _)| interface.clone()).collect();
-        for interface in settled {
-            self.settling.remove(&interface);
-            self.announce_again(sockets, &interface);
         }
     }
 
@@ -327,11 +316,6 @@ impl Core {
     }
 
     fn send_arp(&mut self, sockets: &Sockets, interface: &str, frame: &Frame) {
-        // A probe claims nothing, so it may go at any time.
-        if self.settling.contains_key(interface) && !frame.arp.sender_ip.is_unspecified() {
-            tracing::debug!(interface, ?frame, "arp withheld, the interface just came back");
-            return;
-        }
         let sent = sockets.send_frame(interface, &frame.emit());
         self.note_sent(interface, &sent, Queue::Arp);
         tracing::debug!(interface, ?frame, ?sent, "arp sent");
@@ -343,25 +327,6 @@ impl Core {
             // That an interface is away is known from the interfaces already.
             Sent::Yes | Sent::NoInterface => {}
             Sent::Failed(error) => tracing::debug!(interface, %error, "cannot send"),
-        }
-    }
-
-    /// Tells a link that was away who answers, where that is still so: switches and neighbours may have forgotten, or
-    /// missed it.
-    fn announce_again(&mut self, sockets: &Sockets, interface: &str) {
-        let Some(mac) = sockets.mac(interface) else { return };
-        let addresses: Vec<Ipv4Addr> = self.machine.watched_addresses(interface).collect();
-        for address in addresses {
-            if self.machine.state(address) == Some(State::Answering) {
-                self.gratuitous(sockets, interface, mac, address);
-            }
-        }
-    }
-
-    fn gratuitous(&mut self, sockets: &Sockets, interface: &str, mac: MacAddr, address: Ipv4Addr) {
-        for frame in [Frame::gratuitous_request(mac, address), Frame::gratuitous_reply(mac, address)] {
-            self.send_arp(sockets, interface, &frame);
-            self.metrics.gratuitous.inc();
         }
     }
 
@@ -394,6 +359,14 @@ impl Core {
             self.metrics.heartbeat_refused(Refusal::BootId, now.refused_boot_id - before.refused_boot_id);
             self.counted = now;
         }
+        // A handful, whatever the number of addresses.
+        let (mut partners, mut up) = (0, 0);
+        for (_, heard) in self.machine.partners() {
+            partners += 1;
+            up += usize::from(heard);
+        }
+        self.metrics.partners.set(gauge(partners));
+        self.metrics.partners_up.set(gauge(up));
         if std::mem::take(&mut self.recount) {
             let answering = self.machine.answering().count();
             let interfaces: Vec<&str> = self.machine.watched_interfaces().collect();

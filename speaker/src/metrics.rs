@@ -84,6 +84,10 @@ pub struct Metrics {
     pub addresses_answering: Gauge,
     /// Addresses that this node stands by for.
     pub addresses_standby: Gauge,
+    /// Partners that this node exchanges heartbeats with.
+    pub partners: Gauge,
+    /// Those of them that were heard within the detection time.
+    pub partners_up: Gauge,
     /// ARP replies sent.
     pub arp_replies: Counter,
     /// Gratuitous ARP frames sent.
@@ -118,6 +122,8 @@ impl Metrics {
         let metrics = Self {
             addresses_answering: registry.gauge("addresses_answering", "Addresses that this node answers for."),
             addresses_standby: registry.gauge("addresses_standby", "Addresses that this node stands by for."),
+            partners: registry.gauge("partners", "Speakers that this one exchanges heartbeats with."),
+            partners_up: registry.gauge("partners_up", "Partners that were heard within the detection time."),
             arp_replies: registry.counter("arp_replies", "ARP replies sent for addresses of Services."),
             gratuitous: registry.counter("gratuitous", "Gratuitous ARP frames sent, which tell the link who answers."),
             probes: registry.counter("arp_probes", "ARP probes sent, which ask the link whether anybody answers."),

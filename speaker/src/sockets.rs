@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
 
-use berth_api::MacAddr;
 use berth_sys::{ArpSocket, FRAME_MAX, Instruction};
 use berth_wire::filter::{self, MAX_INSTRUCTIONS, SMALL_INSTRUCTIONS};
 use berth_wire::heartbeat;
@@ -27,8 +26,14 @@ const DATAGRAM_BUFFER: usize = heartbeat::DATAGRAM_MAX + 1;
 /// Precedence "network control" (CS6, RFC 4594 section 3.1): a congested switch is to drop heartbeats last.
 const HEARTBEAT_TOS: u32 = 0xc0;
 
-/// An interface whose sockets were missing, and whether they are open now.
-pub type Opened = (String, io::Result<()>);
+/// How sockets followed the interfaces.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// Interfaces that are no longer heard: gone, down, or another one of the same name.
+    pub closed: Vec<String>,
+    /// Interfaces whose sockets were missing, and whether they are open now.
+    pub opened: Vec<(String, io::Result<()>)>,
+}
 
 /// An announcing interface with its sockets open.
 #[derive(Debug)]
@@ -117,9 +122,11 @@ impl Sockets {
 
     /// Closes the sockets of interfaces that are gone or were made anew, and opens those that are missing, each with
     /// a filter for the addresses that `watched` gives it. Says which were opened, or why not.
-    pub fn follow(&mut self, links: &Links, mut watched: impl FnMut(&str) -> Vec<Ipv4Addr>) -> Vec<Opened> {
+    pub fn follow(&mut self, links: &Links, mut watched: impl FnMut(&str) -> Vec<Ipv4Addr>) -> Followed {
         // A new index is another interface of the same name; its sockets are bound to the one that is gone.
-        self.ports.retain(|name, port| links.get(name).is_some_and(|link| link.index == port.link.index));
+        let stays = |name: &String, port: &Port| links.get(name).is_some_and(|link| link.index == port.link.index);
+        let closed: Vec<String> =
+            self.ports.extract_if(.., |name, port| !stays(name, port)).map(|(name, _)| name).collect();
         let mut opened = Vec::new();
         for (name, link) in links {
             if let Some(port) = self.ports.get_mut(name) {
@@ -130,12 +137,7 @@ impl Sockets {
                 .map(|port| drop(self.ports.insert(name.clone(), port)));
             opened.push((name.clone(), result));
         }
-        opened
-    }
-
-    /// The Ethernet address of an open interface.
-    pub fn mac(&self, interface: &str) -> Option<MacAddr> {
-        self.ports.get(interface).map(|port| port.link.mac)
+        Followed { closed, opened }
     }
 
     /// Lets in ARP about these addresses from now on, and nothing else. Nothing to do if the interface is not open: it gets

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::links;
 use crate::netns::{cable, in_own_network, index, netlink};
+use berth_api::MacAddr;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);

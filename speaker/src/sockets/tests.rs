@@ -38,7 +38,7 @@ fn the_kernel_lets_in_only_what_is_about_watched_addresses() {
         let links = links::look(&[]).await.unwrap();
         assert_eq!(links.keys().collect::<Vec<_>>(), ["far0", "near0"]);
         let mut sockets = Sockets::new(7480);
-        let opened = sockets.follow(&links, |name| if name == "near0" { vec![WATCHED] } else { vec![] });
+        let opened = sockets.follow(&links, |name| if name == "near0" { vec![WATCHED] } else { vec![] }).opened;
         assert!(opened.iter().all(|(_, result)| result.is_ok()), "{opened:?}");
 
         send(&sockets, OTHER);
@@ -65,16 +65,18 @@ fn an_interface_that_was_made_anew_gets_new_sockets() {
         let ends = [("near0", "192.0.2.1/24"), ("far0", "192.0.2.2/24")];
         cable(&handle, ends).await;
         let mut sockets = Sockets::new(7480);
-        let opened = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![WATCHED]);
+        let opened = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![WATCHED]).opened;
         assert_eq!(opened.len(), 2);
-        assert!(sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![]).is_empty(), "nothing changed");
+        let followed = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![]);
+        assert!(followed.opened.is_empty() && followed.closed.is_empty(), "nothing changed: {followed:?}");
 
         handle.link().del(netns::index(&handle, "near0").await).execute().await.unwrap();
-        assert!(sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![]).is_empty());
+        let followed = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![]);
+        assert!(followed.opened.is_empty() && !followed.closed.is_empty(), "{followed:?}");
         assert!(matches!(sockets.send_frame("near0", &[0; 60]), Sent::NoInterface));
 
         cable(&handle, ends).await;
-        let opened = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![WATCHED]);
+        let opened = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![WATCHED]).opened;
         assert!(opened.len() == 2 && opened.iter().all(|(_, result)| result.is_ok()), "{opened:?}");
         send(&sockets, WATCHED);
         assert_eq!(heard(&sockets, "near0").await, [WATCHED]);
@@ -86,7 +88,7 @@ fn a_heartbeat_comes_from_the_address_that_the_partner_knows() {
     in_own_network("sockets::tests::a_heartbeat_comes_from_the_address_that_the_partner_knows", async || {
         let loopback = Link { index: netns::index(&netlink(), "lo").await, mac: SENDER, addresses: vec![] };
         let mut sockets = Sockets::new(7480);
-        let opened = sockets.follow(&BTreeMap::from([("lo".to_owned(), loopback)]), |_| vec![]);
+        let opened = sockets.follow(&BTreeMap::from([("lo".to_owned(), loopback)]), |_| vec![]).opened;
         assert!(opened.iter().all(|(_, result)| result.is_ok()), "{opened:?}");
         let known = Ipv4Addr::new(127, 0, 0, 2);
         assert!(matches!(sockets.send_heartbeat("lo", known, Ipv4Addr::LOCALHOST, b"hello"), Sent::Yes));

@@ -129,3 +129,50 @@ lab_test! {
         Ok(())
     }
 }
+
+lab_test! {
+    async fn a_node_whose_own_cable_was_pulled_takes_nothing_when_it_is_back(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab.clone()).await?;
+        let (address, owner) = cluster.web(&["node-1", "node-2", "node-3"], json!({"externalTrafficPolicy": "Local"})).await?;
+        let standby = cluster.settled(address, 2).await?.spec.layer2.context("an owner")?.standbys[0].clone();
+        let prober = cluster.probing(address).await?;
+        let begin = Instant::now();
+
+        // A standby hears nothing from the owner either, but it is itself that is cut off.
+        lab.cut_link(&standby)?;
+        partners_up(&lab, &owner, 1).await?;
+        lab.restore_link(&standby)?;
+        partners_up(&lab, &owner, 2).await?;
+        let seen = prober.observation();
+        ensure!(seen.longest_gap_since(begin) < Duration::from_millis(250), "{:?}", seen.longest_gap_since(begin));
+        assert_eq!(cluster.answering(address).await?.owner, owner);
+
+        // The owner goes on answering on its side of the cut, and no more when it is back.
+        let cut = Instant::now();
+        lab.cut_link(&owner)?;
+        let next = cluster.owner(address, |node| node != owner).await?;
+        prober.answered_since(cut + Duration::from_millis(100), SOON).await?;
+        let wire = lab.client().netns.watch_arp("eth0")?;
+        lab.restore_link(&owner)?;
+        partners_up(&lab, &next, 2).await?;
+        let settled = cluster.settled(address, 2).await?;
+        assert_eq!(settled.status.and_then(|s| s.layer2).map(|l| (l.owner, l.epoch)), Some((next.clone(), 2)));
+        let old = lab.node(&owner)?.mac();
+        ensure!(!Cluster::answerers(&wire, address).contains(&old), "{owner} answered although {next} has taken over");
+        let gap = prober.stop().longest_gap_since(cut);
+        ensure!(gap < GAP_LIMIT, "the client had no answer for {gap:?}");
+        Ok(())
+    }
+}
+
+/// Waits until a speaker hears this many of its partners.
+async fn partners_up(lab: &Lab, node: &str, count: usize) -> Result<()> {
+    let line = format!("berth_speaker_partners_up {count}");
+    lab.eventually(&format!("{node} hears {count} partners"), SOON, async || {
+        let metrics = lab.speaker_metrics(node).await?;
+        let seen = metrics.lines().find(|l| l.starts_with("berth_speaker_partners_up"));
+        ensure!(seen == Some(&line), "{seen:?}");
+        Ok(Some(()))
+    })
+    .await
+}
