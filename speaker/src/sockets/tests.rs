@@ -1,6 +1,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use berth_api::MacAddr;
 use berth_wire::arp::Frame;
 use tokio::time::timeout;
 
