@@ -90,6 +90,14 @@ pub enum EntryError {
         /// The last address as it was written.
         last: Ipv4Addr,
     },
+    /// Addresses that no host can have.
+    #[error("`{entry}` includes {special}, and no Service can have those; leave them out")]
+    Special {
+        /// The entry as it was written.
+        entry: String,
+        /// What they are.
+        special: &'static str,
+    },
     /// IPv6.
     #[error("`{entry}` is IPv6, which this version does not serve; remove the entry")]
     Family {
@@ -102,7 +110,7 @@ impl EntryError {
     /// The reason code.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Invalid { .. } => Reason::InvalidAddress,
+            Self::Invalid { .. } | Self::Special { .. } => Reason::InvalidAddress,
             Self::HostBitsSet { .. } => Reason::HostBitsSet,
             Self::Reversed { .. } => Reason::RangeReversed,
             Self::Family { .. } => Reason::FamilyUnsupported,
@@ -142,6 +150,18 @@ impl FromStr for Ipv4Range {
         let (first, last) = (address(first)?, address(last)?);
         Self::new(first, last).ok_or_else(|| EntryError::Reversed { entry: entry.to_owned(), first, last })
     }
+}
+
+/// What of a range no host can have (RFC 6890 section 2.2.2, RFC 5771).
+fn special(range: Ipv4Range) -> Option<&'static str> {
+    let specials = [
+        (Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(0, 255, 255, 255), "addresses of 0.0.0.0/8, which mean \"this network\""),
+        (Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(127, 255, 255, 255), "loopback addresses (127.0.0.0/8)"),
+        (Ipv4Addr::new(224, 0, 0, 0), Ipv4Addr::new(239, 255, 255, 255), "multicast addresses (224.0.0.0/4)"),
+        (Ipv4Addr::BROADCAST, Ipv4Addr::BROADCAST, "the broadcast address 255.255.255.255"),
+    ];
+    let meets = |(first, last, _): &(Ipv4Addr, Ipv4Addr, _)| range.first <= *last && *first <= range.last;
+    specials.into_iter().find(meets).map(|(_, _, what)| what)
 }
 
 /// Why `spec.addresses` as a whole cannot be used.
@@ -190,7 +210,12 @@ impl Addresses {
     pub fn parse<S: AsRef<str>>(entries: &[S]) -> Result<Self, AddressesError> {
         let mut ranges = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
-            let range: Ipv4Range = entry.as_ref().parse().map_err(|source| AddressesError::Entry { index, source })?;
+            let entry = entry.as_ref();
+            let usable = entry.parse::<Ipv4Range>().and_then(|range| match special(range) {
+                None => Ok(range),
+                Some(special) => Err(EntryError::Special { entry: entry.to_owned(), special }),
+            });
+            let range = usable.map_err(|source| AddressesError::Entry { index, source })?;
             ranges.push((range, index));
         }
         if ranges.is_empty() {
@@ -279,6 +304,21 @@ mod tests {
             error.to_string().contains("`spec.addresses[2]` and `spec.addresses[1]` both have 192.0.2.15"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn addresses_that_no_host_can_have_are_refused() {
+        for (entry, says) in [
+            ("0.0.0.0/0", "this network"),
+            ("127.0.0.1", "loopback"),
+            ("223.255.255.255-224.0.0.1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+        ] {
+            let error = Addresses::parse(&[entry]).unwrap_err();
+            assert_eq!(error.reason(), Reason::InvalidAddress, "{entry}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        assert!(Addresses::parse(&["126.255.255.255", "128.0.0.0", "223.255.255.255", "240.0.0.1"]).is_ok());
     }
 
     #[test]

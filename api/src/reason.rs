@@ -41,6 +41,8 @@ reasons! {
     AddressInUse => "The requested address is held by another Service, which the message names.",
     AddressTaken => "Another controller claimed the address first; the next one is being tried.",
     SharingUnsupported => "The Service asks to share an address, which this version does not do. Ask for an address of its own.",
+    SubnetAddress => "The requested address is the network or broadcast address of a subnet of the nodes, which no host on it can have. Ask for another.",
+    AddressPending => "The requested address is claimed and not answered for yet; the one that the Service holds stays until it is.",
     FamilyUnsupported => "The Service or pool asks for IPv6, which this version does not serve.",
     // Services: announcement.
     Announced => "At least one node is eligible and one of them is named as the owner that answers for the address.",

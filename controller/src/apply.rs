@@ -4,24 +4,20 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use berth_api::names::CONTROLLER_FIELD_MANAGER;
-use berth_api::service::ServiceKey;
 use berth_api::{Announcement, IPAddressPool, L2Advertisement, Reason};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
-use serde_json::Value;
 
-use crate::args::DefaultProvider;
-use crate::events;
+use crate::events::Events;
 use crate::metrics::{Metrics, WriteLabels};
 use crate::plan::{AnnouncementIdentity, Step};
-use crate::status::OwnStatus;
-use crate::view::{AdvertisementView, AnnouncementView, PoolView, ServiceView};
+use crate::status::{OwnStatus, ServiceStatus};
+use crate::view::AnnouncementView;
 use crate::world::Change;
 
 /// Longest that one write may take: an API server that does not answer is no reason to hold a Service's turn for good.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,71 +58,61 @@ impl WriteError {
 #[derive(Clone)]
 pub(crate) struct Applier {
     pub(crate) client: Client,
-    pub(crate) recorder: Recorder,
+    pub(crate) events: Events,
     pub(crate) metrics: Metrics,
-    pub(crate) default: DefaultProvider,
 }
 
+/// What the API server answered about an Announcement. Of other kinds only the watch tells: an answer that comes after
+/// what the watch said since would undo it.
+type Learned = Option<Change>;
+
 impl Applier {
-    /// Carries out the steps in their order up to the first that fails. Also returns what the API server answered, so
-    /// that the world need not wait for the watch.
+    /// Carries out the steps in their order up to the first that fails.
     pub(crate) async fn run(&self, steps: Vec<Step>) -> (Vec<Change>, Result<(), WriteError>) {
         let mut learned = Vec::new();
         for step in steps {
             match self.step(step).await {
                 Ok(change) => learned.extend(change),
-                Err((change, error)) => {
-                    learned.extend(change);
-                    return (learned, Err(error));
-                }
+                Err(error) => return (learned, Err(error)),
             }
         }
         (learned, Ok(()))
     }
 
-    async fn step(&self, step: Step) -> Result<Option<Change>, (Option<Change>, WriteError)> {
+    async fn step(&self, step: Step) -> Result<Learned, WriteError> {
         match step {
-            Step::Claim(address, announcement) => self.claim(address, &announcement).await,
-            Step::Update(announcement) => self.update(&announcement).await.map(Some).map_err(|e| (None, e)),
+            Step::Claim(address, announcement) => self.claim(address, &announcement).await.map(Some),
+            Step::Update(announcement) => self.update(&announcement).await.map(Some),
             Step::Status(status, notes) => {
-                let change =
-                    self.service_status(&status.key, status.body, &status.addresses).await.map_err(|e| (None, e))?;
+                self.service_status(status).await?;
                 for note in notes {
-                    events::publish(&self.recorder, note).await;
+                    self.events.publish(note);
                 }
-                Ok(change)
+                Ok(None)
             }
-            Step::Release(identity) => self.release(identity).await.map(Some).map_err(|e| (None, e)),
+            Step::Release(identity) => self.release(identity).await.map(Some),
         }
     }
 
-    async fn claim(
-        &self,
-        address: Ipv4Addr,
-        announcement: &Announcement,
-    ) -> Result<Option<Change>, (Option<Change>, WriteError)> {
+    async fn claim(&self, address: Ipv4Addr, announcement: &Announcement) -> Result<Change, WriteError> {
         let api: Api<Announcement> = Api::all(self.client.clone());
         let name = announcement.name_any();
-        let params = PostParams { field_manager: Some(CONTROLLER_FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match self.call("create", "Announcement", &name, api.create(&params, announcement)).await {
+        match self.call("create", "Announcement", &name, api.create(&post_params(), announcement)).await {
             Ok(created) => {
                 tracing::info!(%address, service = %holder(announcement), "claimed");
-                Ok(Some(learned(&created)))
+                Ok(learned(&created))
             }
-            Err(WriteError::Api { source, .. }) if is_already_exists(&source) => {
-                // It may be our own, made before an answer was lost: look.
-                let seen = self.call("get", "Announcement", &name, api.get(&name)).await.map_err(|e| (None, e))?;
-                Err((Some(learned(&seen)), WriteError::Taken { address }))
-            }
-            Err(error) => Err((None, error)),
+            // Perhaps our own, made before an answer was lost; the watch says whose.
+            Err(WriteError::Api { source, .. }) if is_already_exists(&source) => Err(WriteError::Taken { address }),
+            Err(error) => Err(error),
         }
     }
 
     async fn update(&self, announcement: &Announcement) -> Result<Change, WriteError> {
         let api: Api<Announcement> = Api::all(self.client.clone());
         let name = announcement.name_any();
-        let params = PostParams { field_manager: Some(CONTROLLER_FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let updated = self.call("update", "Announcement", &name, api.replace(&name, &params, announcement)).await?;
+        let updated =
+            self.call("update", "Announcement", &name, api.replace(&name, &post_params(), announcement)).await?;
         if let Some(layer2) = &updated.spec.layer2 {
             let owner = layer2.owner.as_deref().unwrap_or("nobody");
             tracing::info!(address = %name, owner, epoch = layer2.epoch, standbys = ?layer2.standbys, "placed");
@@ -134,22 +120,18 @@ impl Applier {
         Ok(learned(&updated))
     }
 
-    async fn service_status(
-        &self,
-        key: &ServiceKey,
-        body: Value,
-        addresses: &[String],
-    ) -> Result<Option<Change>, WriteError> {
+    async fn service_status(&self, status: ServiceStatus) -> Result<(), WriteError> {
+        let ServiceStatus { key, body, addresses } = status;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = PatchParams::apply(CONTROLLER_FIELD_MANAGER).force();
         let patch = Patch::Apply(&body);
         match self.call("apply", "Service", &key.to_string(), api.patch_status(&key.name, &params, &patch)).await {
-            Ok(service) => {
+            Ok(_) => {
                 tracing::info!(service = %key, ?addresses, "status written");
-                Ok(Some(Change::Service(key.clone(), ServiceView::of(&service, self.default))))
+                Ok(())
             }
             // It was deleted meanwhile; the watch says so too.
-            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(None),
+            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -169,18 +151,16 @@ impl Applier {
     }
 
     /// Writes the status of a pool.
-    pub(crate) async fn pool_status(&self, status: OwnStatus) -> Result<Option<Change>, WriteError> {
-        let pool = self.own_status::<IPAddressPool>("IPAddressPool", status).await?;
-        Ok(pool.map(|p| Change::Pool(p.name_any(), Some(PoolView::of(&p)))))
+    pub(crate) async fn pool_status(&self, status: OwnStatus) -> Result<(), WriteError> {
+        self.own_status::<IPAddressPool>("IPAddressPool", status).await
     }
 
     /// Writes the status of an advertisement.
-    pub(crate) async fn advertisement_status(&self, status: OwnStatus) -> Result<Option<Change>, WriteError> {
-        let ad = self.own_status::<L2Advertisement>("L2Advertisement", status).await?;
-        Ok(ad.map(|a| Change::Advertisement(a.name_any(), Some(AdvertisementView::of(&a)))))
+    pub(crate) async fn advertisement_status(&self, status: OwnStatus) -> Result<(), WriteError> {
+        self.own_status::<L2Advertisement>("L2Advertisement", status).await
     }
 
-    async fn own_status<K>(&self, kind: &'static str, status: OwnStatus) -> Result<Option<K>, WriteError>
+    async fn own_status<K>(&self, kind: &'static str, status: OwnStatus) -> Result<(), WriteError>
     where
         K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
             + Clone
@@ -191,14 +171,14 @@ impl Applier {
         let params = PatchParams::apply(CONTROLLER_FIELD_MANAGER).force();
         let patch = Patch::Apply(&status.body);
         match self.call("apply", kind, &status.name, api.patch_status(&status.name, &params, &patch)).await {
-            Ok(object) => {
+            Ok(_) => {
                 if let Some(note) = status.note {
                     tracing::info!(kind, name = status.name, reason = %note.reason, "status written");
-                    events::publish(&self.recorder, note).await;
+                    self.events.publish(note);
                 }
-                Ok(Some(object))
+                Ok(())
             }
-            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(None),
+            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -219,6 +199,10 @@ impl Applier {
         self.metrics.writes.get_or_create(&WriteLabels { kind, result: label }).inc();
         result
     }
+}
+
+fn post_params() -> PostParams {
+    PostParams { field_manager: Some(CONTROLLER_FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 fn learned(announcement: &Announcement) -> Change {

@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     pub(crate) apply_seconds: Histogram,
     pub(crate) watch_errors: Family<KindLabels, Counter>,
     pub(crate) malformed: Family<KindLabels, Counter>,
+    pub(crate) events_dropped: Counter,
 }
 
 impl Metrics {
@@ -55,6 +56,10 @@ impl Metrics {
             watch_errors: registry.counter_family("watch_errors", "Watches that broke off, by kind of object."),
             malformed: registry
                 .counter_family("malformed_objects", "Objects that could not be read and were passed over, by kind."),
+            events_dropped: registry.counter(
+                "events_dropped",
+                "Kubernetes events not written: too many at once, or the API server was away.",
+            ),
         };
         (metrics, registry)
     }

@@ -62,7 +62,7 @@ pub(crate) fn plan(world: &World, key: &ServiceKey, now: Timestamp) -> Plan {
     match world.service(key) {
         Some(view) if view.ours => serve(world, key, view, now),
         Some(view) => let_go(world, key, view),
-        None => Plan { steps: releases(world, key, None), ..Plan::default() },
+        None => Plan { steps: releases(world, key, &[]), ..Plan::default() },
     }
 }
 
@@ -89,32 +89,97 @@ fn serve(world: &World, key: &ServiceKey, view: &ServiceView, now: Timestamp) ->
     let waiting = allocated.status != ConditionStatus::True;
 
     let mut plan = Plan { waiting, ..Plan::default() };
-    let mut conditions = vec![allocated];
-    let mut ingress = Vec::new();
-    if let Some(Choice { address, pool }) = &choice {
-        let existing = world.announcement(*address);
-        let placement = placement(world, key, view.policy, *address, pool, existing);
-        conditions.push(announced(&placement));
-        ingress.push(LoadBalancerIngress {
-            ip: Some(address.to_string()),
-            ip_mode: Some(IP_MODE.to_owned()),
-            ..LoadBalancerIngress::default()
-        });
-        let desired = announcement(key, view, *address, pool, placement, existing);
+    let Some(choice) = choice else {
+        plan.push_status(status::change(key, view, Vec::new(), &[allocated], now));
+        plan.steps.extend(releases(world, key, &[]));
+        return plan;
+    };
+    let new = Candidate::of(world, key, view, choice);
+    let old = kept().filter(|old| old.address != new.choice.address).map(|old| Candidate::of(world, key, view, old));
+    let old = old.filter(|old| old.is_answered() && old.placement.reason == Reason::Announced);
+    let Some(old) = old.filter(|_| !new.is_answered()) else {
+        let (address, announced) = (new.choice.address, new.announced());
+        plan.keep(key, view, new);
+        plan.push_status(status::change(key, view, ingress(address), &[allocated, announced], now));
+        plan.steps.extend(releases(world, key, &[address]));
+        return plan;
+    };
+    // What works is not taken away before its replacement does.
+    let (stays, wanted) = (old.choice.address, new.choice.address);
+    let can_work = new.placement.reason == Reason::Announced;
+    let (reason, message) = if can_work {
+        (Reason::AddressPending, format!("{wanted} is claimed; {stays} stays until a node answers for it"))
+    } else {
+        (new.placement.reason, format!("{}; {stays} stays until then", new.placement.message))
+    };
+    let allocated = condition(types::ALLOCATED, ConditionStatus::False, reason, message);
+    let announced = old.announced();
+    plan.waiting = true;
+    plan.keep(key, view, old);
+    if can_work {
+        plan.keep(key, view, new);
+    }
+    plan.push_status(status::change(key, view, ingress(stays), &[allocated, announced], now));
+    let kept = [stays, wanted];
+    plan.steps.extend(releases(world, key, if can_work { &kept } else { &kept[..1] }));
+    plan
+}
+
+/// An address for a Service, and what would become of it.
+struct Candidate<'a> {
+    choice: Choice,
+    existing: Option<&'a AnnouncementView>,
+    placement: Placement,
+}
+
+impl<'a> Candidate<'a> {
+    fn of(world: &'a World, key: &ServiceKey, view: &ServiceView, choice: Choice) -> Self {
+        let existing = world.announcement(choice.address);
+        let placement = placement(world, key, view.policy, choice.address, &choice.pool, existing);
+        Self { choice, existing, placement }
+    }
+
+    /// Whether a node has said that it answers.
+    fn is_answered(&self) -> bool {
+        self.existing.is_some_and(|e| e.claimed.is_some())
+    }
+
+    fn announced(&self) -> Condition {
+        let conflict = self.existing.and_then(|e| e.conflict.as_ref());
+        if let (Reason::Announced, Some((answers, message))) = (self.placement.reason, conflict) {
+            let status = if *answers { ConditionStatus::True } else { ConditionStatus::False };
+            return condition(types::ANNOUNCED, status, Reason::AddressConflict, message.clone());
+        }
+        announced(&self.placement)
+    }
+}
+
+impl Plan {
+    /// Claims the address, or brings its Announcement up to date.
+    fn keep(&mut self, key: &ServiceKey, view: &ServiceView, candidate: Candidate<'_>) {
+        let Candidate { choice: Choice { address, pool }, existing, placement } = candidate;
+        let desired = announcement(key, view, address, &pool, placement, existing);
         match existing {
             None => {
-                plan.claims = Some((*address, pool.clone()));
-                plan.steps.push(Step::Claim(*address, Box::new(desired)));
+                self.claims = Some((address, pool));
+                self.steps.push(Step::Claim(address, Box::new(desired)));
             }
-            Some(seen) if differs(seen, &desired) => plan.steps.push(Step::Update(Box::new(desired))),
+            Some(seen) if differs(seen, &desired) => self.steps.push(Step::Update(Box::new(desired))),
             Some(_) => {}
         }
     }
-    if let Some((status, notes)) = status::change(key, view, ingress, &conditions, now) {
-        plan.steps.push(Step::Status(status, notes));
+
+    fn push_status(&mut self, change: Option<(ServiceStatus, Vec<Note>)>) {
+        self.steps.extend(change.map(|(status, notes)| Step::Status(status, notes)));
     }
-    plan.steps.extend(releases(world, key, choice.map(|c| c.address)));
-    plan
+}
+
+fn ingress(address: Ipv4Addr) -> Vec<LoadBalancerIngress> {
+    vec![LoadBalancerIngress {
+        ip: Some(address.to_string()),
+        ip_mode: Some(IP_MODE.to_owned()),
+        ..LoadBalancerIngress::default()
+    }]
 }
 
 fn choose(world: &World, key: &ServiceKey, view: &ServiceView) -> Result<Choice, (Reason, String)> {
@@ -135,12 +200,12 @@ fn let_go(world: &World, key: &ServiceKey, view: &ServiceView) -> Plan {
     if let Some((status, notes)) = status::clear(key, view) {
         steps.push(Step::Status(status, notes));
     }
-    steps.extend(releases(world, key, None));
+    steps.extend(releases(world, key, &[]));
     Plan { steps, ..Plan::default() }
 }
 
-fn releases(world: &World, key: &ServiceKey, keep: Option<Ipv4Addr>) -> Vec<Step> {
-    let held = world.ipam.held_by(key).filter(|a| Some(*a) != keep);
+fn releases(world: &World, key: &ServiceKey, keep: &[Ipv4Addr]) -> Vec<Step> {
+    let held = world.ipam.held_by(key).filter(|a| !keep.contains(a));
     held.filter_map(|address| world.announcement(address))
         .map(|seen| {
             Step::Release(AnnouncementIdentity {

@@ -5,12 +5,12 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 /// Rules of its ClusterRole.
 pub fn rules() -> Vec<PolicyRule> {
     vec![
-        rule("", &["services", "nodes"], &["get", "list", "watch"]),
-        rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"]),
+        rule("", &["services", "nodes"], &["list", "watch"]),
+        rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
         rule("", &["services/status"], &["patch"]),
-        rule("berth.dev", &["ipaddresspools", "l2advertisements", "speakernodes"], &["get", "list", "watch"]),
+        rule("berth.dev", &["ipaddresspools", "l2advertisements", "speakernodes"], &["list", "watch"]),
         rule("berth.dev", &["ipaddresspools/status", "l2advertisements/status"], &["patch"]),
-        rule("berth.dev", &["announcements"], &["get", "list", "watch", "create", "update", "delete"]),
+        rule("berth.dev", &["announcements"], &["list", "watch", "create", "update", "delete"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ]
 }

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | one watch for each kind | [`run`], in a `JoinSet` | aborted with it; it holds no state that matters |
 //! | HTTP endpoints | [`run`] | with the shutdown token |
+//! | events | [`run`] | when the reconciler is gone and its queue empty, at most [`GRACE`] later |
 //! | the reconciler, which owns the world | the caller's task | with the shutdown token |
 //! | at most [`WRITES`] writes | the reconciler, in a `JoinSet` | awaited for [`GRACE`], then aborted; every step is idempotent |
 
@@ -29,7 +30,7 @@ use crate::metrics::{Metrics, PoolLabels};
 use crate::plan::plan;
 use crate::watch::{self, Message};
 use crate::world::{Change, World};
-use crate::{backoff, status};
+use crate::{backoff, events, status};
 
 /// Services that are written at once: enough to hide the API server's latency, few enough not to crowd out others
 /// (its default limit for one kind of client is in the hundreds).
@@ -52,6 +53,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut config = kube::Config::infer().await.context("cannot find out how to reach the API server")?;
     // Writes and watches have their own retries, with the latest state; the client's would hold old ones for minutes.
     config.default_retry = false;
+    // An API server that vanishes without a word is noticed by this; every watch is asked for anew more often.
+    config.read_timeout = Some(watch::WATCH_TIME + Duration::from_secs(15));
     let client = Client::try_from(config).context("cannot make a client for the API server")?;
 
     let (metrics, registry) = Metrics::new();
@@ -65,12 +68,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (to, mut changes) = mpsc::channel(CHANGES);
     let watches = watch::start(&client, args.default_provider, &metrics, &to);
     let reporter = Reporter { controller: "berth-controller".to_owned(), instance: std::env::var("POD_NAME").ok() };
-    let applier = Applier {
-        recorder: Recorder::new(client.clone(), reporter),
-        client,
-        metrics: metrics.clone(),
-        default: args.default_provider,
-    };
+    let (events, publishing) = events::queue(Recorder::new(client.clone(), reporter), metrics.clone());
+    let publishing = tokio::spawn(publishing);
+    let applier = Applier { client, events, metrics: metrics.clone() };
     let mut reconciler = Reconciler::new(applier, metrics, synced);
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -78,6 +78,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     drop(watches);
     reconciler.finish().await;
+    // With the reconciler goes the last sender, so that what is queued is said and the task ends.
+    drop(reconciler);
+    if tokio::time::timeout(GRACE, publishing).await.is_err() {
+        tracing::debug!("events cut off");
+    }
     http.abort();
     tracing::info!("stopped");
     Ok(())
@@ -92,8 +97,8 @@ enum Done {
         learned: Vec<Change>,
         result: Result<(), WriteError>,
     },
-    Pool(String, Result<Option<Change>, WriteError>),
-    Advertisement(String, Result<Option<Change>, WriteError>),
+    Pool(String, Result<(), WriteError>),
+    Advertisement(String, Result<(), WriteError>),
 }
 
 struct Reconciler {
@@ -105,6 +110,8 @@ struct Reconciler {
     synced: BTreeSet<&'static str>,
     writes: JoinSet<Done>,
     busy: BTreeSet<ServiceKey>,
+    /// Announcements that the watch spoke of while writes were under way. What such a write is answered may be older.
+    heard: BTreeSet<String>,
     failures: BTreeMap<ServiceKey, u32>,
     retries: BTreeSet<(Instant, ServiceKey)>,
     next_own_status: Instant,
@@ -122,6 +129,7 @@ impl Reconciler {
             synced: BTreeSet::new(),
             writes: JoinSet::new(),
             busy: BTreeSet::new(),
+            heard: BTreeSet::new(),
             failures: BTreeMap::new(),
             retries: BTreeSet::new(),
             next_own_status: Instant::now(),
@@ -170,7 +178,14 @@ impl Reconciler {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Changed(change) => self.world.learn(*change),
+            Message::Changed(change) => {
+                if let Change::Announcement(name, _) = &*change
+                    && !self.busy.is_empty()
+                {
+                    self.heard.insert(name.clone());
+                }
+                self.world.learn(*change);
+            }
             Message::Synced(kind) => {
                 self.synced.insert(kind);
                 if self.is_synced() {
@@ -226,7 +241,12 @@ impl Reconciler {
             Done::Service { key, claimed, started, learned, result } => {
                 self.busy.remove(&key);
                 for change in learned {
-                    self.world.learn(change);
+                    if !matches!(&change, Change::Announcement(name, _) if self.heard.contains(name)) {
+                        self.world.learn(change);
+                    }
+                }
+                if self.busy.is_empty() {
+                    self.heard.clear();
                 }
                 match result {
                     Ok(()) => {
@@ -238,22 +258,16 @@ impl Reconciler {
             }
             Done::Pool(name, result) => {
                 self.own_busy.remove(&name);
-                match result {
-                    Ok(change) => change.into_iter().for_each(|c| self.world.learn(c)),
-                    Err(error) => {
-                        tracing::debug!(%error, "status of a pool not written, it will be tried again");
-                        self.world.mark_pool(name);
-                    }
+                if let Err(error) = result {
+                    tracing::debug!(%error, "status of a pool not written, it will be tried again");
+                    self.world.mark_pool(name);
                 }
             }
             Done::Advertisement(name, result) => {
                 self.own_busy.remove(&name);
-                match result {
-                    Ok(change) => change.into_iter().for_each(|c| self.world.learn(c)),
-                    Err(error) => {
-                        tracing::debug!(%error, "status of an advertisement not written, it will be tried again");
-                        self.world.mark_advertisement(name);
-                    }
+                if let Err(error) = result {
+                    tracing::debug!(%error, "status of an advertisement not written, it will be tried again");
+                    self.world.mark_advertisement(name);
                 }
             }
         }

@@ -137,6 +137,10 @@ pub(crate) fn advertisement_change(
 
 /// A refusal always; a success when it is news, and being announced only when it was not before.
 fn worth_an_event(condition: &Condition, old: Option<&K8sCondition>) -> bool {
+    if condition.reason == Reason::AddressPending {
+        // A step on the way.
+        return false;
+    }
     condition.status != ConditionStatus::True || condition.kind == types::ALLOCATED || old.is_some()
 }
 

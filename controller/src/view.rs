@@ -8,7 +8,7 @@ use berth_api::crd::{AnnouncementSpec, Interface, ServiceRef};
 use berth_api::names::{EXCLUDE_NODE_LABEL, POOL_CLASS};
 use berth_api::pool::{Addresses, AddressesError};
 use berth_api::service::{Request, RequestError, ServiceKey, TrafficPolicy, wants_sharing};
-use berth_api::{Announcement, IPAddressPool, L2Advertisement};
+use berth_api::{Announcement, IPAddressPool, L2Advertisement, Reason};
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -86,6 +86,8 @@ pub(crate) struct AnnouncementView {
     pub(crate) spec: AnnouncementSpec,
     /// Who answers, and at which epoch.
     pub(crate) claimed: Option<(String, u64)>,
+    /// What the speaker says about another machine that has the address, and whether ours answers all the same.
+    pub(crate) conflict: Option<(bool, String)>,
 }
 
 impl AnnouncementView {
@@ -99,6 +101,9 @@ impl AnnouncementView {
             labels: meta.labels.clone().unwrap_or_default(),
             spec: announcement.spec.clone(),
             claimed: layer2.map(|l| (l.owner.clone(), l.epoch)),
+            conflict: ready(announcement.status.as_ref().map(|s| &s.conditions))
+                .filter(|c| c.reason == Reason::AddressConflict.as_str())
+                .map(|c| (c.status == "True", c.message)),
         }
     }
 

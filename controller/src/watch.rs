@@ -14,22 +14,21 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, ExponentialBackoff, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::args::DefaultProvider;
+use crate::backoff;
 use crate::metrics::{KindLabels, Metrics};
 use crate::view::{AdvertisementView, AnnouncementView, NodeView, PoolView, ServiceView, SliceView};
 use crate::world::Change;
 
-/// A broken watch is tried again soon, because until then the world stands still here.
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// And never later than this, so that an API server that returns is seen at once.
-const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How long the API server keeps a watch open before it is asked for anew, which is also how an API server that vanished
+/// without a word is noticed. Going on from where it was costs one request.
+pub(crate) const WATCH_TIME: Duration = Duration::from_mins(1);
 
 /// How many kinds are watched.
 pub(crate) const KINDS: usize = 7;
@@ -91,16 +90,14 @@ where
     let (metrics, to) = (metrics.clone(), to.clone());
     async move {
         let kind = KindName::<K>::NAME();
-        let mut follower =
-            Follower { kind, change, known: BTreeSet::new(), listed: BTreeSet::new(), synced: false, metrics };
-        let retry = backon::ExponentialBuilder::default()
-            .with_min_delay(FIRST_RETRY)
-            .with_max_delay(LONGEST_RETRY)
-            .with_jitter()
-            .without_max_times();
-        let events = watcher(api, watcher::Config::default()).backoff(ExponentialBackoff::from(retry));
-        let mut events = std::pin::pin!(events);
+        let (known, listed) = (BTreeSet::new(), BTreeSet::new());
+        let mut follower = Follower { kind, change, known, listed, synced: false, failures: 0, metrics };
+        let config = watcher::Config::default().timeout(WATCH_TIME.as_secs() as u32);
+        let mut events = std::pin::pin!(watcher(api, config));
         while let Some(event) = events.next().await {
+            if let Err(error) = &event {
+                tokio::time::sleep(follower.broke_off(error)).await;
+            }
             for message in follower.messages(event) {
                 if to.send(message).await.is_err() {
                     return;
@@ -133,15 +130,34 @@ struct Follower<F> {
     /// What a list under way has named so far.
     listed: BTreeSet<Id>,
     synced: bool,
+    /// Failures in a row.
+    failures: u32,
     metrics: Metrics,
 }
 
 impl<F> Follower<F> {
+    /// Counts and tells a failure, once for an outage; returns how long to wait.
+    fn broke_off(&mut self, error: &watcher::Error) -> Duration {
+        self.metrics.watch_errors.get_or_create(&KindLabels { kind: self.kind }).inc();
+        self.failures = self.failures.saturating_add(1);
+        if self.failures == 1 {
+            tracing::warn!(kind = self.kind, %error, "watch broke off; what is known stays, and it is tried until it works");
+        } else {
+            tracing::debug!(kind = self.kind, %error, failures = self.failures, "watch still broken");
+        }
+        // The names of the kinds differ in length, which is spread enough for seven.
+        backoff::wait(self.failures, self.kind.len() as u64 * 16)
+    }
+
     fn messages<K>(&mut self, event: Result<Event<DeserializeGuard<K>>, watcher::Error>) -> Vec<Message>
     where
         K: Resource<DynamicType = ()>,
         F: Fn(Id, Option<&K>) -> Change,
     {
+        // The beginning of a list is said before it is asked for.
+        if !matches!(event, Ok(Event::Init) | Err(_)) && std::mem::take(&mut self.failures) > 0 {
+            tracing::info!(kind = self.kind, "watching again");
+        }
         match event {
             Ok(Event::Init) => {
                 self.listed.clear();
@@ -162,11 +178,7 @@ impl<F> Follower<F> {
                 }
                 messages
             }
-            Err(error) => {
-                self.metrics.watch_errors.get_or_create(&KindLabels { kind: self.kind }).inc();
-                tracing::warn!(kind = self.kind, %error, "watch broke off; what is known stays, and it is tried again");
-                Vec::new()
-            }
+            Err(_) => Vec::new(),
         }
     }
 

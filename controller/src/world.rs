@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use berth_api::service::ServiceKey;
-use berth_pool::ipam::{Ipam, PoolInput};
+use berth_pool::ipam::{Exclusion, Ipam, PoolInput};
 use berth_pool::placement::{Node, Rule};
+use ipnet::IpNet;
 
 use crate::view::{AdvertisementView, AnnouncementView, Interfaces, NodeView, PoolView, ServiceView, SliceView};
 
@@ -47,6 +48,8 @@ pub(crate) struct World {
     advertisements: BTreeMap<String, AdvertisementView>,
     cluster_nodes: BTreeMap<String, NodeView>,
     interfaces: BTreeMap<String, Interfaces>,
+    /// Nodes whose last report was deleted while they are there.
+    unreported: BTreeSet<String>,
     /// Derived from the two above.
     nodes: BTreeMap<String, Node>,
     /// Services that were refused; they get a turn when something becomes free.
@@ -76,6 +79,9 @@ impl World {
                 }
             }
             Change::Node(name, view) => {
+                if view.is_none() && self.unreported.remove(&name) {
+                    self.interfaces.remove(&name);
+                }
                 let before = self.cluster_nodes.get(&name).map(|n| n.addresses.clone());
                 let after = view.as_ref().map(|n| n.addresses.clone());
                 put(&mut self.cluster_nodes, name.clone(), view);
@@ -85,6 +91,13 @@ impl World {
                 self.derive_node(&name);
             }
             Change::SpeakerNode(name, view) => {
+                // Somebody deleted the report of a node that is there: its speaker writes it again at once, and
+                // what was in it has not changed.
+                if view.is_none() && self.cluster_nodes.contains_key(&name) {
+                    self.unreported.insert(name);
+                    return;
+                }
+                self.unreported.remove(&name);
                 put(&mut self.interfaces, name.clone(), view);
                 // A node's address may be known from its speaker alone.
                 self.judge_pools();
@@ -302,24 +315,37 @@ impl World {
             addresses: view.addresses.clone(),
             auto_assign: view.auto_assign,
         });
-        let own = self.own_addresses();
-        self.ipam.set_pools(inputs.collect(), &own);
+        let excluded = self.excluded_addresses();
+        self.ipam.set_pools(inputs.collect(), &excluded);
         self.dirty_pools.extend(self.pools.keys().cloned());
         for key in self.waiting.clone() {
             self.mark(&key);
         }
     }
 
-    fn own_addresses(&self) -> BTreeMap<Ipv4Addr, String> {
-        let said = self.cluster_nodes.iter().flat_map(|(name, n)| n.addresses.iter().map(move |a| (*a, name.clone())));
-        let reported = self.interfaces.iter().flat_map(|(name, interfaces)| {
-            let addresses = interfaces.iter().flat_map(|i| &i.addresses);
-            addresses.filter_map(move |net| match net.addr() {
-                std::net::IpAddr::V4(v4) => Some((v4, name.clone())),
-                std::net::IpAddr::V6(_) => None,
+    /// Addresses that are never given out: those of nodes, and of the nodes' subnets the two that no host can have.
+    fn excluded_addresses(&self) -> BTreeMap<Ipv4Addr, Exclusion> {
+        let reported = || {
+            self.interfaces.iter().flat_map(|(node, interfaces)| {
+                let nets = interfaces.iter().flat_map(|i| &i.addresses);
+                nets.filter_map(move |net| match net {
+                    IpNet::V4(v4) => Some((node, *v4)),
+                    IpNet::V6(_) => None,
+                })
             })
-        });
-        reported.chain(said).collect()
+        };
+        let mut excluded = BTreeMap::new();
+        // A /31 or /32 has neither (RFC 3021).
+        for (_, net) in reported().filter(|(_, net)| net.prefix_len() < 31) {
+            for address in [net.network(), net.broadcast()] {
+                excluded.insert(address, Exclusion::Subnet(net.trunc().to_string()));
+            }
+        }
+        let said = self.cluster_nodes.iter().flat_map(|(node, view)| view.addresses.iter().map(move |a| (node, *a)));
+        for (node, address) in reported().map(|(node, net)| (node, net.addr())).chain(said) {
+            excluded.insert(address, Exclusion::Node(node.clone()));
+        }
+        excluded
     }
 
     /// A node takes part when the cluster knows it; its interfaces come from its speaker.

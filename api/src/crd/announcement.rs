@@ -77,7 +77,7 @@ pub struct Layer2Assignment {
     #[schemars(length(max = 16))]
     pub standbys: Vec<String>,
     /// Number of the ownership. Rises with every change of owner, whoever makes it, and never falls.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub epoch: u64,
     /// Where the owner and the standbys are found on the link, so that they need nothing but this object.
     #[serde(default)]
@@ -121,7 +121,7 @@ pub struct Layer2Status {
     /// The node that answers.
     pub owner: String,
     /// Number of this ownership.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub epoch: u64,
     /// Since when it answers.
     pub since: MicroTime,

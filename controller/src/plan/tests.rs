@@ -45,6 +45,18 @@ impl Cluster {
         cluster
     }
 
+    /// A Service `web` that holds 192.0.2.200, and a node that answers for it.
+    fn answered() -> Self {
+        let mut cluster = Self::new(&["192.0.2.200-192.0.2.210"]);
+        cluster.apply("web", json!({}));
+        cluster.settle(None);
+        let owner = cluster.owner("192.0.2.200").unwrap();
+        cluster.claim("192.0.2.200", &owner, 1);
+        cluster.settle(None);
+        cluster.writes();
+        cluster
+    }
+
     fn node(&mut self, n: u8, labels: Value) {
         let name = format!("node-{n}");
         let node: Node = serde_json::from_value(json!({
@@ -269,7 +281,34 @@ fn whatever_makes_a_service_no_longer_ours_releases_what_it_held() {
 }
 
 #[test]
-fn another_requested_address_is_claimed_before_the_old_one_is_released() {
+fn an_address_that_works_stays_until_another_requested_one_is_answered_for() {
+    let mut cluster = Cluster::answered();
+    cluster.apply("web", json!({"loadBalancerIP": "192.0.2.205"}));
+    cluster.settle(None);
+    assert_eq!(cluster.writes(), ["claim 192.0.2.205", "status web 192.0.2.200"]);
+    assert!(cluster.condition("web", types::ALLOCATED).starts_with("False AddressPending"));
+    let owner = cluster.owner("192.0.2.205").unwrap();
+    cluster.claim("192.0.2.205", &owner, 1);
+    cluster.settle(None);
+    assert_eq!(cluster.writes(), ["status web 192.0.2.205", "release 192.0.2.200"]);
+    assert!(cluster.condition("web", types::ALLOCATED).starts_with("True Allocated"));
+}
+
+#[test]
+fn an_address_that_works_is_not_given_up_for_one_that_nobody_can_announce() {
+    let mut cluster = Cluster::answered();
+    cluster.pool("far", &["198.51.100.7"]);
+    cluster.apply("web", json!({"loadBalancerIP": "198.51.100.7"}));
+    cluster.settle(None);
+    assert_eq!(cluster.writes(), ["status web 192.0.2.200"]);
+    let condition = cluster.condition("web", types::ALLOCATED);
+    assert!(condition.starts_with("False NoEligibleNode no node can answer for 198.51.100.7"), "{condition}");
+    assert!(condition.ends_with("192.0.2.200 stays until then"), "{condition}");
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True Announced"));
+}
+
+#[test]
+fn an_address_that_never_worked_is_replaced_at_once() {
     let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.210"]);
     cluster.apply("web", json!({}));
     cluster.settle(None);
@@ -277,6 +316,44 @@ fn another_requested_address_is_claimed_before_the_old_one_is_released() {
     cluster.apply("web", json!({"loadBalancerIP": "192.0.2.205"}));
     cluster.settle(None);
     assert_eq!(cluster.writes(), ["claim 192.0.2.205", "status web 192.0.2.205", "release 192.0.2.200"]);
+}
+
+#[test]
+fn another_machine_with_the_address_is_named_on_the_service() {
+    let mut cluster = Cluster::answered();
+    let mut announcement = cluster.announcements["192.0.2.200"].clone();
+    announcement.status.as_mut().unwrap().conditions = serde_json::from_value(json!([{
+        "type": "Ready", "status": "False", "reason": "AddressConflict", "message": "02:00:00:00:00:99 has it",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]))
+    .unwrap();
+    cluster.announcements.insert("192.0.2.200".to_owned(), announcement);
+    cluster.show("192.0.2.200");
+    cluster.settle(None);
+    assert_eq!(cluster.condition("web", types::ANNOUNCED), "False AddressConflict 02:00:00:00:00:99 has it");
+}
+
+#[test]
+fn a_deleted_report_of_a_node_that_is_there_moves_nothing() {
+    let mut cluster = Cluster::answered();
+    let owner = cluster.owner("192.0.2.200").unwrap();
+    cluster.world.learn(Change::SpeakerNode(owner.clone(), None));
+    cluster.settle(None);
+    assert_eq!(cluster.owner("192.0.2.200"), Some(owner.clone()));
+    cluster.world.learn(Change::Node(owner.clone(), None));
+    cluster.settle(None);
+    assert_ne!(cluster.owner("192.0.2.200"), Some(owner));
+}
+
+#[test]
+fn a_pool_as_large_as_the_subnet_gives_neither_its_network_nor_its_broadcast_address() {
+    let mut cluster = Cluster::new(&["192.0.2.0/24"]);
+    cluster.apply("web", json!({}));
+    cluster.settle(None);
+    assert_eq!(cluster.ingress("web").as_deref(), Some("192.0.2.1"));
+    cluster.apply("last", json!({"loadBalancerIP": "192.0.2.255"}));
+    cluster.settle(None);
+    assert!(cluster.condition("last", types::ALLOCATED).starts_with("False SubnetAddress"));
 }
 
 #[test]
@@ -446,6 +523,13 @@ proptest! {
             }
             let before: BTreeMap<_, _> = cluster.services.keys().map(|k| (k.name.clone(), cluster.ingress(&k.name))).collect();
             cluster.settle(fail);
+            // The owners that are named answer, which lets an address move.
+            for name in cluster.announcements.keys().cloned().collect::<Vec<_>>() {
+                let layer2 = cluster.announcements[&name].spec.layer2.clone().unwrap_or_default();
+                if let Some(owner) = layer2.owner {
+                    cluster.claim(&name, &owner, layer2.epoch);
+                }
+            }
             cluster.settle(None);
 
             let mut backed = BTreeSet::new();

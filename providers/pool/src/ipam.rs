@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use berth_api::service::ServiceKey;
 
 use pools::Pool;
-pub use pools::{PoolInput, PoolProblem, PoolReport};
+pub use pools::{Exclusion, PoolInput, PoolProblem, PoolReport};
 pub use refusal::Refusal;
 
 /// What a Service asks for and what it had.
@@ -59,9 +59,9 @@ pub struct Ipam {
 impl Ipam {
     /// Replaces all pools. What is held stays held, also when no pool has it any more.
     ///
-    /// `nodes` are the nodes' own addresses with the node's name; they are never given out.
-    pub fn set_pools(&mut self, pools: Vec<PoolInput>, nodes: &BTreeMap<Ipv4Addr, String>) {
-        self.pools = pools::judge(pools, nodes);
+    /// `excluded` are addresses that are never given out.
+    pub fn set_pools(&mut self, pools: Vec<PoolInput>, excluded: &BTreeMap<Ipv4Addr, Exclusion>) {
+        self.pools = pools::judge(pools, excluded);
         for address in self.held.keys() {
             for pool in self.pools.values_mut() {
                 pool.free.remove(*address);
@@ -163,8 +163,10 @@ impl Ipam {
             Some(service) => return Err(Refusal::AddressInUse { address, holder: service.clone() }),
             None => {}
         }
-        if let Some(node) = pool.excluded.get(&address) {
-            return Err(Refusal::NodeAddress { address, node: node.clone() });
+        match pool.excluded.get(&address) {
+            Some(Exclusion::Node(node)) => return Err(Refusal::NodeAddress { address, node: node.clone() }),
+            Some(Exclusion::Subnet(subnet)) => return Err(Refusal::SubnetAddress { address, subnet: subnet.clone() }),
+            None => {}
         }
         if !pool.accepts() {
             return Err(Refusal::PoolNotReady { pools: vec![name.to_owned()] });

@@ -116,7 +116,7 @@ pub fn place(question: Question<'_>) -> Placement {
         }
     };
     let moves = holder != Some(owner.node.as_str());
-    let epoch = if moves { epoch + 1 } else { epoch };
+    let epoch = if moves { epoch.saturating_add(1) } else { epoch };
     eligible.truncate(STANDBYS);
     // Make before break: who answers now keeps a part, in the last place, until its successor has claimed.
     if let Some(before) = question.claimed.map(|(node, _)| node).filter(|n| *n != owner.node)
@@ -134,13 +134,13 @@ pub fn place(question: Question<'_>) -> Placement {
     Placement { assignment, reason: Reason::Announced, message }
 }
 
-/// Who holds the address, and at which epoch: a claim on the wire at a higher epoch is adopted, but only from a node
-/// that has a part.
+/// Who holds the address, and at which epoch: a claim on the wire at a higher epoch, or at the same one, which it then
+/// prevailed at, is adopted, but only from a node that has a part.
 fn holder(question: Question<'_>) -> (Option<&str>, u64) {
     let Some(current) = question.current else { return (None, 0) };
     let owner = current.owner.as_deref();
     match question.claimed {
-        Some((node, epoch)) if epoch > current.epoch => {
+        Some((node, epoch)) if epoch >= current.epoch => {
             let part = owner == Some(node) || current.standbys.iter().any(|s| s == node);
             (if part { Some(node) } else { owner }, epoch)
         }
@@ -150,7 +150,7 @@ fn holder(question: Question<'_>) -> (Option<&str>, u64) {
 
 fn nobody(epoch: u64, holder: Option<&str>) -> Layer2Assignment {
     // Losing the owner is a change of owner.
-    let epoch = if holder.is_some() { epoch + 1 } else { epoch };
+    let epoch = if holder.is_some() { epoch.saturating_add(1) } else { epoch };
     Layer2Assignment { owner: None, standbys: Vec::new(), epoch, members: Vec::new() }
 }
 
@@ -182,16 +182,15 @@ fn member(question: Question<'_>, name: &str, node: &Node) -> Result<Member, Lef
     if node.interfaces.is_empty() {
         return Err(LeftOut::NoSpeaker);
     }
-    // The node keeps its place on the interface it has one on, else the first by name.
-    let (interface, address) = rules
-        .find_map(|rule| {
-            let allowed = |i: &&Interface| rule.interfaces.is_empty() || rule.interfaces.contains(&i.name);
-            node.interfaces.iter().filter(allowed).find_map(|interface| {
-                let own = interface.addresses.iter().find(|own| own.contains(&question.address))?;
-                Some((interface, own.addr()))
-            })
-        })
-        .ok_or(LeftOut::NoSubnet)?;
+    let rules: Vec<_> = rules.collect();
+    let allowed =
+        |i: &Interface| rules.iter().any(|rule| rule.interfaces.is_empty() || rule.interfaces.contains(&i.name));
+    let own = |i: &Interface| i.addresses.iter().find(|own| own.contains(&question.address)).map(ipnet::IpNet::addr);
+    let mut places = node.interfaces.iter().filter(|i| allowed(i)).filter_map(|i| Some((i, own(i)?))).peekable();
+    let first = places.peek().copied();
+    // The node keeps its place on the link; another interface that comes up moves nothing.
+    let now = question.current.and_then(|c| c.members.iter().find(|m| m.node == name)).map(|m| &m.interface);
+    let (interface, address) = places.find(|(i, _)| Some(&i.name) == now).or(first).ok_or(LeftOut::NoSubnet)?;
     if question.serving.is_some_and(|serving| !serving.contains(name)) {
         return Err(LeftOut::NoEndpoint);
     }

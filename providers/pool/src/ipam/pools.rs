@@ -24,6 +24,16 @@ pub struct PoolInput {
     pub auto_assign: bool,
 }
 
+/// Why an address of a pool is never given out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    /// It is this node's own.
+    Node(String),
+    /// It is the network or broadcast address of this subnet of the nodes. Pools are commonly written as whole subnets,
+    /// so it is left out without a word.
+    Subnet(String),
+}
+
 /// What is wrong with a pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolProblem {
@@ -77,8 +87,8 @@ pub(super) struct Pool {
     addresses: Option<Addresses>,
     pub(super) auto_assign: bool,
     pub(super) problem: Option<PoolProblem>,
-    /// Addresses that are never given, with the node that has them.
-    pub(super) excluded: BTreeMap<Ipv4Addr, String>,
+    /// Addresses that are never given.
+    pub(super) excluded: BTreeMap<Ipv4Addr, Exclusion>,
     /// Addresses that nobody holds.
     pub(super) free: Intervals,
 }
@@ -101,7 +111,7 @@ impl Pool {
 }
 
 /// Judges pools: an unreadable one gives nothing, and neither does one that overlaps an older one that does.
-pub(super) fn judge(mut inputs: Vec<PoolInput>, nodes: &BTreeMap<Ipv4Addr, String>) -> BTreeMap<String, Pool> {
+pub(super) fn judge(mut inputs: Vec<PoolInput>, never: &BTreeMap<Ipv4Addr, Exclusion>) -> BTreeMap<String, Pool> {
     inputs.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
     let mut older: Vec<(String, Addresses)> = Vec::new();
     let mut pools = BTreeMap::new();
@@ -119,7 +129,7 @@ pub(super) fn judge(mut inputs: Vec<PoolInput>, nodes: &BTreeMap<Ipv4Addr, Strin
                     let common = other.intersection(&addresses)?;
                     Some(PoolProblem::Overlap { older: name.clone(), common })
                 });
-                let excluded = own_addresses(&addresses, nodes);
+                let excluded = left_out(&addresses, never);
                 let mut free = Intervals::from_ranges(addresses.ranges());
                 for address in excluded.keys() {
                     free.remove(*address);
@@ -136,19 +146,25 @@ pub(super) fn judge(mut inputs: Vec<PoolInput>, nodes: &BTreeMap<Ipv4Addr, Strin
     pools
 }
 
-fn own_addresses(addresses: &Addresses, nodes: &BTreeMap<Ipv4Addr, String>) -> BTreeMap<Ipv4Addr, String> {
-    let within = |range: &Ipv4Range| nodes.range(range.first()..=range.last());
-    addresses.ranges().iter().flat_map(within).map(|(a, n)| (*a, n.clone())).collect()
+fn left_out(addresses: &Addresses, never: &BTreeMap<Ipv4Addr, Exclusion>) -> BTreeMap<Ipv4Addr, Exclusion> {
+    let within = |range: &Ipv4Range| never.range(range.first()..=range.last());
+    addresses.ranges().iter().flat_map(within).map(|(a, why)| (*a, why.clone())).collect()
 }
 
-fn node_problem(excluded: &BTreeMap<Ipv4Addr, String>) -> Option<PoolProblem> {
-    if excluded.is_empty() {
+fn node_problem(excluded: &BTreeMap<Ipv4Addr, Exclusion>) -> Option<PoolProblem> {
+    let mut nodes: Vec<_> = excluded
+        .iter()
+        .filter_map(|(address, why)| match why {
+            Exclusion::Node(node) => Some(format!("{address} is the own address of node {node}")),
+            Exclusion::Subnet(_) => None,
+        })
+        .collect();
+    if nodes.is_empty() {
         return None;
     }
-    let mut named: Vec<_> =
-        excluded.iter().take(NAMED_NODES).map(|(a, n)| format!("{a} is the own address of node {n}")).collect();
-    if excluded.len() > NAMED_NODES {
-        named.push(format!("and {} more are nodes' own", excluded.len() - NAMED_NODES));
+    if nodes.len() > NAMED_NODES {
+        let more = nodes.split_off(NAMED_NODES).len();
+        nodes.push(format!("and {more} more are nodes' own"));
     }
-    Some(PoolProblem::NodeAddress { nodes: named.join(", ") })
+    Some(PoolProblem::NodeAddress { nodes: nodes.join(", ") })
 }

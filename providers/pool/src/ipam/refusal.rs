@@ -72,6 +72,14 @@ pub enum Refusal {
         /// Whose it is.
         node: String,
     },
+    /// The requested address is the network or broadcast address of a subnet of the nodes.
+    #[error("{address} is the network or broadcast address of the nodes' subnet {subnet}; ask for another")]
+    SubnetAddress {
+        /// It.
+        address: Ipv4Addr,
+        /// The subnet.
+        subnet: String,
+    },
 }
 
 impl Refusal {
@@ -87,6 +95,7 @@ impl Refusal {
             Self::AddressInUse { .. } => Reason::AddressInUse,
             Self::SharingUnsupported { .. } => Reason::SharingUnsupported,
             Self::NodeAddress { .. } => Reason::NodeAddress,
+            Self::SubnetAddress { .. } => Reason::SubnetAddress,
         }
     }
 }

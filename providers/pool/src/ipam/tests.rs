@@ -22,7 +22,13 @@ fn manual(name: &str, entries: &[&str]) -> PoolInput {
 
 fn ipam(pools: Vec<PoolInput>) -> Ipam {
     let mut ipam = Ipam::default();
-    ipam.set_pools(pools, &BTreeMap::from([(ip("192.0.2.11"), "node-1".to_owned())]));
+    ipam.set_pools(
+        pools,
+        &BTreeMap::from([
+            (ip("192.0.2.11"), Exclusion::Node("node-1".to_owned())),
+            (ip("192.0.2.63"), Exclusion::Subnet("192.0.2.0/26".to_owned())),
+        ]),
+    );
     ipam
 }
 
@@ -36,7 +42,7 @@ fn a_request_is_met_or_refused_for_one_reason() {
         pool("a", 1, &["192.0.2.10-192.0.2.12"]),
         pool("broken", 2, &["192.0.2.99/24"]),
         pool("full", 3, &["192.0.2.50"]),
-        manual("gold", &["192.0.2.60-192.0.2.61"]),
+        manual("gold", &["192.0.2.60-192.0.2.63"]),
         pool("younger", 9, &["192.0.2.12-192.0.2.20"]),
     ]);
     ipam.hold(ip("192.0.2.10"), &key("other"), "a");
@@ -56,6 +62,7 @@ fn a_request_is_met_or_refused_for_one_reason() {
         (Some("192.0.2.12"), Some("gold"), Err(Reason::AddressNotInPool)),
         (Some("192.0.2.10"), None, Err(Reason::AddressInUse)),
         (Some("192.0.2.11"), None, Err(Reason::NodeAddress)),
+        (Some("192.0.2.63"), None, Err(Reason::SubnetAddress)),
     ] {
         let choice = ipam.choose(ask(&key("web"), address, pool));
         let got = choice.map(|c| format!("{} {}", c.address, c.pool)).map_err(|r| r.reason());

@@ -232,3 +232,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_interface_that_comes_up_does_not_move_an_address_on_its_own_node() {
+    let mut case = Case::placed();
+    let mut second = case.nodes["node-b"].interfaces[0].clone();
+    second.name = "ens1".into();
+    case.nodes.get_mut("node-b").unwrap().interfaces.insert(0, second);
+    let members = case.place().assignment.unwrap().members;
+    assert_eq!((members[0].node.as_str(), members[0].interface.as_str()), ("node-b", "eth0"));
+}
+
+#[test]
+fn a_claim_that_prevailed_at_the_same_epoch_is_adopted() {
+    let mut case = Case::placed();
+    case.claimed = Some(("node-a", 4));
+    assert_eq!(case.told(), "node-a@4 > node-c node-b");
+}
