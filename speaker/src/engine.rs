@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -357,6 +358,7 @@ impl Core {
             self.metrics.heartbeat_refused(Refusal::Unknown, now.refused_unknown - before.refused_unknown);
             self.metrics.heartbeat_refused(Refusal::Sequence, now.refused_sequence - before.refused_sequence);
             self.metrics.heartbeat_refused(Refusal::BootId, now.refused_boot_id - before.refused_boot_id);
+            self.metrics.heartbeat_refused(Refusal::Unproven, now.refused_unproven - before.refused_unproven);
             self.counted = now;
         }
         // A handful, whatever the number of addresses.
@@ -382,9 +384,10 @@ fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Names this start of the process: the time of it, which no two starts on a node share.
+/// Names this start of the process: no two share it, and nobody can guess it, because partners prove by it that they hear this node.
 fn boot_id() -> u64 {
-    u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0).max(1)
+    // The state is keyed with random numbers of the operating system.
+    RandomState::new().hash_one(Timestamp::now().as_nanosecond()).max(1)
 }
 
 #[cfg(test)]

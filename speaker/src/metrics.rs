@@ -40,6 +40,8 @@ label! {
         Sequence => "sequence",
         /// Of an earlier start of that node's process.
         BootId => "boot_id",
+        /// From a sender that does not prove to hear this node: one that just started, or a forger.
+        Unproven => "unproven",
     }
 }
 
@@ -147,7 +149,7 @@ impl Metrics {
             ),
             heartbeats_refused: registry.counter_family(
                 "heartbeats_refused",
-                "Heartbeats not believed, by cause: malformed, unknown, sequence, boot_id.",
+                "Heartbeats not believed, by cause: malformed, unknown, sequence, boot_id, unproven.",
             ),
             dropped: registry.counter_family(
                 "dropped",

@@ -13,7 +13,7 @@ use berth_sys::{ArpSocket, FRAME_MAX, Instruction};
 use berth_wire::filter::{self, MAX_INSTRUCTIONS, SMALL_INSTRUCTIONS};
 use berth_wire::heartbeat;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
@@ -25,6 +25,10 @@ const DATAGRAM_BUFFER: usize = heartbeat::DATAGRAM_MAX + 1;
 
 /// Precedence "network control" (CS6, RFC 4594 section 3.1): a congested switch is to drop heartbeats last.
 const HEARTBEAT_TOS: u32 = 0xc0;
+
+/// Heartbeats are sent with the highest TTL and no lower one is let in (RFC 5082): a router in between lowers it, so nobody from another
+/// link can make one up.
+const HEARTBEAT_TTL: u8 = 255;
 
 /// How sockets followed the interfaces.
 #[derive(Debug, Default)]
@@ -77,6 +81,9 @@ fn heartbeat_socket(interface: &str, port: u16) -> io::Result<UdpSocket> {
     // Only what came in on this link, and only out by it, whatever the routing table says.
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.set_tos_v4(HEARTBEAT_TOS)?;
+    socket.set_ttl_v4(u32::from(HEARTBEAT_TTL))?;
+    let filter = filter::ttl_at_least(HEARTBEAT_TTL).map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k));
+    socket.attach_filter(&filter)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
     UdpSocket::from_std(socket.into())
 }

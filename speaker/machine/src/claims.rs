@@ -84,6 +84,11 @@ impl Told {
         self.pending.entry(address).or_insert(Pending { old, seen }).seen = seen;
     }
 
+    /// That this node lives, without what changed.
+    pub(crate) fn alive(&self) -> Body {
+        Body::Heartbeat { digest: self.now.digest, count: self.now.epochs.len() as u32 }
+    }
+
     /// What to send now: the changes, or that there are none. Never empty.
     pub(crate) fn changes(&mut self) -> Vec<Body> {
         let pending = std::mem::take(&mut self.pending);
@@ -98,7 +103,7 @@ impl Told {
             claims.push(Claim { address, epoch: new.unwrap_or(seen), answers: new.is_some() });
         }
         if claims.is_empty() {
-            return vec![Body::Heartbeat { digest: self.now.digest, count: self.now.epochs.len() as u32 }];
+            return vec![self.alive()];
         }
         let mut bodies = Vec::with_capacity(claims.len() / ENTRIES_MAX + 1);
         for entries in Entries::split(&claims) {

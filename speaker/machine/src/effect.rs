@@ -111,4 +111,6 @@ pub struct Counters {
     pub refused_sequence: u64,
     /// Heartbeats of an earlier start of the partner's process.
     pub refused_boot_id: u64,
+    /// Heartbeats whose sender did not prove that it hears this node: the first ones after a start, or forged ones.
+    pub refused_unproven: u64,
 }

@@ -9,6 +9,7 @@ use berth_wire::heartbeat::{Message, NodeName};
 
 use crate::claims::{Heard, Told};
 use crate::input::Member;
+use crate::timing::ANSWER_INTERVAL;
 
 /// Number of a session, for as long as the machine lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     pub(crate) boot_id: u64,
     former_boot_id: u64,
     sequence: u64,
+    /// When a datagram that proved nothing was answered last.
+    answered: Option<Duration>,
     pub(crate) told: Told,
     pub(crate) heard: Heard,
     /// Addresses in which both have a part.
@@ -55,6 +58,8 @@ pub(crate) enum Refused {
     Sequence,
     /// Of an earlier start of the partner's process.
     BootId,
+    /// It does not name this start of this node's process: its sender may never have heard this node, and be anybody.
+    Unproven,
 }
 
 /// What a datagram changed in the session itself.
@@ -62,6 +67,8 @@ pub(crate) enum Refused {
 pub(crate) struct Accepted {
     /// The partner was silent or never heard before, or is a new process.
     pub(crate) came_up: bool,
+    /// It is a new process, or the first that was heard, and does not know yet that this node believes it.
+    pub(crate) is_new: bool,
     /// It began to stop.
     pub(crate) began_to_stop: bool,
 }
@@ -80,6 +87,7 @@ impl Session {
             boot_id: 0,
             former_boot_id: 0,
             sequence: 0,
+            answered: None,
             told: Told::default(),
             heard: Heard::default(),
             shared: BTreeSet::new(),
@@ -91,14 +99,20 @@ impl Session {
         self.liveness == Liveness::Up && self.stopping.is_none()
     }
 
-    /// Takes a datagram as a sign of life if it is a new one.
-    pub(crate) fn accept(&mut self, now: Duration, message: &Message) -> Result<Accepted, Refused> {
+    /// Takes a datagram as a sign of life if it is a new one, from a process that was sent the boot id of this one, `own`.
+    ///
+    /// Whoever is on the link can send from a partner's address, but hears nothing of what is sent to it. So nothing changes by a
+    /// datagram that does not prove that its sender does.
+    pub(crate) fn accept(&mut self, now: Duration, own: u64, message: &Message) -> Result<Accepted, Refused> {
+        // What the former process sent last may arrive after what the present one sent first.
+        if message.boot_id == self.former_boot_id {
+            return Err(Refused::BootId);
+        }
+        if message.heard_boot_id != own {
+            return Err(Refused::Unproven);
+        }
         let restarted = message.boot_id != self.boot_id;
         if restarted {
-            // What the former process sent last may arrive after what the present one sent first.
-            if message.boot_id == self.former_boot_id {
-                return Err(Refused::BootId);
-            }
             self.former_boot_id = self.boot_id;
             self.boot_id = message.boot_id;
             self.heard.forget();
@@ -119,7 +133,16 @@ impl Session {
             (false, _) => self.stopping = None,
             (true, Some(_)) => {}
         }
-        Ok(Accepted { came_up, began_to_stop })
+        Ok(Accepted { came_up, is_new: restarted, began_to_stop })
+    }
+
+    /// Whether to answer a datagram that proved nothing, so that a partner which started a moment ago can prove itself with the next.
+    pub(crate) fn answer(&mut self, now: Duration) -> bool {
+        let due = self.answered.is_none_or(|answered| now >= answered + ANSWER_INTERVAL);
+        if due {
+            self.answered = Some(now);
+        }
+        due
     }
 }
 
@@ -140,32 +163,37 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
         };
         let mut session = Session::new(&member, interface, Duration::ZERO);
-        let yes = |came_up| Ok(Accepted { came_up, began_to_stop: false });
+        let own = 70;
+        let yes = |came_up| Ok(Accepted { came_up, is_new: came_up, began_to_stop: false });
         let table = [
-            // boot id, sequence, verdict, why
-            (7, 5, yes(true), "the first one ever"),
-            (7, 6, yes(false), "the next one"),
-            (7, 6, Err(Refused::Sequence), "repeated"),
-            (7, 5, Err(Refused::Sequence), "late"),
-            (7, 9, yes(false), "some were lost"),
-            (8, 1, yes(true), "a new process counts anew"),
-            (7, 10, Err(Refused::BootId), "late, from the former process"),
-            (8, 1, Err(Refused::Sequence), "repeated by the new process"),
-            (8, 2, yes(false), "the new process goes on"),
+            // boot id, sequence, heard boot id, verdict, why
+            (7, 4, 0, Err(Refused::Unproven), "it has not heard this node yet"),
+            (7, 5, own, yes(true), "the first one ever"),
+            (7, 6, own, yes(false), "the next one"),
+            (7, 6, own, Err(Refused::Sequence), "repeated"),
+            (7, 5, own, Err(Refused::Sequence), "late"),
+            (7, 9, own, yes(false), "some were lost"),
+            (9, 1, 0, Err(Refused::Unproven), "a new process, says anybody"),
+            (7, 10, 69, Err(Refused::Unproven), "it heard an earlier start of this node"),
+            (7, 10, own, yes(false), "the partner goes on undisturbed"),
+            (8, 1, own, yes(true), "a new process counts anew"),
+            (7, 11, own, Err(Refused::BootId), "late, from the former process"),
+            (8, 1, own, Err(Refused::Sequence), "repeated by the new process"),
+            (8, 2, own, yes(false), "the new process goes on"),
         ];
-        for (i, (boot_id, sequence, verdict, why)) in table.into_iter().enumerate() {
+        for (i, (boot_id, sequence, heard_boot_id, verdict, why)) in table.into_iter().enumerate() {
             let message = Message {
                 sender: node.clone(),
                 boot_id,
                 sequence,
-                heard_boot_id: 0,
+                heard_boot_id,
                 stopping: false,
                 want_claims: false,
                 body: Body::Heartbeat { digest: Digest::EMPTY, count: 0 },
             };
             let before = session.last_heard;
             let now = Duration::from_millis(i as u64 + 1);
-            assert_eq!(session.accept(now, &message), verdict, "{why}");
+            assert_eq!(session.accept(now, own, &message), verdict, "{why}");
             assert_eq!(session.last_heard, if verdict.is_ok() { now } else { before }, "{why}");
         }
     }

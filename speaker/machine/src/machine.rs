@@ -73,7 +73,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A speaker that has a part in nothing yet. `boot_id` names this start of the process: another one each time, never 0.
+    /// A speaker that has a part in nothing yet. `boot_id` names this start of the process: another one each time, never 0, and not to be
+    /// guessed, because partners prove by it that they heard this node.
     pub fn new(node: NodeName, boot_id: u64, now: Duration) -> Self {
         Self {
             node,
@@ -316,6 +317,12 @@ impl Machine {
     }
 
     fn send(&mut self, id: PeerId, bodies: Vec<Body>) {
+        let heard = self.sessions.get(&id).map_or(0, |session| session.boot_id);
+        self.send_hearing(id, heard, bodies);
+    }
+
+    /// Sends a partner something that names this boot id as the one that was heard.
+    fn send_hearing(&mut self, id: PeerId, heard_boot_id: u64, bodies: Vec<Body>) {
         let Some(session) = self.sessions.get(&id) else { return };
         for body in bodies {
             self.sequence += 1;
@@ -327,7 +334,7 @@ impl Machine {
                     sender: self.node.clone(),
                     boot_id: self.boot_id,
                     sequence: self.sequence,
-                    heard_boot_id: session.boot_id,
+                    heard_boot_id,
                     stopping: self.stopping.is_some(),
                     want_claims: session.heard.asking(),
                     body,

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use berth_api::{MacAddr, Reason};
-use berth_wire::heartbeat::NodeName;
+use berth_wire::heartbeat::{EPOCH_MAX, NodeName};
 
 use crate::effect::State;
 use crate::input::{Assignment, Member, OwnerClaim};
@@ -191,10 +191,10 @@ impl Place {
         self.right().map(|right| right.epoch).filter(|epoch| Some(*epoch) >= self.seen).unwrap_or(self.next_epoch())
     }
 
-    /// The first number that nobody has used or been given.
+    /// The first number that nobody has used or been given. Where there is none left, the last one: names decide then.
     pub(crate) fn next_epoch(&self) -> u64 {
         let assigned = self.assignment.epoch.max(self.top.as_ref().map_or(0, |top| top.epoch));
-        assigned.max(self.seen.unwrap_or(0)) + 1
+        assigned.max(self.seen.unwrap_or(0)).saturating_add(1).min(EPOCH_MAX)
     }
 
     /// Notes a claim made by its node itself; returns whether it prevails now and did not before.

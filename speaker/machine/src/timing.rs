@@ -46,6 +46,10 @@ pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two requests for, or answers with, a whole list of claims for one partner: a list may be hundreds of datagrams.
 pub const CLAIMS_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Between two answers to datagrams of one partner that prove nothing. Short, so that forged ones in between delay a partner which
+/// starts by no more than this; long enough that a flood of them costs nothing.
+pub const ANSWER_INTERVAL: Duration = Duration::from_millis(10);
+
 /// How long a stopping process waits for its partners to take over. They need one exchange on the wire; this allows for the
 /// second standby as well and stays far below the grace period of a pod.
 pub const STOP_GRACE: Duration = Duration::from_secs(1);

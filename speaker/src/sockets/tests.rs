@@ -101,3 +101,31 @@ fn a_heartbeat_comes_from_the_address_that_the_partner_knows() {
         assert_eq!(heard, [("lo".to_owned(), known, b"hello".to_vec())]);
     });
 }
+
+#[test]
+fn a_heartbeat_that_came_through_a_router_is_not_heard() {
+    in_own_network("sockets::tests::a_heartbeat_that_came_through_a_router_is_not_heard", async || {
+        let loopback = Link { index: netns::index(&netlink(), "lo").await, mac: SENDER, addresses: vec![] };
+        let mut sockets = Sockets::new(7480);
+        let opened = sockets.follow(&BTreeMap::from([("lo".to_owned(), loopback)]), |_| vec![]).opened;
+        assert!(opened.iter().all(|(_, result)| result.is_ok()), "{opened:?}");
+        let far = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // The last one shows that the others had their time.
+        for ttl in [64, 254, 255] {
+            far.set_ttl(ttl).unwrap();
+            far.send_to(ttl.to_string().as_bytes(), (Ipv4Addr::LOCALHOST, 7480)).unwrap();
+        }
+        let mut heard = Vec::new();
+        while heard.is_empty() {
+            timeout(Duration::from_secs(5), poll_fn(|cx| sockets.poll_readable(cx))).await.expect("a datagram");
+            sockets.read_heartbeats(100, |_, _, bytes| heard.push(String::from_utf8_lossy(bytes).into_owned()));
+        }
+        assert_eq!(heard, ["255"]);
+        assert!(matches!(sockets.send_heartbeat("lo", Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, b"own"), Sent::Yes));
+        while heard.len() < 2 {
+            timeout(Duration::from_secs(5), poll_fn(|cx| sockets.poll_readable(cx))).await.expect("our own datagram");
+            sockets.read_heartbeats(100, |_, _, bytes| heard.push(String::from_utf8_lossy(bytes).into_owned()));
+        }
+        assert_eq!(heard, ["255", "own"]);
+    });
+}

@@ -1,6 +1,7 @@
-//! The kernel's filter on the speaker's packet socket: only ARP about addresses of ours reaches the process.
+//! The kernel's filters: on the packet socket only ARP about addresses of ours reaches the process, and on that of heartbeats only what
+//! comes from the same link.
 //!
-//! A classic BPF program. Offsets count from the Ethernet header, so it belongs on a `SOCK_RAW` packet socket. It
+//! Classic BPF programs. For ARP, offsets count from the Ethernet header, so it belongs on a `SOCK_RAW` packet socket. It
 //! accepts well-formed ARP for IPv4 whose target *or* sender address is one of a set, and drops all else, which
 //! is what keeps a busy link's broadcasts from waking every node's speaker.
 //!
@@ -54,9 +55,15 @@ const AT_LENGTHS: u32 = 18;
 const AT_SENDER_IP: u32 = 28;
 const AT_TARGET_IP: u32 = 38;
 
+/// Where a classic program finds the network header, whatever the socket's own data begins with (`SKF_NET_OFF`, linux/filter.h).
+const NETWORK_HEADER: u32 = 0xfff0_0000;
+/// Offset of the TTL in it (RFC 791 section 3.1).
+const AT_TTL: u32 = 8;
+
 // Operation codes of classic BPF (linux/bpf_common.h).
 const LD_HALF: u16 = 0x28;
 const LD_WORD: u16 = 0x20;
+const LD_BYTE: u16 = 0x30;
 const JA: u16 = 0x05;
 const JEQ: u16 = 0x15;
 const JGT: u16 = 0x25;
@@ -78,6 +85,16 @@ pub fn program_within(addresses: impl IntoIterator<Item = Ipv4Addr>, limit: usiz
     let most = (limit.clamp(64, MAX_INSTRUCTIONS) - 24) * 10 / 42;
     let joined = join(&all, most.max(1));
     Program { exact: joined.len() == all.len(), instructions: assemble(&joined) }
+}
+
+/// The program for an IPv4 socket that lets in only packets whose TTL is at least this. The kernel heeds `IP_MINTTL` for TCP alone.
+pub fn ttl_at_least(lowest: u8) -> [Instruction; 4] {
+    [
+        Instruction { code: LD_BYTE, jt: 0, jf: 0, k: NETWORK_HEADER + AT_TTL },
+        Instruction { code: JGE, jt: 0, jf: 1, k: u32::from(lowest) },
+        ret(u32::MAX),
+        ret(0),
+    ]
 }
 
 /// First and last address of a run.

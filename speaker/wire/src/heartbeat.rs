@@ -16,8 +16,8 @@
 //! | rest | body by kind |
 //!
 //! Bodies: heartbeat is digest (8) and count (4); claims is digest (8), part (2), parts (2) and entries; changes is
-//! digest (8), count (4) and entries. Entries are a number (2) and for each the address (16, IPv4 mapped), the epoch (8)
-//! and whether the sender answers (1; in claims always 1). An envelope will follow the body; until there is one, nothing may.
+//! digest (8), count (4) and entries. Entries are a number (2) and for each the address (16, IPv4 mapped), the epoch (8, at
+//! most 2^53 - 1) and whether the sender answers (1; in claims always 1). An envelope will follow the body; until there is one, nothing may.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -39,6 +39,10 @@ pub const NODE_NAME_MAX: usize = 253;
 pub const ENTRIES_MAX: usize = 32;
 /// Most parts of one list: 32,768 addresses between two nodes, three times what a busy node was ever seen to hold.
 pub const PARTS_MAX: u16 = 1_024;
+
+/// Highest number of an ownership: the largest whole number that every JSON reader keeps, as the Announcement must. At one change a
+/// millisecond it lasts for 285,000 years, so a higher one is an error or a forgery.
+pub const EPOCH_MAX: u64 = (1 << 53) - 1;
 
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_CLAIMS: u8 = 2;
@@ -97,7 +101,8 @@ pub struct Message {
     pub boot_id: u64,
     /// Rises with every datagram of that boot id.
     pub sequence: u64,
-    /// The receiver's boot id as the sender last heard it; 0 if never.
+    /// The receiver's boot id as the sender last heard it; 0 if never. A receiver that does not find its own here believes nothing of
+    /// the datagram but that somebody with this boot id asks to be heard.
     pub heard_boot_id: u64,
     /// The sender is about to end and wants its addresses taken over.
     pub stopping: bool,
@@ -145,7 +150,7 @@ pub enum Body {
 pub struct Claim {
     /// The address.
     pub address: IpAddr,
-    /// Number of the ownership.
+    /// Number of the ownership, at most [`EPOCH_MAX`].
     pub epoch: u64,
     /// Whether the sender answers for it, or did and does no longer.
     pub answers: bool,
@@ -289,6 +294,9 @@ impl Message {
         for _ in 0..count {
             let address = Ipv6Addr::from(reader.array::<16>("address")?).to_canonical();
             let epoch = reader.u64("epoch")?;
+            if epoch > EPOCH_MAX {
+                return Err(ParseError::Value("epoch"));
+            }
             let answers = match reader.u8("claim")? {
                 0 => false,
                 1 => true,

@@ -17,7 +17,7 @@ impl Machine {
             self.counters.refused_unknown += 1;
             return;
         };
-        let accepted = match session.accept(self.now, message) {
+        let accepted = match session.accept(self.now, self.boot_id, message) {
             Ok(accepted) => accepted,
             Err(Refused::Sequence) => {
                 self.counters.refused_sequence += 1;
@@ -27,8 +27,21 @@ impl Machine {
                 self.counters.refused_boot_id += 1;
                 return;
             }
+            Err(Refused::Unproven) => {
+                self.counters.refused_unproven += 1;
+                if session.answer(self.now) {
+                    // The shortest there is, and no more of them than came: of no use to make noise with.
+                    let alive = session.told.alive();
+                    self.send_hearing(id, message.boot_id, vec![alive]);
+                }
+                return;
+            }
         };
         self.counters.heartbeats += 1;
+        if accepted.is_new {
+            // It believes this node once it hears its own boot id, too.
+            self.urgent.insert(id);
+        }
         self.timers.set(Timer::Silence(id), Some(self.now + DETECTION_TIME));
         let learnt = session.heard.take(&message.body);
         if session.heard.asking() && session.heard.ask(self.now) {

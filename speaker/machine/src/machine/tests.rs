@@ -1,10 +1,10 @@
 //! One machine alone: what its calls promise.
 
-use berth_wire::heartbeat::{Claim, Digest, Entries};
+use berth_wire::heartbeat::{Claim, Digest, EPOCH_MAX, Entries};
 
 use super::*;
 use crate::input::{Member, OwnerClaim};
-use crate::timing::{PROBE_SPACING, PROBE_WAIT};
+use crate::timing::{ANSWER_INTERVAL, PROBE_SPACING, PROBE_WAIT};
 
 const T0: Duration = Duration::from_secs(1_000);
 
@@ -205,6 +205,59 @@ fn heartbeats_of_strangers_and_old_ones_are_counted_and_ignored() {
     assert_eq!(machine.counters().heartbeats, 1);
 }
 
+#[test]
+fn whoever_does_not_prove_to_hear_this_node_changes_nothing() {
+    let (mut machine, now) = owner();
+    let partner = member("b", 2).address;
+    machine.heartbeat_received(now, partner, &claims("b", 3, 1, &[]));
+    drain(&mut machine);
+    for (heard_boot_id, boot_id) in [(0, 99), (6, 99), (0, 3)] {
+        let forged = Message {
+            heard_boot_id,
+            stopping: true,
+            want_claims: true,
+            ..claims("b", boot_id, 1_000, &[(vip(0), EPOCH_MAX), (vip(1), 9)])
+        };
+        let before = drain(&mut machine);
+        machine.heartbeat_received(now, partner, &forged);
+        assert_eq!((before, machine.answering().collect::<Vec<_>>()), (vec![], vec![(vip(0), 1)]));
+        drain(&mut machine);
+    }
+    assert_eq!(machine.counters().refused_unproven, 3);
+    // The partner goes on to be heard, is not called silent by it, and no less because of its number.
+    machine.heartbeat_received(now, partner, &claims("b", 3, 2, &[(vip(0), 2)]));
+    assert_eq!((machine.counters().heartbeats, machine.state(vip(0))), (2, Some(State::Standby)));
+}
+
+#[test]
+fn a_partner_that_is_not_proven_is_answered_with_its_boot_id_and_not_by_more_than_it_sent() {
+    let (mut machine, now) = owner();
+    let hello = |boot_id| Message { heard_boot_id: 0, want_claims: true, ..claims("b", boot_id, 1, &[]) };
+    let mut answers = Vec::new();
+    for i in 0..100u32 {
+        machine.heartbeat_received(now + ANSWER_INTERVAL / 10 * i, member("b", 2).address, &hello(50 + u64::from(i)));
+        answers.extend(drain(&mut machine));
+    }
+    let heard = answers.iter().filter_map(|effect| match effect {
+        Effect::SendHeartbeat { message, .. } if matches!(message.body, Body::Heartbeat { count: 1, .. }) => {
+            Some(message.heard_boot_id)
+        }
+        _ => None,
+    });
+    assert_eq!(heard.collect::<Vec<_>>(), [50, 60, 70, 80, 90, 100, 110, 120, 130, 140], "{answers:?}");
+    assert_eq!(answers.len(), 10);
+}
+
+#[test]
+fn the_last_number_there_is_does_no_harm() {
+    let (mut machine, now) = owner();
+    let partner = member("b", 2).address;
+    machine.heartbeat_received(now, partner, &claims("b", 3, 1, &[(vip(0), EPOCH_MAX)]));
+    assert_eq!(machine.state(vip(0)), Some(State::Standby));
+    run(&mut machine, now + Duration::from_secs(2));
+    assert_eq!(machine.answering().collect::<Vec<_>>(), [(vip(0), EPOCH_MAX)], "the partner fell silent");
+}
+
 fn claims(node: &str, boot_id: u64, sequence: u64, epochs: &[(Ipv4Addr, u64)]) -> Message {
     let mut digest = Digest::EMPTY;
     let mut entries = Vec::new();
@@ -216,7 +269,7 @@ fn claims(node: &str, boot_id: u64, sequence: u64, epochs: &[(Ipv4Addr, u64)]) -
         Some(entries) => Body::Changes { digest, count: epochs.len() as u32, entries },
         None => Body::Heartbeat { digest, count: 0 },
     };
-    Message { sender: name(node), boot_id, sequence, heard_boot_id: 0, stopping: false, want_claims: false, body }
+    Message { sender: name(node), boot_id, sequence, heard_boot_id: 7, stopping: false, want_claims: false, body }
 }
 
 /// What was said to a partner about the first address.
@@ -241,7 +294,9 @@ fn a_claim_that_does_not_prevail_is_answered_with_the_one_that_does() {
     let own = Claim { address: vip(0).into(), epoch: 1, answers: true };
     for (epoch, answered) in [(0, vec![own]), (1, vec![own]), (2, vec![])] {
         let (mut machine, now) = owner();
-        machine.heartbeat_received(now, member("b", 2).address, &claims("b", 3, 1, &[(vip(0), epoch)]));
+        machine.heartbeat_received(now, member("b", 2).address, &claims("b", 3, 1, &[]));
+        drain(&mut machine);
+        machine.heartbeat_received(now, member("b", 2).address, &claims("b", 3, 2, &[(vip(0), epoch)]));
         assert_eq!(said(&drain(&mut machine)), answered, "claimed with {epoch}");
         assert_eq!(machine.answering().count(), answered.len());
     }

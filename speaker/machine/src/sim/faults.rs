@@ -438,6 +438,23 @@ fn an_owner_whose_process_restarts_quickly_keeps_its_address() {
 }
 
 #[test]
+fn a_restarted_speaker_and_its_partners_hear_each_other_after_one_exchange() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        let node = world.rng.below(3) as usize;
+        world.kill(node);
+        world.start(node);
+        // What it learns its part from takes up to 15 ms, each datagram half of one.
+        world.run(ms(19));
+        for node in 0..3 {
+            let machine = world.nodes[node].machine.as_ref().unwrap();
+            assert!(machine.partners().all(|(_, up)| up), "{}", world.story());
+            assert_eq!(machine.partners().count(), 2);
+        }
+    });
+}
+
+#[test]
 fn a_foreign_machine_keeps_an_address_that_was_never_ours() {
     each_seed(|seed| {
         let mut world = World::new(seed, 3);

@@ -93,8 +93,18 @@ fn a_list_holds_only_what_its_sender_answers_for() {
 }
 
 #[test]
+fn an_epoch_that_json_cannot_hold_is_refused() {
+    for (epoch, fits) in [(0, true), (EPOCH_MAX, true), (EPOCH_MAX + 1, false), (u64::MAX, false)] {
+        let claim = Claim { address: "192.0.2.1".parse().unwrap(), epoch, answers: true };
+        let entries = Entries::split(&[claim]).next().unwrap();
+        let read = Message::parse(&message(Body::Changes { digest: Digest::EMPTY, count: 1, entries }).emit());
+        assert_eq!(read.err(), (!fits).then_some(ParseError::Value("epoch")), "{epoch}");
+    }
+}
+
+#[test]
 fn the_largest_datagram_leaves_room_for_an_envelope() {
-    let claim = Claim { address: "2001:db8::1".parse().unwrap(), epoch: u64::MAX, answers: true };
+    let claim = Claim { address: "2001:db8::1".parse().unwrap(), epoch: EPOCH_MAX, answers: true };
     let entries = Entries::split(&[claim; ENTRIES_MAX + 1]).next().unwrap();
     assert_eq!(entries.as_slice().len(), ENTRIES_MAX);
     let mut largest = message(Body::Changes { digest: Digest::EMPTY, count: 1, entries });
@@ -131,7 +141,7 @@ fn addresses() -> impl Strategy<Value = IpAddr> {
 
 prop_compose! {
     fn lists(only_answers: bool)(
-        claims in prop::collection::vec((addresses(), any::<u64>(), any::<bool>()), 0..=ENTRIES_MAX),
+        claims in prop::collection::vec((addresses(), 0..=EPOCH_MAX, any::<bool>()), 0..=ENTRIES_MAX),
     ) -> Entries {
         let claims: Vec<Claim> = claims
             .into_iter()
