@@ -136,6 +136,16 @@ impl Cluster {
         self.show(address);
     }
 
+    /// An Announcement whose owner has not claimed it yet.
+    fn unanswered(&self) -> Option<(String, String, u64)> {
+        self.announcements.iter().find_map(|(name, announcement)| {
+            let layer2 = announcement.spec.layer2.as_ref()?;
+            let owner = layer2.owner.clone()?;
+            let claimed = AnnouncementView::of(announcement).claimed;
+            (claimed != Some((owner.clone(), layer2.epoch))).then_some((name.clone(), owner, layer2.epoch))
+        })
+    }
+
     fn show(&mut self, name: &str) {
         let view = self.announcements.get(name).map(AnnouncementView::of);
         self.world.learn(Change::Announcement(name.to_owned(), view));
@@ -523,14 +533,12 @@ proptest! {
             }
             let before: BTreeMap<_, _> = cluster.services.keys().map(|k| (k.name.clone(), cluster.ingress(&k.name))).collect();
             cluster.settle(fail);
-            // The owners that are named answer, which lets an address move.
-            for name in cluster.announcements.keys().cloned().collect::<Vec<_>>() {
-                let layer2 = cluster.announcements[&name].spec.layer2.clone().unwrap_or_default();
-                if let Some(owner) = layer2.owner {
-                    cluster.claim(&name, &owner, layer2.epoch);
-                }
-            }
             cluster.settle(None);
+            // The owners that are named answer, which lets an address move, which another may wait for.
+            while let Some((name, owner, epoch)) = cluster.unanswered() {
+                cluster.claim(&name, &owner, epoch);
+                cluster.settle(None);
+            }
 
             let mut backed = BTreeSet::new();
             for (service, view) in cluster.services.iter().map(|(k, s)| (k, ServiceView::of(s, DefaultProvider::Pool))) {
