@@ -1,7 +1,6 @@
 //! Carries out plans: the only place that writes. Every step is idempotent.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use berth_api::names::CONTROLLER_FIELD_MANAGER;
 use berth_api::{Announcement, IPAddressPool, L2Advertisement, Reason};
@@ -9,15 +8,13 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 
+use crate::backoff::WRITE_TIMEOUT;
 use crate::events::Events;
 use crate::metrics::{Metrics, WriteLabels};
 use crate::plan::{AnnouncementIdentity, Step};
 use crate::status::{OwnStatus, ServiceStatus};
 use crate::view::AnnouncementView;
 use crate::world::Change;
-
-/// Longest that one write may take: an API server that does not answer is no reason to hold a Service's turn for good.
-pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]

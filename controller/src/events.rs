@@ -1,27 +1,17 @@
 //! Kubernetes events: one for each real change, never on a timer. Nothing waits for them.
 
-use berth_api::Reason;
 use berth_telemetry::event;
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{EventType, Recorder};
+use kube::runtime::events::Recorder;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::apply::WRITE_TIMEOUT;
+use crate::backoff::WRITE_TIMEOUT;
 use crate::metrics::Metrics;
+use crate::note::Note;
 
 /// Events that may wait, as many as a burst of a thousand Services makes. Conditions say the same and are complete, so
 /// what does not fit is dropped and counted.
 const QUEUE_LENGTH: usize = 2048;
-
-/// Something to say of an object.
-#[derive(Clone, Debug)]
-pub(crate) struct Note {
-    pub(crate) regarding: ObjectReference,
-    pub(crate) kind: EventType,
-    pub(crate) reason: Reason,
-    pub(crate) message: String,
-}
 
 /// Where notes are put to become events.
 #[derive(Clone, Debug)]

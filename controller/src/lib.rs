@@ -11,6 +11,7 @@ mod args;
 mod backoff;
 mod events;
 mod metrics;
+mod note;
 mod plan;
 pub mod rbac;
 mod run;

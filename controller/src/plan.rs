@@ -16,7 +16,7 @@ use berth_pool::placement::{Placement, Question, place};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::LoadBalancerIngress;
 
-use crate::events::Note;
+use crate::note::Note;
 use crate::status::{self, ServiceStatus};
 use crate::view::{AnnouncementView, ServiceView};
 use crate::world::World;

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as K8sCondition;
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
-use crate::events::Note;
+use crate::note::Note;
 use crate::view::{AdvertisementView, PoolView, ServiceView};
 use crate::world::World;
 
