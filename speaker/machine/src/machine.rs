@@ -63,8 +63,8 @@ pub struct Machine {
     /// Addresses by the interface they are watched on.
     watched: BTreeMap<String, BTreeSet<Ipv4Addr>>,
     changed: BTreeSet<String>,
-    /// Interfaces without a carrier.
-    down: BTreeSet<String>,
+    /// Interfaces with a carrier.
+    up: BTreeSet<String>,
     timers: Queue<Timer>,
     /// Partners that are to hear from this node before the call ends.
     urgent: BTreeSet<PeerId>,
@@ -91,7 +91,7 @@ impl Machine {
             macs: BTreeMap::new(),
             watched: BTreeMap::new(),
             changed: BTreeSet::new(),
-            down: BTreeSet::new(),
+            up: BTreeSet::new(),
             timers: Queue::new(),
             urgent: BTreeSet::new(),
             effects: VecDeque::new(),
@@ -134,9 +134,9 @@ impl Machine {
         }
     }
 
-    /// An interface lost its carrier, or came back. Every interface counts as up until it is said to be down.
+    /// An interface can be used, or no longer. None counts as up before it is said to be.
     ///
-    /// On one that is down nobody is called silent and nothing is taken over or newly claimed: what is cut off is this node. What was
+    /// On one that is not nobody is called silent and nothing is taken over or newly claimed: what is cut off is this node. What was
     /// answered for there is, after it came back, only once the wire was asked.
     pub fn link_changed(&mut self, now: Duration, interface: &str, up: bool) {
         if self.begin(now) {
@@ -372,7 +372,7 @@ impl Machine {
     }
 
     fn is_cut_off(&self, address: Ipv4Addr) -> bool {
-        self.places.get(&address).is_some_and(|place| self.down.contains(&place.me.interface))
+        self.places.get(&address).is_some_and(|place| !self.up.contains(&place.me.interface))
     }
 
     fn send_probe(&mut self, address: Ipv4Addr) {

@@ -114,6 +114,8 @@ pub(crate) struct Place {
     pub(crate) hold_until: Duration,
     /// A foreign machine that says it has the address, and when it was heard last.
     pub(crate) foreign: Option<(MacAddr, Duration)>,
+    /// The one of them that the status named last, and when.
+    pub(crate) named: Option<(MacAddr, Duration)>,
     /// When the address was last defended against it.
     pub(crate) defended: Option<Duration>,
 }

@@ -106,6 +106,7 @@ impl Machine {
                 watch_since: self.now,
                 hold_until: self.now,
                 foreign: None,
+                named: None,
                 defended: None,
             };
             self.places.insert(address, place);
@@ -260,8 +261,9 @@ impl Machine {
 
     /// Says in the status what is so now.
     pub(super) fn report(&mut self, address: Ipv4Addr) {
-        let Some(place) = self.places.get(&address) else { return };
+        let Some(place) = self.places.get_mut(&address) else { return };
         let foreign = place.foreign.map(|(mac, _)| mac);
+        place.named = foreign.map(|mac| (mac, self.now));
         let (epoch, since, cause) = match &place.phase {
             Phase::Answering(ownership) => (ownership.epoch, ownership.since, ownership.cause),
             _ => (place.top.as_ref().map_or(0, |top| top.epoch), self.now, berth_api::Reason::AddressConflict),

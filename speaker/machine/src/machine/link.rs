@@ -23,7 +23,7 @@ impl Machine {
     }
 
     pub(super) fn on_link(&mut self, interface: &str, up: bool) {
-        let changed = if up { self.down.remove(interface) } else { self.down.insert(interface.to_owned()) };
+        let changed = if up { self.up.insert(interface.to_owned()) } else { self.up.remove(interface) };
         if !changed {
             return;
         }
@@ -71,7 +71,7 @@ impl Machine {
     /// Somebody was seen with the address.
     fn on_sighting(&mut self, address: Ipv4Addr, mac: MacAddr) {
         let origin = self.origin(address, mac);
-        let Some(place) = self.places.get_mut(&address) else { return };
+        let Some(place) = self.places.get(&address) else { return };
         let by = match &origin {
             Origin::Own => return,
             Origin::Foreign => return self.on_foreign(address, mac),
@@ -80,6 +80,7 @@ impl Machine {
         };
         match &place.phase {
             Phase::Verifying(_) => self.verifying_answered(address, by),
+            Phase::Probing(_) if self.makes_way(address, by) => {}
             Phase::Probing(_) => {
                 // Silent towards this node, but alive; or not its owner, but another one that took over already.
                 let top = place.top.as_ref().and_then(|top| place.peer(&top.node)).map(|peer| peer.id);
@@ -90,7 +91,10 @@ impl Machine {
             }
             Phase::Standby => {
                 // In line behind others, and one of them moved.
-                place.hold_until = place.hold_until.max(self.now + DETECTION_TIME);
+                let until = place.hold_until.max(self.now + DETECTION_TIME);
+                if let Some(place) = self.places.get_mut(&address) {
+                    place.hold_until = until;
+                }
                 self.watch_top(address);
                 self.ask_unless_top(address, by);
             }
@@ -102,6 +106,23 @@ impl Machine {
             }
             Phase::Conflicted => {}
         }
+    }
+
+    /// Whether somebody seen with the address only waits for the one that it was assigned to, which is silent: it yields to whoever
+    /// claims a higher number. One that stands before this node in the line does not have to.
+    fn makes_way(&self, address: Ipv4Addr, by: Answered) -> bool {
+        let (Some(place), Answered::Peer(id)) = (self.places.get(&address), by) else { return false };
+        let (Some(top), Some(peer)) = (&place.top, place.peers.iter().find(|peer| peer.id == id)) else { return false };
+        // What it claims is known only while it is heard.
+        let Some(session) = self.sessions.get(&id).filter(|session| session.liveness == Liveness::Up) else {
+            return false;
+        };
+        let written =
+            place.assignment.claimed.as_ref().filter(|claim| claim.node == peer.node).map(|claim| claim.epoch);
+        let claimed = session.heard.epoch(address).or(written);
+        peer.node != top.node
+            && claimed.is_some_and(|claimed| claimed < top.epoch)
+            && place.ahead().is_some_and(|ahead| !ahead.contains(&&peer.node))
     }
 
     /// A partner that has the address without being known to claim it is asked for its claims.
@@ -118,7 +139,8 @@ impl Machine {
     fn on_foreign(&mut self, address: Ipv4Addr, mac: MacAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         self.counters.conflicts += 1;
-        let news = place.foreign.is_none_or(|(known, _)| known != mac);
+        // Several machines that take turns are said no more often than one is fought.
+        let news = place.named.is_none_or(|(named, at)| named != mac && self.now >= at + DEFEND_INTERVAL);
         place.foreign = Some((mac, self.now));
         self.timers.set(Timer::Calm(address), Some(self.now + CONFLICT_CALM));
         match &mut place.phase {
@@ -148,7 +170,7 @@ impl Machine {
     /// A foreign machine has not been heard for a while.
     pub(super) fn on_calm(&mut self, address: Ipv4Addr) {
         let Some(place) = self.places.get_mut(&address) else { return };
-        place.foreign = None;
+        (place.foreign, place.named) = (None, None);
         if matches!(place.phase, Phase::Answering(_)) {
             self.report(address);
         }

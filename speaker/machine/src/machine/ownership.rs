@@ -91,8 +91,9 @@ impl Machine {
 
     /// The Announcement's status says that another node answers.
     pub(super) fn on_claim_written(&mut self, address: Ipv4Addr, claim: &OwnerClaim) {
-        let Some(place) = self.places.get(&address) else { return };
-        if place.peer(&claim.node).is_some() && place.right().is_some_and(|right| claim.epoch > right.epoch) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        if place.peer(&claim.node).is_some() && place.right().is_some_and(|right| claim.beats(&right)) {
+            place.hear(self.now, claim);
             self.stand_by(address);
         }
     }
@@ -148,7 +149,7 @@ impl Machine {
 
     /// When this node is to act in place of the one that should answer, as far as is known now.
     fn takeover_due(&self, place: &Place) -> Option<Duration> {
-        if self.stopping.is_some() || place.is_mine() || self.down.contains(&place.me.interface) {
+        if self.stopping.is_some() || place.is_mine() || !self.up.contains(&place.me.interface) {
             return None;
         }
         let top = place.top.as_ref()?;
@@ -336,7 +337,7 @@ impl Machine {
         let schedule = Schedule::full(self.now);
         if place.seen.is_none() {
             // Before its first use only an address that nobody has is claimed.
-            place.foreign = None;
+            (place.foreign, place.named) = (None, None);
         }
         place.phase = Phase::Answering(Ownership { epoch, since: self.now, cause, schedule });
         place.seen = place.seen.max(Some(epoch));

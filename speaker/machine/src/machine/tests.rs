@@ -50,9 +50,16 @@ fn run(machine: &mut Machine, until: Duration) -> Vec<Effect> {
     effects
 }
 
+/// A node with a link.
+fn speaker(node: &str) -> Machine {
+    let mut machine = Machine::new(name(node), 7, T0);
+    machine.link_changed(T0, "eth0", true);
+    machine
+}
+
 /// Node a, which answers for the first address.
 fn owner() -> (Machine, Duration) {
-    let mut machine = Machine::new(name("a"), 7, T0);
+    let mut machine = speaker("a");
     machine.assign(T0, assignment(vip(0), "a", 1));
     let now = T0 + PROBE_WAIT;
     run(&mut machine, now);
@@ -93,7 +100,7 @@ fn a_withdrawn_address_is_given_up_without_a_frame() {
 
 #[test]
 fn the_driver_learns_which_interfaces_need_a_new_filter() {
-    let mut machine = Machine::new(name("a"), 7, T0);
+    let mut machine = speaker("a");
     let changed = |machine: &mut Machine| machine.take_changed_interfaces().into_iter().collect::<Vec<_>>();
     machine.assign(T0, assignment(vip(1), "a", 1));
     machine.assign(T0, assignment(vip(0), "b", 1));
@@ -283,7 +290,7 @@ fn said(effects: &[Effect]) -> Vec<Claim> {
 
 #[test]
 fn partners_hear_of_a_claim_in_the_moment_it_is_made() {
-    let mut machine = Machine::new(name("a"), 7, T0);
+    let mut machine = speaker("a");
     machine.assign(T0, assignment(vip(0), "a", 1));
     let effects = run(&mut machine, T0 + PROBE_WAIT);
     assert_eq!(said(&effects), [Claim { address: vip(0).into(), epoch: 1, answers: true }]);
@@ -313,7 +320,7 @@ fn partners_hear_that_an_address_was_given_up_and_for_which_number() {
 
 #[test]
 fn a_verdict_that_comes_late_is_not_trusted() {
-    let mut machine = Machine::new(name("b"), 7, T0);
+    let mut machine = speaker("b");
     machine.assign(
         T0,
         Assignment { claimed: Some(OwnerClaim { node: name("a"), epoch: 1 }), ..assignment(vip(0), "a", 1) },
@@ -385,6 +392,58 @@ fn an_address_in_use_is_defended_and_the_offender_named_once() {
     let later = run(&mut machine, now + Duration::from_secs(70));
     let cleared = later.iter().any(|e| matches!(e, Effect::StatusChanged { status, .. } if status.foreign.is_none()));
     assert!(cleared);
+}
+
+#[test]
+fn two_machines_that_both_claim_an_address_of_ours_do_not_flood_the_status() {
+    let (mut machine, now) = owner();
+    let mut named = Vec::new();
+    for i in 0..250u32 {
+        let foreign = MacAddr([2, 9, 9, 9, 9, (i % 2) as u8]);
+        let at = now + Duration::from_millis(100) * i;
+        machine.arp_received(at, "eth0", &Frame::gratuitous_request(foreign, vip(0)));
+        named.extend(run(&mut machine, at).into_iter().filter_map(|effect| match effect {
+            Effect::StatusChanged { status, .. } if status.cause == berth_api::Reason::Answering => status.foreign,
+            _ => None,
+        }));
+    }
+    assert_eq!(named.len(), 3, "at once, and every ten seconds: {named:?}");
+    assert_eq!((named[0], machine.counters().conflicts), (MacAddr([2, 9, 9, 9, 9, 0]), 250));
+}
+
+#[test]
+fn a_claim_that_was_written_prevails_as_one_that_is_heard_does() {
+    for (node, epoch, prevails) in [("a", 0, false), ("a", 1, true), ("a", 2, true), ("c", 1, false), ("c", 2, true)] {
+        let mut machine = speaker("b");
+        let members = vec![member("a", 1), member("b", 2), member("c", 3)];
+        let given = Assignment { members, ..assignment(vip(0), "b", 1) };
+        machine.assign(T0, given.clone());
+        let now = T0 + PROBE_WAIT;
+        run(&mut machine, now);
+        assert_eq!(machine.state(vip(0)), Some(State::Answering));
+        machine.assign(now, Assignment { claimed: Some(OwnerClaim { node: name(node), epoch }), ..given });
+        let expected = if prevails { State::Standby } else { State::Answering };
+        assert_eq!(machine.state(vip(0)), Some(expected), "{node} with {epoch}");
+    }
+}
+
+#[test]
+fn on_an_interface_that_was_never_said_to_be_up_nothing_is_taken_over() {
+    for up in [false, true] {
+        let mut machine = Machine::new(name("b"), 7, T0);
+        machine.link_changed(T0, "eth1", true);
+        if up {
+            machine.link_changed(T0, "eth0", true);
+        }
+        let claimed = Some(OwnerClaim { node: name("a"), epoch: 1 });
+        machine.assign(T0, Assignment { claimed, ..assignment(vip(0), "a", 1) });
+        machine.assign(T0, assignment(vip(1), "b", 1));
+        run(&mut machine, T0 + Duration::from_secs(5));
+        assert_eq!(machine.answering().count(), if up { 2 } else { 0 });
+        machine.link_changed(T0 + Duration::from_secs(5), "eth0", true);
+        run(&mut machine, T0 + Duration::from_secs(6));
+        assert_eq!(machine.answering().count(), 2, "once it is there");
+    }
 }
 
 #[test]

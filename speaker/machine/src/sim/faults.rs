@@ -389,6 +389,35 @@ fn an_address_moved_to_a_dead_node_goes_on_being_served() {
 }
 
 #[test]
+fn an_address_moved_to_a_dead_node_goes_to_the_first_of_the_line_where_that_is_another() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        world.kill(2);
+        world.run(ms(1_000));
+        world.announce(vip(0), 2, vec![1, 0], 2);
+        world.run(ms(3_000));
+        assert_eq!(world.answering(vip(0)), [1], "{}", world.story());
+        assert_eq!(world.epoch(1, vip(0)), 3);
+        world.assert_gap_within(vip(0), ms(0));
+        world.assert_double_within(vip(0), ms(5));
+    });
+}
+
+#[test]
+fn an_address_moved_to_a_dead_node_leaves_one_that_has_no_part_in_it_any_more() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        world.kill(2);
+        world.run(ms(1_000));
+        world.announce(vip(0), 2, vec![1], 2);
+        world.run(ms(3_000));
+        assert_eq!(world.answering(vip(0)), [1], "{}", world.story());
+        world.assert_gap_within(vip(0), ms(0));
+        world.assert_double_within(vip(0), ms(5));
+    });
+}
+
+#[test]
 fn a_takeover_that_the_controller_adopts_moves_nothing_more() {
     each_seed(|seed| {
         let mut world = World::serving(seed, 3);

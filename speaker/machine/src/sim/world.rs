@@ -87,6 +87,8 @@ pub(super) struct Node {
     /// Each node's clock is its own.
     clock: Duration,
     pub(super) api_reachable: bool,
+    /// Whether its driver holds the link to be up.
+    linked: bool,
     /// Highest epoch that this process ever said for an address.
     epochs: BTreeMap<Ipv4Addr, u64>,
 }
@@ -170,6 +172,7 @@ impl World {
                 boots: 0,
                 clock: Duration::from_secs(rng.below(1_000_000)),
                 api_reachable: true,
+                linked: true,
                 epochs: BTreeMap::new(),
             })
             .collect::<Vec<_>>();
@@ -252,6 +255,8 @@ impl World {
         let boot_id = (node as u64 + 1) * 1_000 + it.boots;
         it.machine = Some(Machine::new(it.name.clone(), boot_id, it.clock + now));
         self.note(|| format!("start {node}"));
+        let linked = self.nodes[node].linked;
+        self.act(node, |machine, now| machine.link_changed(now, "eth0", linked));
         for address in self.api.keys().copied().collect::<Vec<_>>() {
             self.publish_to(address, node);
         }
@@ -391,6 +396,7 @@ impl World {
                     }
                 }
                 Event::Link(node, up) => {
+                    self.nodes[node].linked = up;
                     self.act(node, |machine, now| machine.link_changed(now, "eth0", up));
                 }
                 Event::Ask => self.ask(),

@@ -45,6 +45,7 @@ fn place() -> Place {
         watch_since: Duration::ZERO,
         hold_until: Duration::ZERO,
         foreign: None,
+        named: None,
         defended: None,
     }
 }
