@@ -1,6 +1,9 @@
-//! Writes the SpeakerNode: what only this node knows, when it changed.
+//! Writes the SpeakerNode: what only this node knows, when it changed and that lasts.
 //!
 //! Follows its own object, so that one that somebody deletes or edits is written again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use berth_api::SpeakerNode;
 use berth_api::crd::{Interface, SpeakerNodeSpec};
@@ -19,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::links::Links;
 use crate::metrics::{Metrics, Watch};
 use crate::retry::{RequestError, Retry, WATCH_TIMEOUT_SECONDS, next_event, within_limit};
+
+/// How long an interface must be gone before that is written. A shorter loss is settled among the speakers on the link, much faster; the
+/// controller would only move what has found its place already.
+const LOSS_DELAY: Duration = Duration::from_secs(2);
 
 /// Keeps the SpeakerNode up to date until `shutdown`, at whatever cost in time: nothing waits for it.
 pub async fn run(
@@ -42,18 +49,25 @@ async fn follow(client: Client, node: String, mut links: watch::Receiver<Links>,
     let mut write_retry = Retry::new("write the SpeakerNode of this node");
     let (mut watch_not_before, mut not_before) = (Instant::now(), Instant::now());
 
+    let mut missing = BTreeMap::new();
     loop {
-        let wanted = spec(&links.borrow_and_update());
-        let due = synced && seen.as_ref() != Some(&wanted);
+        let current = spec(&links.borrow_and_update());
+        let now = Instant::now();
+        note_missing(&mut missing, &current, seen.as_ref(), now);
+        let Due { write: wanted, look_again } = due(current, seen.as_ref(), &missing, now);
         tokio::select! {
-            () = sleep_until(not_before), if due => match write(&client, &node, wanted.clone()).await {
-                Ok(()) => {
-                    tracing::info!(node, interfaces = wanted.interfaces.len(), "SpeakerNode written");
-                    write_retry.succeeded();
-                    seen = Some(wanted);
+            () = sleep_until(not_before), if synced && wanted.is_some() => {
+                let Some(wanted) = wanted else { continue };
+                match write(&client, &node, wanted.clone()).await {
+                    Ok(()) => {
+                        tracing::info!(node, interfaces = wanted.interfaces.len(), "SpeakerNode written");
+                        write_retry.succeeded();
+                        seen = Some(wanted);
+                    }
+                    Err(error) => not_before = Instant::now() + write_retry.failed(&error),
                 }
-                Err(error) => not_before = Instant::now() + write_retry.failed(&error),
-            },
+            }
+            () = sleep_until(look_again.unwrap_or(now)), if look_again.is_some() => {}
             event = next_event(&mut events, watch_not_before) => match event {
                 Some(Ok(event)) => {
                     // A list that is about to be asked for has not succeeded yet.
@@ -95,6 +109,63 @@ fn spec(links: &Links) -> SpeakerNodeSpec {
     }
 }
 
+/// Notes since when interfaces are gone that the object lists, while others are there: interfaces that were lost together come back one
+/// after the other.
+fn note_missing(
+    missing: &mut BTreeMap<String, Instant>,
+    current: &SpeakerNodeSpec,
+    written: Option<&SpeakerNodeSpec>,
+    now: Instant,
+) {
+    if current.interfaces.is_empty() {
+        missing.clear();
+        return;
+    }
+    let gone: Vec<&Interface> = gone(current, written).collect();
+    missing.retain(|name, _| gone.iter().any(|interface| interface.name == *name));
+    for interface in gone {
+        missing.entry(interface.name.clone()).or_insert(now);
+    }
+}
+
+/// Interfaces that the object lists and the node does not have.
+fn gone<'a>(current: &SpeakerNodeSpec, written: Option<&'a SpeakerNodeSpec>) -> impl Iterator<Item = &'a Interface> {
+    let there = |name: &str| current.interfaces.iter().any(|interface| interface.name == name);
+    written.into_iter().flat_map(|written| &written.interfaces).filter(move |interface| !there(&interface.name))
+}
+
+/// What is to be done about the object.
+#[derive(Debug, PartialEq)]
+struct Due {
+    /// What to write now, if anything.
+    write: Option<SpeakerNodeSpec>,
+    /// When more is to be done without anything happening.
+    look_again: Option<Instant>,
+}
+
+/// What to write into the object, which is now as `written` says. Gains and changes at once, losses after a while.
+///
+/// That all interfaces are gone is never written. The API server may be behind one of them: the write would wait and arrive when the
+/// interface is back, and the controller would take away what the node has by then.
+fn due(
+    current: SpeakerNodeSpec,
+    written: Option<&SpeakerNodeSpec>,
+    missing: &BTreeMap<String, Instant>,
+    now: Instant,
+) -> Due {
+    if current.interfaces.is_empty() && written.is_some_and(|written| !written.interfaces.is_empty()) {
+        return Due { write: None, look_again: None };
+    }
+    let until = |interface: &Interface| missing.get(&interface.name).copied().unwrap_or(now) + LOSS_DELAY;
+    let kept: Vec<&Interface> = gone(&current, written).filter(|interface| until(interface) > now).collect();
+    let look_again = kept.iter().map(|interface| until(interface)).min();
+    let kept: Vec<Interface> = kept.into_iter().cloned().collect();
+    let mut wanted = current;
+    wanted.interfaces.extend(kept);
+    wanted.interfaces.sort_by(|a, b| a.name.cmp(&b.name));
+    Due { write: (written != Some(&wanted)).then_some(wanted), look_again }
+}
+
 async fn write(client: &Client, node: &str, spec: SpeakerNodeSpec) -> Result<(), RequestError> {
     // The owner's UID is read anew each time: a node that was deleted and registered again has another.
     let owner = within_limit(Api::<Node>::all(client.clone()).get_metadata(node)).await?;
@@ -118,7 +189,70 @@ mod tests {
     use super::*;
     use crate::links::Link;
     use berth_api::MacAddr;
-    use std::collections::BTreeMap;
+
+    #[tokio::test]
+    async fn gains_and_changes_are_written_at_once_losses_after_a_while_and_the_loss_of_all_never() {
+        let start = Instant::now();
+        let interface = |text: &str| {
+            let (name, last) = text.split_at(1);
+            Interface {
+                name: name.to_owned(),
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                addresses: vec![format!("192.0.2.{last}/24").parse().unwrap()],
+            }
+        };
+        let spec = |text: &str| SpeakerNodeSpec {
+            version: "1".to_owned(),
+            interfaces: text.split_whitespace().map(interface).collect(),
+        };
+        // What the object says, what the node has, since how many ms something is missing, what is written, when more is to be done.
+        let table = [
+            (None, "a1", None, Some("a1"), None, "the first time"),
+            (None, "", None, Some(""), None, "the first time, with nothing to tell"),
+            (Some("a1"), "a1", None, None, None, "nothing new"),
+            (Some(""), "a1", None, Some("a1"), None, "the first one"),
+            (Some("b1"), "a1 b1", None, Some("a1 b1"), None, "one more"),
+            (Some("a1 b1"), "a1 b2", None, Some("a1 b2"), None, "another address"),
+            (Some("a1"), "", Some(0), None, None, "the only one lost"),
+            (Some("a1 b1"), "", Some(60_000), None, None, "all lost, for a long time"),
+            (Some("a1 b1"), "b1", Some(0), None, Some(2_000), "one lost a moment ago"),
+            (Some("a1 b1"), "b1", Some(1_999), None, Some(1), "still not long ago"),
+            (Some("a1 b1"), "b1", Some(2_000), Some("b1"), None, "lost for long enough"),
+            (Some("a1 b1"), "b2 c1", Some(500), Some("a1 b2 c1"), Some(1_500), "one lost, one changed, one more"),
+            (Some("a1"), "c1", Some(500), Some("a1 c1"), Some(1_500), "one in place of the other"),
+        ];
+        for (written, current, missing, write, again, why) in table {
+            let now = start + Duration::from_mins(1);
+            let (written, current) = (written.map(spec), spec(current));
+            let mut since = BTreeMap::new();
+            if let Some(missing) = missing {
+                note_missing(&mut since, &current, written.as_ref(), now - Duration::from_millis(missing));
+            }
+            note_missing(&mut since, &current, written.as_ref(), now);
+            let expected =
+                Due { write: write.map(spec), look_again: again.map(|again| now + Duration::from_millis(again)) };
+            assert_eq!(due(current, written.as_ref(), &since, now), expected, "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_interface_that_comes_back_has_its_time_again() {
+        let now = Instant::now();
+        let spec = |names: &[&str]| SpeakerNodeSpec {
+            version: "1".to_owned(),
+            interfaces: names
+                .iter()
+                .map(|name| Interface { name: (*name).to_owned(), mac: MacAddr([2; 6]), addresses: vec![] })
+                .collect(),
+        };
+        let (written, mut missing) = (spec(&["a", "b"]), BTreeMap::new());
+        for (at, names) in
+            [(0, &["a"][..]), (1_000, &["a", "b"]), (2_000, &["a"]), (3_000, &[]), (9_000, &["a"]), (9_500, &["a"])]
+        {
+            note_missing(&mut missing, &spec(names), Some(&written), now + Duration::from_millis(at));
+        }
+        assert_eq!(missing, BTreeMap::from([("b".to_owned(), now + Duration::from_secs(9))]));
+    }
 
     #[test]
     fn the_object_lists_the_interfaces_that_can_announce() {
