@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use berth_api::condition::types::READY;
 use berth_api::crd::Layer2Status;
 use berth_api::{Announcement, Reason};
-use berth_machine::Status;
+use berth_machine::{State, Status};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::Notify;
@@ -53,6 +53,8 @@ pub struct Report {
     pub since: Timestamp,
     /// The other node that the Announcement named as answering when this report was made.
     pub former: Option<String>,
+    /// This node answered and does no longer, and nobody does in its place as far as it knows.
+    pub released: bool,
 }
 
 impl Report {
@@ -67,6 +69,18 @@ struct Inner {
     reports: BTreeMap<Ipv4Addr, Report>,
     seen: BTreeMap<Ipv4Addr, Seen>,
     changed: BTreeSet<Ipv4Addr>,
+    /// Addresses whose Announcement is no longer watched, and about which there is something left to write.
+    unwatched: BTreeSet<Ipv4Addr>,
+}
+
+impl Inner {
+    fn forget(&mut self, address: Ipv4Addr) {
+        self.reports.remove(&address);
+        self.changed.remove(&address);
+        if self.unwatched.remove(&address) {
+            self.seen.remove(&address);
+        }
+    }
 }
 
 /// The board. Each side holds it by an `Arc`.
@@ -85,20 +99,45 @@ impl Board {
         // The same ownership reported again still came from the same node.
         let before = inner.reports.get(&address).filter(|before| before.status.epoch == status.epoch);
         let former = former.or_else(|| before.and_then(|before| before.former.clone()));
-        inner.reports.insert(address, Report { status, since, former });
+        inner.reports.insert(address, Report { status, since, former, released: false });
         inner.changed.insert(address);
         self.news.notify_one();
     }
 
     /// The engine has no more to say about an address: another node answers, and writes.
     pub fn retract(&self, address: Ipv4Addr) {
-        let mut inner = self.lock();
-        inner.reports.remove(&address);
-        inner.changed.remove(&address);
+        self.lock().forget(address);
     }
 
-    /// The Announcement of an address is now so.
+    /// The node has no part in an address any more. If it answered, that is to be written once; nobody else may be there to say so.
+    pub fn release(&self, address: Ipv4Addr) {
+        let mut inner = self.lock();
+        match inner.reports.get_mut(&address) {
+            Some(report) if report.status.state == State::Answering => {
+                report.released = true;
+                inner.changed.insert(address);
+                self.news.notify_one();
+            }
+            _ => inner.forget(address),
+        }
+    }
+
+    /// That an address was released is written, or is not this node's to write any more.
+    pub fn settled(&self, address: Ipv4Addr) {
+        let mut inner = self.lock();
+        if inner.reports.get(&address).is_some_and(|report| report.released) {
+            inner.forget(address);
+        }
+    }
+
+    /// The Announcement of an address is now so, says the watch.
     pub fn saw(&self, address: Ipv4Addr, seen: Seen) {
+        self.lock().unwatched.remove(&address);
+        self.reread(address, seen);
+    }
+
+    /// The Announcement of an address is now so, says an answer to the writer.
+    pub fn reread(&self, address: Ipv4Addr, seen: Seen) {
         let mut inner = self.lock();
         if inner.reports.contains_key(&address) {
             inner.changed.insert(address);
@@ -109,7 +148,13 @@ impl Board {
 
     /// The Announcement of an address is gone, or is none of ours.
     pub fn vanished(&self, address: Ipv4Addr) {
-        self.lock().seen.remove(&address);
+        let mut inner = self.lock();
+        if inner.reports.contains_key(&address) {
+            // The writer may still need it.
+            inner.unwatched.insert(address);
+        } else {
+            inner.seen.remove(&address);
+        }
     }
 
     /// Looks at the next address about which something changed and that is not in `except`.

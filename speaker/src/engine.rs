@@ -257,14 +257,14 @@ impl Core {
                 let address = assignment.address;
                 self.machine.assign(now, assignment);
                 if self.machine.state(address).is_none() {
-                    self.board.retract(address);
+                    self.board.release(address);
                 }
             }
             Change::Withdraw(address) => {
                 if self.machine.state(address) == Some(State::Answering) {
                     tracing::info!(%address, node = %self.node, "no longer answering: the node has no part in the address any more");
                 }
-                self.board.retract(address);
+                self.board.release(address);
                 self.machine.withdraw(now, address);
             }
         }

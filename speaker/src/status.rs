@@ -1,7 +1,7 @@
 //! Writes who answers into the status of Announcements.
 //!
-//! Nothing waits for it. It writes what is so now and not what was so once, as long as this node still answers; never over
-//! a newer ownership; and nothing that did not change.
+//! Nothing waits for it. It writes what is so now and not what was so once, as long as this node still answers, and once that
+//! it does no longer where no other node follows; never over a newer ownership; and nothing that did not change.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -82,6 +82,8 @@ impl Writer {
                 if let Some(status) = wanted(&self.node, &report, &seen, Timestamp::now()) {
                     addresses.insert(address);
                     under_way.push(self.write(address, report, seen, status));
+                } else if report.released {
+                    self.board.settled(address);
                 }
             }
             tokio::select! {
@@ -125,15 +127,19 @@ impl Writer {
                 retry.succeeded();
                 self.metrics.status_write(StatusWrite::Written);
                 tracing::debug!(%address, epoch = report.status.epoch, "status written");
-                self.events.publish(Happening::new(&self.node, address, &report, &seen));
-                self.board.saw(address, Seen::of(&object));
+                self.board.reread(address, Seen::of(&object));
+                if report.released {
+                    self.board.settled(address);
+                } else {
+                    self.events.publish(Happening::new(&self.node, address, &report, &seen));
+                }
                 return None;
             }
             Outcome::Conflict(now) => {
                 self.metrics.status_write(StatusWrite::Conflict);
                 match now {
                     Ok(object) => {
-                        self.board.saw(address, Seen::of(&object));
+                        self.board.reread(address, Seen::of(&object));
                         return None;
                     }
                     Err(error) => error,
@@ -146,12 +152,14 @@ impl Writer {
         };
         if error.is_not_found() {
             // Somebody deleted it; the watch says the rest.
+            self.board.settled(address);
             None
         } else if error.is_passing() {
             self.board.again(address);
             Some(retry.failed(&error))
         } else {
             // Not tried again as it is: the next change of the object or of what we say brings it up.
+            self.board.settled(address);
             tracing::warn!(%address, error = brief(&error), "the API server refuses the status of an Announcement");
             None
         }
@@ -163,6 +171,14 @@ fn wanted(node: &str, report: &Report, seen: &Seen, now: Timestamp) -> Option<Va
     if let Some(theirs) = &seen.layer2
         && theirs.owner != node
         && !prevails((report.status.epoch, node), (theirs.epoch, &theirs.owner))
+    {
+        return None;
+    }
+    if report.released
+        && seen
+            .layer2
+            .as_ref()
+            .is_none_or(|layer2| (layer2.owner.as_str(), layer2.epoch) != (node, report.status.epoch))
     {
         return None;
     }
@@ -189,6 +205,10 @@ fn prevails(ours: (u64, &str), theirs: (u64, &str)) -> bool {
 
 /// `status.layer2` as it should be.
 fn layer2(node: &str, report: &Report, seen: &Seen) -> Option<Layer2Status> {
+    if report.released {
+        // The number must not be lost; that nobody answers is in the condition.
+        return seen.layer2.clone();
+    }
     if report.status.state != State::Answering {
         // A conflict before first use: what another node wrote about itself stays; what we wrote is no longer so.
         return seen.layer2.clone().filter(|layer2| layer2.owner != node);
@@ -212,8 +232,8 @@ fn layer2(node: &str, report: &Report, seen: &Seen) -> Option<Layer2Status> {
 /// The Ready condition as it should be.
 fn ready(node: &str, report: &Report, seen: &Seen, layer2: Option<&Layer2Status>, now: Timestamp) -> K8sCondition {
     let status = &report.status;
-    let answers = status.state == State::Answering;
-    let reason = report.reason();
+    let answers = status.state == State::Answering && !report.released;
+    let reason = if report.released { Reason::OwnerChanged } else { report.reason() };
     // How the ownership came about is history: a new start of the process, which knows nothing of it, leaves it as it is.
     if let Some(before) = seen.ready.as_ref().filter(|before| {
         let peaceful = |reason: &str| reason != Reason::AddressConflict.as_str();
@@ -225,6 +245,7 @@ fn ready(node: &str, report: &Report, seen: &Seen, layer2: Option<&Layer2Status>
     let place = format!("{node} answers on {} with {}", status.interface, status.mac);
     let former = report.former.as_deref();
     let message = match (reason, status.foreign) {
+        _ if report.released => format!("{node} answers no longer, because it has no part in the address any more"),
         (Reason::AddressConflict, foreign) => {
             let foreign = foreign.map_or_else(|| "a machine".to_owned(), |mac| format!("the machine with {mac}"));
             let rest = "which is none of our nodes, has the address too; take it from that machine or from the pool";

@@ -27,6 +27,7 @@ use crate::MacAddr;
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.services[0].namespace"),
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.services[0].name"),
     printcolumn(name = "Answers", type_ = "string", json_path = ".status.layer2.owner"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Interface", type_ = "string", json_path = ".status.layer2.interface"),
     printcolumn(name = "MAC", type_ = "string", json_path = ".status.layer2.mac"),
     printcolumn(name = "Since", type_ = "date", json_path = ".status.layer2.since"),

@@ -22,6 +22,7 @@ fn report(epoch: u64, cause: Reason) -> Report {
         },
         since: "2026-11-21T08:00:09Z".parse().unwrap(),
         former: None,
+        released: false,
     }
 }
 
@@ -200,4 +201,59 @@ fn an_event_is_made_of_what_is_new_only() {
         let said = happening.as_ref().map(Happening::said);
         assert_eq!(said, expected, "{report:?} after {before:?}");
     }
+}
+
+#[test]
+fn a_node_that_answers_no_longer_says_so_unless_another_one_does() {
+    let answering = report(2, Reason::Answering);
+    let released = Report { released: true, ..report(2, Reason::Answering) };
+    let cases = [
+        (None, false, "nothing was written"),
+        (Some(("b", 2)), true, "what this node wrote is no longer so"),
+        (Some(("b", 3)), false, "a later start of this node's process answers"),
+        (Some(("c", 2)), false, "another node with the same number"),
+        (Some(("c", 1)), false, "another node, of before"),
+        (Some(("a", 3)), false, "another node, since then"),
+    ];
+    for (layer2, writes, what) in cases {
+        let mut before = seen(layer2);
+        if layer2 == Some(("b", 2)) {
+            before = after(&before, &decide(&answering, &before).unwrap());
+        }
+        let status = decide(&released, &before);
+        assert_eq!(status.is_some(), writes, "{what}");
+        let Some(status) = status else { continue };
+        assert_eq!(status["layer2"], json!(before.layer2), "the number stays");
+        let ready = &status["conditions"][0];
+        assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("OwnerChanged")));
+        assert_eq!(ready["message"], "b answers no longer, because it has no part in the address any more");
+        let now = after(&before, &status);
+        assert_eq!(decide(&released, &now), None, "once");
+        // The node is named again, with the number it has: it answers again, and says so.
+        assert_eq!(decide(&answering, &now).unwrap()["conditions"][0]["status"], "True");
+    }
+}
+
+#[test]
+fn a_release_is_looked_at_after_the_announcement_is_out_of_sight_and_then_forgotten() {
+    let address = Ipv4Addr::new(192, 0, 2, 10);
+    let (board, at) = (Board::default(), "2026-11-21T08:00:09Z".parse().unwrap());
+    let taken = || board.take_changed(&BTreeSet::new()).map(|(_, report, _)| report.released);
+    board.saw(address, seen(Some(("b", 2))));
+    board.report("b", address, report(2, Reason::Answering).status, at);
+    assert_eq!(taken(), Some(false));
+    board.vanished(address);
+    board.release(address);
+    assert_eq!(taken(), Some(true));
+    board.settled(address);
+    board.again(address);
+    assert_eq!(taken(), None);
+    // Nothing is left of it.
+    board.report("b", address, report(3, Reason::Answering).status, at);
+    assert_eq!(taken(), None, "not before its Announcement is seen again");
+    board.saw(address, seen(Some(("b", 2))));
+    assert_eq!(taken(), Some(false));
+    // One that was never answered for is nothing to speak of.
+    board.release(Ipv4Addr::new(192, 0, 2, 11));
+    assert_eq!(taken(), None);
 }
