@@ -1,11 +1,11 @@
 //! The path of a Service: it gets an address, the address answers, and what it held is released.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use berth_lab::{Lab, lab_test};
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::cluster::{Cluster, SOON, answers, http};
@@ -114,6 +114,46 @@ lab_test! {
             }
         }
         Ok(())
+    }
+}
+
+lab_test! {
+    async fn services_deleted_the_moment_they_get_an_address_leave_nothing(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab.clone()).await?;
+        // The deletion meets answers to writes that are still under way.
+        for _ in 0..20 {
+            cluster.service("web", json!({})).await?;
+            cluster.address("web").await?;
+            cluster.delete("web").await?;
+        }
+        lab.eventually("no Announcement is left", SOON, async || {
+            let left = cluster.announcements().list(&ListParams::default()).await?.items;
+            ensure!(left.is_empty(), "{:?}", left.iter().map(|a| a.spec.address).collect::<Vec<_>>());
+            Ok(Some(()))
+        })
+        .await
+    }
+}
+
+lab_test! {
+    async fn another_requested_address_answers_before_the_old_one_stops(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab.clone()).await?;
+        let (old, _) = cluster.web(&["node-1", "node-2"], json!({})).await?;
+        cluster.settled(old, 2).await?;
+        let prober = cluster.probing(old).await?;
+        let begin = Instant::now();
+        cluster.edit("web", json!({"spec": {"loadBalancerIP": "192.0.2.205"}})).await?;
+        let new = lab
+            .eventually("the ingress changes", SOON, async || Ok(cluster.ingress("web").await?.filter(|a| *a != old)))
+            .await?;
+        let gap = prober.stop().longest_gap_since(begin);
+        ensure!(gap < Duration::from_millis(250), "until the ingress changed, {old} had no answer for {gap:?}");
+        let answer = lab.client().netns.http_get(http(new), "/", Duration::from_secs(2)).await?;
+        assert_eq!((new.to_string().as_str(), answer.status), ("192.0.2.205", 200), "it answers when it is in the status");
+        lab.eventually("the old one is released", SOON, async || {
+            Ok(cluster.announcements().get_opt(&old.to_string()).await?.is_none().then_some(()))
+        })
+        .await
     }
 }
 
