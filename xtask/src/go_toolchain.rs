@@ -14,7 +14,8 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::progress::{Progress, seconds};
-use crate::{setup, workspace};
+use crate::setup::{self, Missing};
+use crate::workspace;
 
 /// The toolchain that is fetched when there is none that is new enough.
 const FETCHED: Version = Version { major: 1, minor: 26, patch: 8 };
@@ -58,45 +59,60 @@ impl fmt::Display for Version {
     }
 }
 
-/// A `go` that can build the control plane. Installs and fetches what is missing.
-pub fn ensure(progress: &Progress) -> anyhow::Result<PathBuf> {
+/// What Go there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Go {
+    /// One that can build the control plane.
+    Ready(PathBuf),
+    /// An older one, by which that one can be fetched.
+    Old(PathBuf),
+    /// None.
+    Missing(Missing),
+}
+
+/// Looks for a Go, and changes nothing.
+pub fn look() -> anyhow::Result<Go> {
     let required = required()?;
     if let Some(named) = std::env::var_os(GO_VARIABLE) {
         let named = PathBuf::from(named);
         return match version_of(&named) {
-            Some(version) if version >= required => Ok(named),
+            Some(version) if version >= required => Ok(Go::Ready(named)),
             Some(version) => bail!("{GO_VARIABLE} names Go {version}, and Go {required} or newer is needed"),
             None => bail!("{GO_VARIABLE} is `{}`, which is no working go", named.display()),
         };
     }
-    let present = workspace::find_program("go");
-    if let Some(go) = present.as_ref().filter(|go| version_of(go).is_some_and(|version| version >= required)) {
-        return Ok(go.clone());
-    }
-    let home = workspace::cache_dir()?.join("go").join(FETCHED.to_string());
-    let go = home.join("bin/go");
-    if version_of(&go) == Some(FETCHED) {
-        return Ok(go);
-    }
-    let bootstrap = match present.filter(|go| version_of(go).is_some()) {
-        Some(go) => go,
-        None => install_some_go(progress, required)?,
-    };
-    fetch(progress, &bootstrap, &home)?;
-    match version_of(&go) {
-        Some(version) if version >= required => Ok(go),
-        _ => bail!(
-            "Go {FETCHED} was fetched into `{}` but does not run; delete that folder and try again",
-            home.display()
-        ),
-    }
+    let present = workspace::find_program("go").and_then(|go| Some((version_of(&go)?, go)));
+    let fetched = home()?.join("bin/go");
+    Ok(match present {
+        Some((version, go)) if version >= required => Go::Ready(go),
+        _ if version_of(&fetched) == Some(FETCHED) => Go::Ready(fetched),
+        Some((_, go)) => Go::Old(go),
+        None => Go::Missing(Missing {
+            what: format!("Go {required} or newer (in PATH, or named by {GO_VARIABLE})"),
+            package: PACKAGE,
+        }),
+    })
 }
 
-fn install_some_go(progress: &Progress, required: Version) -> anyhow::Result<PathBuf> {
-    setup::install(progress, &[PACKAGE])
-        .with_context(|| format!("Go {required} or newer is needed (in PATH, or named by {GO_VARIABLE})"))?;
-    workspace::find_program("go")
-        .with_context(|| format!("package `{PACKAGE}` was installed, but there is still no program `go`"))
+/// A `go` that can build the control plane; fetches it where there is only an older one.
+pub fn ready(progress: &Progress) -> anyhow::Result<PathBuf> {
+    let bootstrap = match look()? {
+        Go::Ready(go) => return Ok(go),
+        Go::Old(go) => go,
+        Go::Missing(missing) => bail!("there is no {}", missing.what),
+    };
+    let home = home()?;
+    fetch(progress, &bootstrap, &home)?;
+    let go = home.join("bin/go");
+    if version_of(&go) != Some(FETCHED) {
+        bail!("Go {FETCHED} was fetched into `{}` but does not run; delete that folder and try again", home.display());
+    }
+    Ok(go)
+}
+
+/// Where the fetched toolchain is.
+fn home() -> anyhow::Result<PathBuf> {
+    Ok(workspace::cache_dir()?.join("go").join(FETCHED.to_string()))
 }
 
 /// The version that the control plane's `go.mod` asks for.

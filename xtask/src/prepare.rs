@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use berth_lab::controlplane::binary;
 use serde::Deserialize;
 
+use crate::go_toolchain::Go;
 use crate::progress::{Progress, seconds};
 use crate::{go_toolchain, setup, workspace};
 
@@ -21,8 +22,18 @@ const BUILD_POLL: Duration = Duration::from_millis(200);
 
 /// Sees to it that a cluster can start. Quick and silent when all is there.
 pub fn cluster(progress: &Progress) -> Result<()> {
-    setup::programs(progress)?;
-    control_plane(progress)
+    let built = binary::cached()?.exists();
+    let mut missing = setup::missing_programs();
+    // Go is needed for that build and for nothing else.
+    if !built && let Go::Missing(go) = go_toolchain::look()? {
+        missing.push(go);
+    }
+    setup::install(progress, &missing)?;
+    setup::namespaces_are_allowed()?;
+    if !built {
+        build_with(progress, &go_toolchain::ready(progress)?)?;
+    }
+    Ok(())
 }
 
 /// Builds Berth's processes and returns the folder that they are in.
@@ -46,18 +57,13 @@ pub fn build_control_plane() -> Result<()> {
     binary::binary(&berth_lab::Silent).map(drop)
 }
 
-/// Sees to it that the control plane's binary is there. Go is needed only when it is not.
-fn control_plane(progress: &Progress) -> Result<()> {
-    if binary::cached()?.exists() {
-        return Ok(());
-    }
-    let go = go_toolchain::ensure(progress)?;
+fn build_with(progress: &Progress, go: &Path) -> Result<()> {
     progress.step("building the control plane from its Go modules; once, 5 to 10 minutes");
     let began = progress.elapsed();
     // In a process of its own, because the library takes the Go to use from the environment.
     let myself = std::env::current_exe().context("finding the running program")?;
     let mut build = Command::new(myself);
-    go_toolchain::environment(&mut build, &go);
+    go_toolchain::environment(&mut build, go);
     let build = build.arg(BUILD_CONTROL_PLANE).stdin(Stdio::null()).spawn().context("starting the build")?;
     wait_patiently(progress, build)?;
     let took = seconds(progress.elapsed().saturating_sub(began));

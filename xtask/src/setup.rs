@@ -24,41 +24,51 @@ const PROGRAMS: [Program; 5] = [
     Program { name: "curl", package: "curl", purpose: "the client of the demo" },
 ];
 
+/// Something that this machine lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// What it is, for a person on any system.
+    pub what: String,
+    /// The Debian package that has it.
+    pub package: &'static str,
+}
+
 /// How packages can be installed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Installer {
+enum Installer {
     /// Debian or a relative of it, as root.
     Apt,
     /// The same, by a sudo that asks for no password.
     SudoApt,
 }
 
-/// Sees to it that all programs the lab needs are there. Quick and silent when they are.
-pub fn programs(progress: &Progress) -> anyhow::Result<()> {
-    let missing: Vec<&Program> =
-        PROGRAMS.iter().filter(|program| workspace::find_program(program.name).is_none()).collect();
-    if !missing.is_empty() {
-        for program in &missing {
-            progress.note(format_args!("`{}` is missing ({})", program.name, program.purpose));
-        }
-        let mut packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
-        packages.dedup();
-        install(progress, &packages)?;
-        if let Some(program) = missing.iter().find(|program| workspace::find_program(program.name).is_none()) {
-            bail!("package `{}` was installed, but there is still no program `{}`", program.package, program.name);
-        }
-    }
-    namespaces_are_allowed()
+/// The programs that the lab needs and that are not there.
+pub fn missing_programs() -> Vec<Missing> {
+    let missing = PROGRAMS.iter().filter(|program| workspace::find_program(program.name).is_none());
+    missing
+        .map(|Program { name, package, purpose }| Missing { what: format!("{package} (`{name}`: {purpose})"), package })
+        .collect()
 }
 
-/// Installs Debian packages, or says exactly what a person has to install.
-pub fn install(progress: &Progress, packages: &[&str]) -> anyhow::Result<()> {
-    let installer =
-        installer().with_context(|| format!("install `{}` yourself and run this again", packages.join(" ")))?;
+/// Installs what is missing with Debian's packages, or says exactly what a person has to install.
+pub fn install(progress: &Progress, missing: &[Missing]) -> anyhow::Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let whats: Vec<_> = missing.iter().map(|missing| missing.what.as_str()).collect();
+    let installer = match installer() {
+        Ok(installer) => installer,
+        Err(why) => bail!("this machine lacks {}; install it and run this again ({why})", whats.join(" and ")),
+    };
+    let mut packages: Vec<_> = missing.iter().map(|missing| missing.package).collect();
+    packages.dedup();
     progress.step(format_args!("installing {} with apt-get", packages.join(", ")));
     apt_get(installer, &["update", "-q"])?;
     let options = ["install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
-    apt_get(installer, &[&options, packages].concat())?;
+    apt_get(installer, &[&options[..], &packages].concat())?;
+    if let Some(still) = missing_programs().first() {
+        bail!("apt-get installed {}, but there is still no {}", packages.join(", "), still.what);
+    }
     progress.seen("installed");
     Ok(())
 }
@@ -67,7 +77,7 @@ pub fn install(progress: &Progress, packages: &[&str]) -> anyhow::Result<()> {
 fn installer() -> anyhow::Result<Installer> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     if !is_debian(&release) || workspace::find_program("apt-get").is_none() {
-        bail!("packages are installed for you on Debian only, and this is not Debian");
+        bail!("on Debian it would be installed for you");
     }
     if nix::unistd::geteuid().is_root() {
         return Ok(Installer::Apt);
@@ -76,7 +86,7 @@ fn installer() -> anyhow::Result<Installer> {
     if sudo.is_ok_and(|status| status.success()) {
         return Ok(Installer::SudoApt);
     }
-    bail!("installing packages needs root, or a sudo that asks for no password")
+    bail!("with root, or a sudo that asks for no password, it would be installed for you")
 }
 
 /// Whether an `/etc/os-release` speaks of Debian or a relative of it.
@@ -112,7 +122,7 @@ pub fn run_quietly(command: &mut Command, what: &str) -> anyhow::Result<()> {
 }
 
 /// Someone who is not root needs a kernel that lets everybody make user namespaces.
-fn namespaces_are_allowed() -> anyhow::Result<()> {
+pub fn namespaces_are_allowed() -> anyhow::Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
