@@ -63,6 +63,7 @@ reasons! {
     Answering => "The owner answers for the address.",
     AddressConflict => "A machine that is none of our nodes answers for the address; the message names its Ethernet address.",
     TookOver => "The owner fell silent or stopped, and a standby took over.",
+    Withdrawn => "The node that answered has no part in the address any more, and no other node has claimed it.",
     OwnerChanged => "The controller named another owner.",
 }
 

@@ -37,10 +37,14 @@ use crate::board::Board;
 use crate::clock::BootClock;
 use crate::engine::{CHANGES_WAITING, Engine, Inputs};
 use crate::metrics::Metrics;
+use crate::retry::WATCH_TIMEOUT_SECONDS;
 use crate::{announcements, events, links, metrics, speaker_node, status};
 
 /// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
 const END_LIMIT: Duration = Duration::from_millis(300);
+
+/// Longest silence of a connection before it is given up: a quarter more than a watch is open.
+const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_TIMEOUT_SECONDS as u64 / 4 * 5);
 
 /// Longest wait for a connection to the API server. Requests have limits of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -135,6 +139,8 @@ async fn client() -> anyhow::Result<Client> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // The client's own retries wait for up to a thousand seconds; every errand here has its own, of a few.
     config.default_retry = false;
+    // An API server that vanishes without a word is noticed by this, also while it is asked for a list.
+    config.read_timeout = Some(READ_TIMEOUT);
     Client::try_from(config).context("cannot make a client for the cluster")
 }
 

@@ -233,7 +233,7 @@ fn layer2(node: &str, report: &Report, seen: &Seen) -> Option<Layer2Status> {
 fn ready(node: &str, report: &Report, seen: &Seen, layer2: Option<&Layer2Status>, now: Timestamp) -> K8sCondition {
     let status = &report.status;
     let answers = status.state == State::Answering && !report.released;
-    let reason = if report.released { Reason::OwnerChanged } else { report.reason() };
+    let reason = if report.released { Reason::Withdrawn } else { report.reason() };
     // How the ownership came about is history: a new start of the process, which knows nothing of it, leaves it as it is.
     if let Some(before) = seen.ready.as_ref().filter(|before| {
         let peaceful = |reason: &str| reason != Reason::AddressConflict.as_str();

@@ -225,7 +225,7 @@ fn a_node_that_answers_no_longer_says_so_unless_another_one_does() {
         let Some(status) = status else { continue };
         assert_eq!(status["layer2"], json!(before.layer2), "the number stays");
         let ready = &status["conditions"][0];
-        assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("OwnerChanged")));
+        assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("Withdrawn")));
         assert_eq!(ready["message"], "b answers no longer, because it has no part in the address any more");
         let now = after(&before, &status);
         assert_eq!(decide(&released, &now), None, "once");
