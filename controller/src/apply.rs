@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use berth_api::names::CONTROLLER_FIELD_MANAGER;
 use berth_api::{Announcement, IPAddressPool, L2Advertisement, Reason};
+use berth_telemetry::brief;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
@@ -19,7 +20,7 @@ use crate::world::Change;
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    #[error("cannot {verb} {kind} `{name}`: {source}")]
+    #[error("cannot {verb} {kind} `{name}`: {}", brief(&**source))]
     Api {
         verb: &'static str,
         kind: &'static str,

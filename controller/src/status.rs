@@ -137,8 +137,8 @@ pub(crate) fn advertisement_change(
 
 /// A refusal always; a success when it is news, and being announced only when it was not before.
 fn worth_an_event(condition: &Condition, old: Option<&K8sCondition>) -> bool {
-    if condition.reason == Reason::AddressPending {
-        // A step on the way.
+    // A step on the way; and endpoints come a moment after their Service.
+    if condition.reason == Reason::AddressPending || (condition.reason == Reason::NoLocalEndpoints && old.is_none()) {
         return false;
     }
     condition.status != ConditionStatus::True || condition.kind == types::ALLOCATED || old.is_some()

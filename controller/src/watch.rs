@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use berth_api::service::ServiceKey;
 use berth_api::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+use berth_telemetry::brief;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -141,9 +142,13 @@ impl<F> Follower<F> {
         self.metrics.watch_errors.get_or_create(&KindLabels { kind: self.kind }).inc();
         self.failures = self.failures.saturating_add(1);
         if self.failures == 1 {
-            tracing::warn!(kind = self.kind, %error, "watch broke off; what is known stays, and it is tried until it works");
+            tracing::warn!(
+                kind = self.kind,
+                error = brief(error),
+                "watch broke off; what is known stays, and it is tried until it works"
+            );
         } else {
-            tracing::debug!(kind = self.kind, %error, failures = self.failures, "watch still broken");
+            tracing::debug!(kind = self.kind, error = brief(error), failures = self.failures, "watch still broken");
         }
         // The names of the kinds differ in length, which is spread enough for seven.
         backoff::wait(self.failures, self.kind.len() as u64 * 16)

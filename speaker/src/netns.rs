@@ -9,12 +9,12 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 const INSIDE: &str = "BERTH_TEST_NETNS";
 
 /// Runs `body` in a network namespace of its own, with the loopback up. `test` is the full path of the calling test, which
-/// is what is started again inside. No root is needed: a user namespace comes with it.
+/// is what is started again inside. No root is needed: without it, a user namespace comes along.
 pub fn in_own_network(test: &str, body: impl AsyncFnOnce()) {
     if std::env::var_os(INSIDE).is_none() {
         let copy = std::env::current_exe().unwrap();
         let output = Command::new("unshare")
-            .args(["--map-root-user", "--net"])
+            .args(if nix::unistd::geteuid().is_root() { &["--net"][..] } else { &["--map-root-user", "--net"] })
             .arg(copy)
             .args(["--exact", test, "--nocapture"])
             .env(INSIDE, "1")

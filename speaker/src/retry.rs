@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use berth_telemetry::brief;
 use futures::{Stream, StreamExt};
-use kube::runtime::watcher;
 use tokio::time::{Instant, sleep_until};
 
 /// First pause, about as long as an API server needs to be replaced by another behind its load balancer.
@@ -60,21 +60,6 @@ impl RequestError {
             Self::Api(_) | Self::Timeout => true,
         }
     }
-}
-
-/// An error in the words of the API server where it has any, without the whole answer behind them.
-pub fn brief(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = Some(error);
-    while let Some(inner) = cause {
-        if let Some(kube::Error::Api(status)) = inner.downcast_ref() {
-            return format!("{} ({})", status.message, status.code);
-        }
-        if let Some(watcher::Error::WatchError(status)) = inner.downcast_ref() {
-            return format!("{} ({})", status.message, status.code);
-        }
-        cause = inner.source();
-    }
-    error.to_string()
 }
 
 /// Waits for a request, but not for ever.
@@ -152,20 +137,5 @@ mod tests {
         assert!(retry.failed_at(now, &away) <= 2 * MIN_DELAY);
         while retry.failed_at(now, &away) < MAX_DELAY {}
         assert!(retry.failed_at(now + CALM, &away) <= 2 * MIN_DELAY);
-    }
-
-    #[test]
-    fn an_outage_is_told_in_the_words_of_the_api_server() {
-        let status = || kube::core::Status::failure("too much", "TooManyRequests").with_code(429).boxed();
-        let refused = || kube::Error::Api(status());
-        let cases: [Box<dyn std::error::Error>; 3] = [
-            Box::new(RequestError::Api(refused())),
-            Box::new(watcher::Error::InitialListFailed(refused())),
-            Box::new(watcher::Error::WatchError(status())),
-        ];
-        for error in cases {
-            assert_eq!(brief(&*error), "too much (429)", "{error:?}");
-        }
-        assert_eq!(brief(&RequestError::Timeout), "no answer from the API server within 5 s");
     }
 }

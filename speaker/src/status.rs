@@ -13,6 +13,7 @@ use berth_api::crd::Layer2Status;
 use berth_api::names::SPEAKER_FIELD_MANAGER;
 use berth_api::{Announcement, Condition, ConditionStatus, Reason};
 use berth_machine::State;
+use berth_telemetry::brief;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::board::{Board, Report, Seen};
 use crate::events::{Events, Happening};
 use crate::metrics::{Metrics, StatusWrite};
-use crate::retry::{RequestError, Retry, brief, within_limit};
+use crate::retry::{RequestError, Retry, within_limit};
 
 /// Writes under way at a time: enough to be through with a thousand addresses in seconds, few enough that the nodes of a
 /// large cluster together do not overrun an API server.

@@ -1,5 +1,6 @@
 //! What every process of Berth shows: logs, metrics, health endpoints, events; and how it is told to stop.
 
+mod api_error;
 mod event;
 mod health;
 mod logs;
@@ -9,6 +10,7 @@ mod signal;
 
 use std::net::SocketAddr;
 
+pub use api_error::brief;
 pub use event::event;
 pub use health::{Gate, Health};
 pub use logs::{LogFormat, init_logs};

@@ -41,7 +41,7 @@ use crate::MacAddr;
 pub struct AnnouncementSpec {
     /// The address.
     #[x_kube(validation = Rule::new("isIP(self)").message("not an IP address"))]
-    #[schemars(length(max = 45))]
+    #[schemars(with = "String", length(max = 45))]
     pub address: IpAddr,
     /// The pool that it is part of.
     pub pool: String,
@@ -78,7 +78,7 @@ pub struct Layer2Assignment {
     #[schemars(length(max = 16))]
     pub standbys: Vec<String>,
     /// Number of the ownership. Rises with every change of owner, whoever makes it, and never falls.
-    #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
+    #[schemars(with = "i64", range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub epoch: u64,
     /// Where the owner and the standbys are found on the link, so that they need nothing but this object.
     #[serde(default)]
@@ -95,7 +95,7 @@ pub struct Member {
     /// The interface in whose subnet the address lies.
     pub interface: String,
     /// The node's own address on that interface; heartbeats go there.
-    #[schemars(length(max = 45))]
+    #[schemars(with = "String", length(max = 45))]
     pub address: IpAddr,
     /// The Ethernet address of that interface.
     pub mac: MacAddr,
@@ -122,7 +122,7 @@ pub struct Layer2Status {
     /// The node that answers.
     pub owner: String,
     /// Number of this ownership.
-    #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
+    #[schemars(with = "i64", range(min = 0, max = 9_007_199_254_740_991_u64))]
     pub epoch: u64,
     /// Since when it answers.
     pub since: MicroTime,
