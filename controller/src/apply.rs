@@ -14,7 +14,7 @@ use crate::events::Events;
 use crate::metrics::{Metrics, WriteLabels};
 use crate::plan::{AnnouncementIdentity, Step};
 use crate::status::{OwnStatus, ServiceStatus};
-use crate::view::AnnouncementView;
+use crate::view::{self, AnnouncementView};
 use crate::world::Change;
 
 /// Why a write failed.
@@ -60,36 +60,43 @@ pub(crate) struct Applier {
     pub(crate) metrics: Metrics,
 }
 
-/// What the API server answered about an Announcement. Of other kinds only the watch tells: an answer that comes after
-/// what the watch said since would undo it.
-type Learned = Option<Change>;
+/// What the API server answered. Of a Service only the version: what it says is left to the watch, because an answer that
+/// comes after what the watch said since would undo it.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// Announcements as they are since.
+    pub(crate) announcements: Vec<Change>,
+    /// The version of the Service with its status.
+    pub(crate) service_version: Option<u64>,
+}
 
 impl Applier {
     /// Carries out the steps in their order up to the first that fails.
-    pub(crate) async fn run(&self, steps: Vec<Step>) -> (Vec<Change>, Result<(), WriteError>) {
-        let mut learned = Vec::new();
+    pub(crate) async fn run(&self, steps: Vec<Step>) -> (Answers, Result<(), WriteError>) {
+        let mut answers = Answers::default();
         for step in steps {
-            match self.step(step).await {
-                Ok(change) => learned.extend(change),
-                Err(error) => return (learned, Err(error)),
+            if let Err(error) = self.step(step, &mut answers).await {
+                return (answers, Err(error));
             }
         }
-        (learned, Ok(()))
+        (answers, Ok(()))
     }
 
-    async fn step(&self, step: Step) -> Result<Learned, WriteError> {
+    async fn step(&self, step: Step, answers: &mut Answers) -> Result<(), WriteError> {
         match step {
-            Step::Claim(address, announcement) => self.claim(address, &announcement).await.map(Some),
-            Step::Update(announcement) => self.update(&announcement).await.map(Some),
+            Step::Claim(address, announcement) => {
+                answers.announcements.push(self.claim(address, &announcement).await?);
+            }
+            Step::Update(announcement) => answers.announcements.push(self.update(&announcement).await?),
             Step::Status(status, notes) => {
-                self.service_status(status).await?;
+                answers.service_version = self.service_status(status).await?;
                 for note in notes {
                     self.events.publish(note);
                 }
-                Ok(None)
             }
-            Step::Release(identity) => self.release(identity).await.map(Some),
+            Step::Release(identity) => answers.announcements.push(self.release(identity).await?),
         }
+        Ok(())
     }
 
     async fn claim(&self, address: Ipv4Addr, announcement: &Announcement) -> Result<Change, WriteError> {
@@ -118,18 +125,18 @@ impl Applier {
         Ok(learned(&updated))
     }
 
-    async fn service_status(&self, status: ServiceStatus) -> Result<(), WriteError> {
+    async fn service_status(&self, status: ServiceStatus) -> Result<Option<u64>, WriteError> {
         let ServiceStatus { key, body, addresses } = status;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = PatchParams::apply(CONTROLLER_FIELD_MANAGER).force();
         let patch = Patch::Apply(&body);
         match self.call("apply", "Service", &key.to_string(), api.patch_status(&key.name, &params, &patch)).await {
-            Ok(_) => {
+            Ok(service) => {
                 tracing::info!(service = %key, ?addresses, "status written");
-                Ok(())
+                Ok(Some(view::version(&service.metadata)))
             }
             // It was deleted meanwhile; the watch says so too.
-            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(()),
+            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::apply::{Applier, WriteError};
+use crate::apply::{Answers, Applier, WriteError};
 use crate::args::Args;
 use crate::metrics::{Metrics, PoolLabels};
 use crate::plan::plan;
@@ -94,7 +94,7 @@ enum Done {
         key: ServiceKey,
         claimed: Option<Ipv4Addr>,
         started: Instant,
-        learned: Vec<Change>,
+        answers: Answers,
         result: Result<(), WriteError>,
     },
     Pool(String, Result<(), WriteError>),
@@ -141,7 +141,9 @@ impl Reconciler {
     async fn run(&mut self, changes: &mut mpsc::Receiver<Message>) {
         loop {
             let retry = self.retries.first().map(|(at, _)| *at);
-            let more = self.is_synced() && self.busy.len() < WRITES && self.world.backlog() > self.busy.len();
+            let more = self.is_synced()
+                && self.busy.len() < WRITES
+                && self.world.backlog() > self.busy.len() + self.world.behind();
             tokio::select! {
                 biased;
                 Some(done) = self.writes.join_next() => self.finished(done),
@@ -216,8 +218,8 @@ impl Reconciler {
             let claimed = plan.claims.map(|(address, _)| address);
             self.busy.insert(key.clone());
             self.writes.spawn(async move {
-                let (learned, result) = applier.run(plan.steps).await;
-                Done::Service { key, claimed, started, learned, result }
+                let (answers, result) = applier.run(plan.steps).await;
+                Done::Service { key, claimed, started, answers, result }
             });
         }
         self.metrics.backlog.set(i64::try_from(self.world.backlog()).unwrap_or(i64::MAX));
@@ -238,9 +240,12 @@ impl Reconciler {
             }
         };
         match done {
-            Done::Service { key, claimed, started, learned, result } => {
+            Done::Service { key, claimed, started, answers, result } => {
                 self.busy.remove(&key);
-                for change in learned {
+                if let Some(version) = answers.service_version {
+                    self.world.status_written(&key, version);
+                }
+                for change in answers.announcements {
                     if !matches!(&change, Change::Announcement(name, _) if self.heard.contains(name)) {
                         self.world.learn(change);
                     }

@@ -30,6 +30,8 @@ pub(crate) struct ServiceView {
     pub(crate) policy: TrafficPolicy,
     pub(crate) wants_sharing: bool,
     pub(crate) generation: Option<i64>,
+    /// resourceVersion.
+    pub(crate) version: u64,
     pub(crate) ingress: Vec<LoadBalancerIngress>,
     /// Only those that we write.
     pub(crate) conditions: Vec<Condition>,
@@ -58,9 +60,15 @@ impl ServiceView {
             policy: TrafficPolicy::of(service),
             wants_sharing: wants_sharing(service),
             generation: service.metadata.generation,
+            version: version(&service.metadata),
             ingress: status.and_then(|s| s.load_balancer.as_ref()?.ingress.clone()).unwrap_or_default(),
             conditions,
         })
+    }
+
+    /// Whether they differ in anything but their version.
+    pub(crate) fn says_other(&self, other: &Self) -> bool {
+        Self { version: other.version, ..self.clone() } != *other
     }
 
     /// The address in its status.
@@ -118,7 +126,6 @@ impl AnnouncementView {
         self.spec.services.first().map(key_of)
     }
 
-    /// Versions of one object are ordered numbers (the API server promises it since 1.35, etcd always did).
     pub(crate) fn is_older_than(&self, other: &Self) -> bool {
         let version = |v: &Self| v.resource_version.parse::<u64>().ok();
         self.uid == other.uid && version(self).zip(version(other)).is_some_and(|(mine, theirs)| mine < theirs)
@@ -280,6 +287,11 @@ impl SliceView {
 
 /// What a SpeakerNode reported.
 pub(crate) type Interfaces = Vec<Interface>;
+
+/// Versions of objects of one kind are ordered numbers (the API server promises it since 1.35, etcd always did).
+pub(crate) fn version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version.as_ref().and_then(|v| v.parse().ok()).unwrap_or_default()
+}
 
 fn created(meta: &ObjectMeta) -> i64 {
     meta.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second())

@@ -52,6 +52,9 @@ pub(crate) struct World {
     unreported: BTreeSet<String>,
     /// Derived from the two above.
     nodes: BTreeMap<String, Node>,
+    /// Services whose status was written, and the version that it has since: planned again when the watch has caught up,
+    /// because what was written is not known here before.
+    written: BTreeMap<ServiceKey, u64>,
     /// Services that were refused; they get a turn when something becomes free.
     waiting: BTreeSet<ServiceKey>,
     dirty: BTreeSet<Turn>,
@@ -108,7 +111,8 @@ impl World {
 
     /// The next Service that is to be planned and is not `busy`.
     pub(crate) fn next(&mut self, busy: impl Fn(&ServiceKey) -> bool) -> Option<ServiceKey> {
-        let turn = self.dirty.iter().find(|turn| !busy(&turn.key))?.clone();
+        let stands = |key: &ServiceKey| busy(key) || self.written.contains_key(key);
+        let turn = self.dirty.iter().find(|turn| !stands(&turn.key))?.clone();
         self.dirty.remove(&turn);
         self.dirty_turns.remove(&turn.key);
         Some(turn.key)
@@ -126,6 +130,18 @@ impl World {
             self.dirty.remove(&before);
         }
         self.dirty.insert(turn);
+    }
+
+    /// Notes that the status of a Service was written, and the version that it has since.
+    pub(crate) fn status_written(&mut self, key: &ServiceKey, version: u64) {
+        if self.services.get(key).is_some_and(|seen| seen.version < version) {
+            self.written.insert(key.clone(), version);
+        }
+    }
+
+    /// How many Services wait for the watch to catch up.
+    pub(crate) fn behind(&self) -> usize {
+        self.written.len()
     }
 
     /// How many Services are in line.
@@ -224,7 +240,17 @@ impl World {
     }
 
     fn learn_service(&mut self, key: ServiceKey, view: Option<ServiceView>) {
-        if self.services.get(&key) == view.as_ref() {
+        let caught_up = |version: &u64| view.as_ref().is_none_or(|view| view.version >= *version);
+        if self.written.get(&key).is_some_and(caught_up) {
+            self.written.remove(&key);
+        }
+        if let (Some(known), Some(view)) = (self.services.get_mut(&key), &view)
+            && !known.says_other(view)
+        {
+            known.version = view.version;
+            return;
+        }
+        if view.is_none() && !self.services.contains_key(&key) {
             return;
         }
         if view.is_none() {

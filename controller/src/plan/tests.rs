@@ -389,6 +389,29 @@ fn a_request_that_cannot_be_met_leaves_the_address_and_says_why() {
 }
 
 #[test]
+fn a_service_is_planned_again_only_when_the_watch_has_shown_what_was_written() {
+    let mut cluster = Cluster::new(&["192.0.2.200"]);
+    cluster.apply("web", json!({}));
+    cluster.settle(None);
+    cluster.world.status_written(&key("web"), 7);
+    cluster.world.mark(&key("web"));
+    let show = |cluster: &mut Cluster, version: &str| {
+        let service = cluster.services.get_mut(&key("web")).unwrap();
+        service.metadata.resource_version = Some(version.to_owned());
+        cluster.tell("web");
+    };
+    show(&mut cluster, "6");
+    assert_eq!(cluster.world.next(|_| false), None);
+    show(&mut cluster, "7");
+    assert_eq!(cluster.world.next(|_| false), Some(key("web")));
+
+    // One that is gone is not waited for.
+    cluster.world.status_written(&key("web"), 9);
+    cluster.delete("web");
+    assert_eq!(cluster.world.next(|_| false), Some(key("web")));
+}
+
+#[test]
 fn a_waiting_service_gets_the_address_that_becomes_free() {
     let mut cluster = Cluster::new(&["192.0.2.200"]);
     cluster.apply("first", json!({}));
