@@ -13,3 +13,8 @@ pub const ADDRESS_POOL_TWIN: &str = "metallb.io/address-pool";
 pub const ALLOW_SHARED_IP: &str = "berth.dev/allow-shared-ip";
 /// MetalLB's spelling of [`ALLOW_SHARED_IP`].
 pub const ALLOW_SHARED_IP_TWIN: &str = "metallb.io/allow-shared-ip";
+
+/// What our own annotations begin with.
+pub const PREFIX: &str = "berth.dev/";
+/// Our own annotations; any other with [`PREFIX`] is refused, so that a slip of the pen is not taken for no wish.
+pub const KNOWN: &[&str] = &[LOAD_BALANCER_IPS, ADDRESS_POOL, ALLOW_SHARED_IP];

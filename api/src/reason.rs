@@ -52,7 +52,7 @@ reasons! {
     // Pools and advertisements.
     Valid => "The specification is valid and in use.",
     InvalidAddress => "An entry of `spec.addresses` is neither a CIDR nor a range of addresses.",
-    HostBitsSet => "A CIDR of `spec.addresses` has bits set behind its prefix, so it does not say clearly which addresses are meant. The message has both readings.",
+    HostBitsSet => "A CIDR of `spec.addresses` has bits set behind its prefix, so it does not say clearly which addresses are meant. The API server refuses it when it is applied; a pool that exists has both readings in its message.",
     RangeReversed => "A range of `spec.addresses` ends before it starts.",
     NoAddresses => "`spec.addresses` is empty.",
     Overlap => "An address of this pool is also part of another entry, or of an older pool, which goes on serving it.",

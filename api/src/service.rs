@@ -55,7 +55,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// Text where an IP address belongs.
-    #[error("{field}: `{value}` is not an IP address")]
+    #[error("{field}: `{value}` is not an IP address; write one such as 192.0.2.10, or remove it")]
     NotAnAddress {
         /// The field or annotation.
         field: String,
@@ -68,8 +68,14 @@ pub enum RequestError {
         /// The field that asks for it.
         what: String,
     },
+    /// An annotation under our own name that means nothing: most likely a slip of the pen.
+    #[error("annotation {annotation} is none of Berth's, which are {}; correct or remove it", ann::KNOWN.join(", "))]
+    UnknownAnnotation {
+        /// The annotation.
+        annotation: String,
+    },
     /// More than one address.
-    #[error("{field}: {count} addresses are asked for, and a Service gets one per IP family")]
+    #[error("{field}: {count} addresses are asked for, and a Service gets one; name one")]
     TooMany {
         /// The annotation.
         field: String,
@@ -107,6 +113,10 @@ impl Request {
         let annotations = service.metadata.annotations.as_ref().unwrap_or(&none);
         let spec = service.spec.as_ref();
 
+        let ours = |key: &&String| key.starts_with(ann::PREFIX) && !ann::KNOWN.contains(&key.as_str());
+        if let Some(unknown) = annotations.keys().find(ours) {
+            return Err(RequestError::UnknownAnnotation { annotation: unknown.clone() });
+        }
         let families = spec.and_then(|s| s.ip_families.as_deref()).unwrap_or_default();
         if let Some(first) = families.first()
             && first != "IPv4"
@@ -240,6 +250,12 @@ mod tests {
                 json!({"metallb.io/loadBalancerIPs": "192.0.2.2"}),
                 Reason::InvalidRequest,
                 "spec.loadBalancerIP asks for `192.0.2.1` and annotation metallb.io/loadBalancerIPs for `192.0.2.2`",
+            ),
+            (
+                json!({}),
+                json!({"berth.dev/loadbalancer-ips": "192.0.2.1"}),
+                Reason::InvalidRequest,
+                "annotation berth.dev/loadbalancer-ips is none of Berth's, which are berth.dev/load-balancer-ips, ",
             ),
             (json!({"ipFamilies": ["IPv6"]}), json!({}), Reason::FamilyUnsupported, "spec.ipFamilies asks for IPv6"),
             (json!({"loadBalancerIP": "2001:db8::1"}), json!({}), Reason::FamilyUnsupported, "spec.loadBalancerIP"),

@@ -76,7 +76,12 @@ fn serve(world: &World, key: &ServiceKey, view: &ServiceView, now: Timestamp) ->
     };
     let (choice, allocated) = match wish {
         Ok(choice) => {
-            let message = format!("{} from IPAddressPool `{}`", choice.address, choice.pool);
+            let Choice { address, pool } = &choice;
+            let message = if world.ipam.is_outside_pools(*address) {
+                format!("{address}, kept although IPAddressPool `{pool}`, which it is from, does not have it any more")
+            } else {
+                format!("{address} from IPAddressPool `{pool}`")
+            };
             (Some(choice), condition(types::ALLOCATED, ConditionStatus::True, Reason::Allocated, message))
         }
         Err((reason, message)) => {

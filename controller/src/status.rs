@@ -4,6 +4,7 @@ use berth_api::condition::types;
 use berth_api::service::ServiceKey;
 use berth_api::{Condition, ConditionStatus, Reason};
 use berth_pool::ipam::PoolReport;
+use berth_pool::placement::Node;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as K8sCondition;
@@ -124,7 +125,10 @@ pub(crate) fn advertisement_change(
             );
             ready(ConditionStatus::False, Reason::PoolNotFound, message)
         }
-        Ok(_) => ready(ConditionStatus::True, Reason::Valid, "the addresses of its pools are announced".to_owned()),
+        Ok(_) => match reaches_nobody(view, world) {
+            Some(message) => ready(ConditionStatus::False, Reason::NoEligibleNode, message),
+            None => ready(ConditionStatus::True, Reason::Valid, "the addresses of its pools are announced".to_owned()),
+        },
     };
     let stamped = condition.stamped(view.ready.as_ref(), view.generation, now);
     if view.ready.as_ref() == Some(&stamped) {
@@ -133,6 +137,17 @@ pub(crate) fn advertisement_change(
     let reference = own_reference("L2Advertisement", name, &view.uid);
     let body = own_body("L2Advertisement", name, json!({"conditions": [stamped]}));
     Some(OwnStatus { name: name.to_owned(), body, note: own_note(reference, &condition, view.ready.as_ref()) })
+}
+
+/// Why no node can announce by this advertisement, if none can.
+fn reaches_nobody(view: &AdvertisementView, world: &World) -> Option<String> {
+    let mut selected = world.nodes().values().filter(|node| view.selects_node(&node.labels)).peekable();
+    if selected.peek().is_none() {
+        return Some("`spec.nodeSelectors` match no node, so nothing is announced by this".to_owned());
+    }
+    let has = |node: &Node| node.interfaces.iter().any(|i| view.interfaces.contains(&i.name));
+    let none = !view.interfaces.is_empty() && !selected.any(has);
+    none.then(|| "no selected node has one of `spec.interfaces`, so nothing is announced by this".to_owned())
 }
 
 /// A refusal always; a success when it is news, and being announced only when it was not before.

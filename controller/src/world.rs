@@ -385,6 +385,7 @@ impl World {
         });
         if self.nodes.get(name) != node.as_ref() {
             put(&mut self.nodes, name.to_owned(), node);
+            self.dirty_advertisements.extend(self.advertisements.keys().cloned());
             self.everything_is_dirty();
         }
     }

@@ -108,7 +108,8 @@ pub struct AnnouncementStatus {
     /// Who answers by layer 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer2: Option<Layer2Status>,
-    /// `Ready`: whether the address is answered for, and if not, why.
+    /// `Ready`: whether the address is answered for, as the last speaker to answer said. Absent as long as none did; the
+    /// Service's own condition `berth.dev/Announced` says why.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

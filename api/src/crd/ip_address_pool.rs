@@ -77,7 +77,7 @@ pub struct IPAddressPoolStatus {
     /// Addresses that are free.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "availableIPv4")]
     pub available_ipv4: Option<i64>,
-    /// `Ready`: whether addresses are given from this pool, and if not, why.
+    /// `Ready`: whether the specification is valid. Where it is not, the message says what is wrong and what is still given.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

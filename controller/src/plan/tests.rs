@@ -412,6 +412,38 @@ fn a_service_is_planned_again_only_when_the_watch_has_shown_what_was_written() {
 }
 
 #[test]
+fn an_advertisement_that_no_node_can_follow_says_so() {
+    for (spec, told) in [
+        (json!({}), "True Valid"),
+        (json!({"interfaces": ["eth0"]}), "True Valid"),
+        (json!({"interfaces": ["eth9"]}), "False NoEligibleNode no selected node has one of `spec.interfaces`"),
+        (
+            json!({"nodeSelectors": [{"matchLabels": {"x": "y"}}]}),
+            "False NoEligibleNode `spec.nodeSelectors` match no node",
+        ),
+        (json!({"ipAddressPools": ["default", "gone"]}), "False PoolNotFound `spec.ipAddressPools` names `gone`"),
+    ] {
+        let mut cluster = Cluster::new(&["192.0.2.200"]);
+        cluster.advertise(spec.clone());
+        let view = cluster.world.advertisement("all").unwrap();
+        let change = status::advertisement_change("all", view, &cluster.world, Timestamp::UNIX_EPOCH).unwrap();
+        let condition = &change.body["status"]["conditions"][0];
+        let said = ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap()).join(" ");
+        assert!(said.starts_with(told), "{spec}: {said}");
+    }
+}
+
+#[test]
+fn an_address_whose_pool_is_gone_is_kept_and_the_service_says_so() {
+    let mut cluster = Cluster::answered();
+    cluster.world.learn(Change::Pool("default".to_owned(), None));
+    cluster.settle(None);
+    assert_eq!(cluster.ingress("web").as_deref(), Some("192.0.2.200"));
+    let condition = cluster.condition("web", types::ALLOCATED);
+    assert!(condition.starts_with("True Allocated 192.0.2.200, kept although IPAddressPool `default`"), "{condition}");
+}
+
+#[test]
 fn a_waiting_service_gets_the_address_that_becomes_free() {
     let mut cluster = Cluster::new(&["192.0.2.200"]);
     cluster.apply("first", json!({}));

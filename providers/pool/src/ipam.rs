@@ -114,6 +114,11 @@ impl Ipam {
         now.or_else(|| self.held.get(&address).map(|h| h.pool.as_str()))
     }
 
+    /// Whether `address` is part of no pool (any more).
+    pub fn is_outside_pools(&self, address: Ipv4Addr) -> bool {
+        self.pool_having(address).is_none()
+    }
+
     /// What is to be said of each pool.
     pub fn reports(&self) -> impl Iterator<Item = (&str, PoolReport<'_>)> {
         self.pools.iter().map(|(name, pool)| {
@@ -143,7 +148,10 @@ impl Ipam {
             return Err(Refusal::PoolNotFound { pool: name.to_owned() });
         }
         let holder = self.holder(address);
-        let Some((name, pool)) = self.pool_having(address) else {
+        // Of several that have it, the one that is asked for.
+        let asked = wanted.and_then(|w| self.pools.get_key_value(w)).filter(|(_, p)| p.has(address));
+        let having = asked.map(|(name, pool)| (name.as_str(), pool)).or_else(|| self.pool_having(address));
+        let Some((name, pool)) = having else {
             // Held from a pool that has been cut or deleted since: the request is still met.
             if let Some(name) = self.pool_of(address).filter(|_| holder == Some(ask.service)) {
                 return choice(name);
@@ -169,7 +177,7 @@ impl Ipam {
             None => {}
         }
         if !pool.accepts() {
-            return Err(Refusal::PoolNotReady { pools: vec![name.to_owned()] });
+            return Err(not_ready([(name, pool)]));
         }
         choice(name)
     }
@@ -181,7 +189,7 @@ impl Ipam {
             return Ok(choice(held));
         }
         if !pool.accepts() {
-            return Err(Refusal::PoolNotReady { pools: vec![name.to_owned()] });
+            return Err(not_ready([(name, pool)]));
         }
         let again = ask.previous.filter(|a| pool.free.contains(*a));
         again
@@ -213,7 +221,7 @@ impl Ipam {
         let (full, all) = (names(&mut accepting()), names(&mut automatic()));
         Err(match (full.is_empty(), all.is_empty()) {
             (false, _) => Refusal::PoolExhausted { pools: full },
-            (true, false) => Refusal::PoolNotReady { pools: all },
+            (true, false) => not_ready(automatic().map(|(name, pool)| (name.as_str(), pool))),
             (true, true) => Refusal::NoPool { others: self.pools.len() },
         })
     }
@@ -223,6 +231,14 @@ impl Ipam {
         let having = || self.pools.iter().filter(move |(_, p)| p.has(address)).map(|(n, p)| (n.as_str(), p));
         having().find(|(_, p)| p.accepts()).or_else(|| having().next())
     }
+}
+
+fn not_ready<'a>(pools: impl IntoIterator<Item = (&'a str, &'a Pool)>) -> Refusal {
+    let told = pools.into_iter().map(|(name, pool)| {
+        let reason = pool.problem.as_ref().map_or("", |p| p.reason().as_str());
+        format!("`{name}` ({reason})")
+    });
+    Refusal::PoolNotReady { pools: told.collect() }
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ pub enum Refusal {
         pool: String,
     },
     /// The pools that could serve are not valid.
-    #[error("nothing new is given from {} because of what the Ready condition there says", list(pools))]
+    #[error("nothing new is given from IPAddressPool {}; the Ready condition there says how to mend it", pools.join(", "))]
     PoolNotReady {
-        /// Their names.
+        /// Their names, each with what is wrong.
         pools: Vec<String>,
     },
     /// The pools that could serve are full.

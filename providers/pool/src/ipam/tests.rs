@@ -60,6 +60,7 @@ fn a_request_is_met_or_refused_for_one_reason() {
         (None, Some("full"), Err(Reason::PoolExhausted)),
         (Some("198.51.100.1"), None, Err(Reason::AddressOutsidePools)),
         (Some("192.0.2.12"), Some("gold"), Err(Reason::AddressNotInPool)),
+        (Some("192.0.2.12"), Some("younger"), Err(Reason::PoolNotReady)),
         (Some("192.0.2.10"), None, Err(Reason::AddressInUse)),
         (Some("192.0.2.11"), None, Err(Reason::NodeAddress)),
         (Some("192.0.2.63"), None, Err(Reason::SubnetAddress)),
