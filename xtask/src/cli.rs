@@ -29,7 +29,7 @@ pub enum Command {
     Test {
         /// Only these
         kind: Option<Kind>,
-        /// For the test programs, such as the beginning of a test's name
+        /// For the test programs, such as a part of a test's name
         #[arg(last = true)]
         arguments: Vec<String>,
     },

@@ -14,7 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::progress::Progress;
-use crate::{launch, prepare};
+use crate::{launch, output, prepare};
 
 /// The lab's name.
 const NAME: &str = "demo";
@@ -80,11 +80,14 @@ fn outside(options: &Options) -> Result<ExitCode> {
 fn kept(progress: &Progress, lab: &LabState) {
     progress.step("the cluster stays up; look around in it");
     if let Some(kubeconfig) = &lab.kubeconfig {
-        eprintln!("  export KUBECONFIG={}", kubeconfig.display());
-        eprintln!("  kubectl get services,announcements,ipaddresspools,speakernodes");
-        eprintln!("  kubectl describe service {}", objects::SERVICE);
+        output::line(format_args!("  export KUBECONFIG={}", kubeconfig.display()));
+        output::line("  kubectl get services,announcements,ipaddresspools,speakernodes");
+        output::line(format_args!("  kubectl describe service {}", objects::SERVICE));
     }
-    eprintln!("  cargo xtask lab exec --name {NAME} client -- curl -s http://{}/", objects::FIRST_ADDRESS);
-    eprintln!("  cargo xtask lab status");
-    eprintln!("  cargo xtask lab down --name {NAME}    ends it; nothing is left");
+    output::line(format_args!(
+        "  cargo xtask lab exec --name {NAME} client -- curl -s http://{}/",
+        objects::FIRST_ADDRESS
+    ));
+    output::line(format_args!("  cargo xtask lab status --name {NAME}"));
+    output::line(format_args!("  cargo xtask lab down --name {NAME}    # ends it; nothing is left"));
 }

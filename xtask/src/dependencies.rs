@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use spdx::{Expression, Licensee, ParseMode};
 
-use crate::workspace;
+use crate::{output, workspace};
 
 /// How Cargo names the public registry, behind its protocol and host.
 const PUBLIC_REGISTRY: &str = "/crates.io-index";
@@ -93,13 +93,13 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let packages = built_packages(&policy.graph.targets)?;
     let complaints = check(&policy, &packages)?;
     for complaint in &complaints {
-        eprintln!("error: {complaint}");
+        output::line(format_args!("error: {complaint}"));
     }
     if complaints.is_empty() {
-        eprintln!("{} crates: none banned, all licences allowed, all sources known", packages.len());
+        output::line(format_args!("{} crates: none banned, all licences allowed, all sources known", packages.len()));
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("hint: the rules are in `deny.toml`; `cargo tree -i CRATE` says what pulls a crate in");
+    output::line("hint: the rules are in `deny.toml`; `cargo tree -i CRATE` says what pulls a crate in");
     Ok(ExitCode::FAILURE)
 }
 

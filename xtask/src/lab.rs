@@ -8,7 +8,7 @@ use berth_lab::{Entered, HostState, Lab, LabConfig, LabState};
 use clap::{Args, Subcommand};
 
 use crate::progress::Progress;
-use crate::{launch, prepare};
+use crate::{launch, output, prepare};
 
 /// What runs on a host when no command is given.
 const SHELL: &str = "sh";
@@ -20,6 +20,9 @@ pub enum Command {
     Up(Up),
     /// Show the labs that are up
     Status {
+        /// Only this one
+        #[arg(long)]
+        name: Option<String>,
         /// Everything, as one JSON list on stdout
         #[arg(long)]
         json: bool,
@@ -81,7 +84,7 @@ pub fn run(command: Command, entered: Option<Entered>) -> Result<ExitCode> {
     match (command, entered) {
         (Command::Up(up), Some(entered)) => inside(&up, entered),
         (Command::Up(up), None) => outside(&up),
-        (Command::Status { json }, _) => status(json),
+        (Command::Status { name, json }, _) => status(name.as_deref(), json),
         (Command::Exec { name, host, command }, _) => exec(name.as_deref(), &host, command),
         (Command::Down { all: true, .. }, _) => down(&LabState::list()?),
         (Command::Down { name: Some(name), .. }, _) => down(&[LabState::find(&name)?]),
@@ -101,11 +104,13 @@ fn outside(up: &Up) -> Result<ExitCode> {
     let tell = |lab: &LabState| {
         progress.step(format_args!("the lab `{}` is up", lab.name));
         if up.json {
-            println!("{}", serde_json::to_string_pretty(lab)?);
+            output::data(serde_json::to_string_pretty(lab)?)?;
         } else {
-            println!("{}", describe(lab));
+            output::data(describe(lab))?;
         }
-        if !up.detach {
+        if up.detach {
+            progress.step(format_args!("it goes on until `cargo xtask lab down --name {}`", lab.name));
+        } else {
             progress.step("Ctrl-C ends it");
         }
         Ok(())
@@ -131,15 +136,18 @@ fn inside(up: &Up, entered: Entered) -> Result<ExitCode> {
     })
 }
 
-fn status(json: bool) -> Result<ExitCode> {
-    let labs = LabState::list()?;
+fn status(name: Option<&str>, json: bool) -> Result<ExitCode> {
+    let labs = match name {
+        Some(name) => vec![LabState::find(name)?],
+        None => LabState::list()?,
+    };
     if json {
-        println!("{}", serde_json::to_string_pretty(&labs)?);
+        output::data(serde_json::to_string_pretty(&labs)?)?;
     } else if labs.is_empty() {
-        eprintln!("no lab is up; `cargo xtask lab up` starts one");
+        output::line("no lab is up; `cargo xtask lab up` starts one");
     } else {
         let texts: Vec<_> = labs.iter().map(describe).collect();
-        println!("{}", texts.join("\n\n"));
+        output::data(texts.join("\n\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -154,10 +162,10 @@ fn exec(name: Option<&str>, host: &str, command: Vec<String>) -> Result<ExitCode
 fn down(labs: &[LabState]) -> Result<ExitCode> {
     for lab in labs {
         lab.down()?;
-        eprintln!("the lab `{}` is down; nothing is left of it", lab.name);
+        output::line(format_args!("the lab `{}` is down; nothing is left of it", lab.name));
     }
     if labs.is_empty() {
-        eprintln!("no lab is up");
+        output::line("no lab is up");
     }
     Ok(ExitCode::SUCCESS)
 }

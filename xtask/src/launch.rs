@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::output;
 use crate::progress::Progress;
 
 /// Made in the lab's directory by its first process when there is nothing more to come but the end.
@@ -102,16 +103,16 @@ fn after_end(run_dir: &RunDir, status: ExitStatus) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     run_dir.mark_failed(&format!("its first process ended with {status}"))?;
-    eprintln!("hint: the logs of the lab are in `{}`", run_dir.logs().display());
+    output::line(format_args!("hint: the logs of the lab are in `{}`", run_dir.logs().display()));
     for log in run_dir.log_files() {
-        eprintln!("hint:   {}", log.display());
+        output::line(format_args!("hint:   {}", log.display()));
     }
     Ok(ExitCode::FAILURE)
 }
 
 /// Ends the lab on Ctrl-C: its first process is asked, and killed when it does not go. For a lab that `was_up` this is the usual end.
 async fn interrupt(run_dir: &RunDir, ended: oneshot::Receiver<Result<ExitStatus>>, was_up: bool) -> Result<ExitCode> {
-    eprintln!();
+    output::line("");
     // One that is so young that it cannot be described ends with this process.
     if let Ok(lab) = LabState::of(run_dir) {
         kill(Pid::from_raw(lab.init_pid.cast_signed()), Signal::SIGTERM).context("ending the lab")?;
@@ -119,7 +120,7 @@ async fn interrupt(run_dir: &RunDir, ended: oneshot::Receiver<Result<ExitStatus>
             Ok(_) => run_dir.remove()?,
             Err(_) => lab.down()?,
         }
-        eprintln!("the lab `{}` is down; nothing is left of it", lab.name);
+        output::line(format_args!("the lab `{}` is down; nothing is left of it", lab.name));
     }
     Ok(if was_up { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
 }

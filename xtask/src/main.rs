@@ -2,12 +2,6 @@
 //!
 //! Each command is one module; this one only reads the command line and turns the outcome into an exit code.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a tool for people: data goes to stdout, progress to stderr"
-)]
-
 mod cli;
 mod demo;
 mod dependencies;
@@ -15,6 +9,7 @@ mod generate;
 mod go_toolchain;
 mod lab;
 mod launch;
+mod output;
 mod prepare;
 mod progress;
 mod setup;
@@ -32,7 +27,7 @@ fn main() -> ExitCode {
     match run(cli::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::line(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

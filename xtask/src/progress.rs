@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use berth_lab::{Launch, SharedProgress};
 
+use crate::output;
+
 /// Milliseconds that had passed when a process handed its progress on to the first process of a lab.
 const ELAPSED_VARIABLE: &str = "BERTH_XTASK_ELAPSED_MS";
 /// Asks for colour although the output goes through a pipe; what many programs understand.
@@ -50,17 +52,17 @@ impl Progress {
 
     /// Says what happens next.
     pub fn step(&self, what: impl Display) {
-        eprintln!("{} {}", self.dim(format!("{:>6}", seconds(self.elapsed()))), self.bold(what));
+        output::line(format_args!("{} {}", self.dim(format!("{:>6}", seconds(self.elapsed()))), self.bold(what)));
     }
 
     /// Says what was seen.
     pub fn seen(&self, what: impl Display) {
-        eprintln!("       {} {what}", self.green("->"));
+        output::line(format_args!("       {} {what}", self.green("->")));
     }
 
     /// Says something that explains the lines around it.
     pub fn note(&self, what: impl Display) {
-        eprintln!("          {}", self.dim(what));
+        output::line(format_args!("          {}", self.dim(what)));
     }
 
     fn bold(&self, text: impl Display) -> String {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 
 use crate::progress::Progress;
-use crate::workspace;
+use crate::{output, workspace};
 
 /// A program that the lab runs, and the Debian package that has it.
 struct Program {
@@ -117,7 +117,8 @@ pub fn run_quietly(command: &mut Command, what: &str) -> anyhow::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    eprint!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = [output.stdout, output.stderr].concat();
+    output::line(String::from_utf8_lossy(&said).trim_end());
     bail!("`{what}` failed with {}; its output is above", output.status)
 }
 

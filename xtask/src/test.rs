@@ -1,7 +1,7 @@
 //! `cargo xtask test`: unit tests, and lab tests with all that they need.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context as _;
 use berth_lab::BIN_DIR_ENV;
@@ -12,6 +12,10 @@ use crate::{prepare, workspace};
 
 /// The crate whose tests run in a lab.
 const LAB_SUITES: &str = "berth-suites";
+/// How Cargo selects the unit tests.
+const UNIT_TESTS: [&str; 3] = ["--workspace", "--exclude", LAB_SUITES];
+/// How Cargo selects the lab tests.
+const LAB_TESTS: [&str; 2] = ["--package", LAB_SUITES];
 
 /// Which tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,6 +29,11 @@ pub enum Kind {
 /// Runs the tests of that kind, or all. `arguments` go to the test programs.
 pub fn run(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let progress = Progress::start();
+    if names_tests(arguments) && !any_matches(kind, arguments)? {
+        progress.step(format_args!("no test matches `{}`; nothing was run", arguments.join(" ")));
+        progress.note("`cargo xtask test -- --list` names all tests");
+        return Ok(ExitCode::FAILURE);
+    }
     if kind != Some(Kind::Lab) && !unit(&progress, arguments)? {
         return Ok(ExitCode::FAILURE);
     }
@@ -37,7 +46,7 @@ pub fn run(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<ExitCode>
 
 fn unit(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
     progress.step("unit tests");
-    let passed = cargo_test(&["--workspace", "--exclude", LAB_SUITES], arguments, None)?;
+    let passed = cargo_test(&UNIT_TESTS, arguments, None)?;
     if !passed {
         progress.step("unit tests failed");
         progress.note("`cargo xtask test unit -- NAME` runs those whose name contains NAME");
@@ -50,7 +59,7 @@ fn lab(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
     let programs = prepare::berth(progress)?;
     progress.step("lab tests: each in a cluster of its own, on a real API server and real kube-proxy");
     let began = progress.elapsed();
-    let passed = cargo_test(&["--package", LAB_SUITES], arguments, Some(&programs))?;
+    let passed = cargo_test(&LAB_TESTS, arguments, Some(&programs))?;
     let took = seconds(progress.elapsed().saturating_sub(began));
     if !passed {
         progress.step(format_args!("lab tests failed after {took}"));
@@ -62,10 +71,69 @@ fn lab(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
 
 /// `cargo test`, whose own output is what people know how to read.
 fn cargo_test(selection: &[&str], arguments: &[String], programs: Option<&Path>) -> anyhow::Result<bool> {
-    let mut cargo = Command::new(workspace::cargo());
-    cargo.args(["test", "--locked"]).args(selection).arg("--").args(arguments).current_dir(workspace::root());
+    let mut cargo = test_command(selection, arguments);
     if let Some(programs) = programs {
         cargo.env(BIN_DIR_ENV, programs);
     }
     Ok(cargo.status().context("starting `cargo test`")?.success())
+}
+
+fn test_command(selection: &[&str], arguments: &[String]) -> Command {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.args(["test", "--locked"]).args(selection).arg("--").args(arguments).current_dir(workspace::root());
+    cargo
+}
+
+/// Whether the arguments name tests, rather than only say how to run them.
+fn names_tests(arguments: &[String]) -> bool {
+    arguments.iter().any(|argument| !argument.starts_with('-'))
+}
+
+/// Whether there is a test to run. A test program takes no match for success, which hides a name that was mistyped.
+fn any_matches(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<bool> {
+    let arguments = [arguments, &["--list".to_owned()]].concat();
+    for (other, selection) in [(Kind::Lab, &UNIT_TESTS[..]), (Kind::Unit, &LAB_TESTS)] {
+        if kind == Some(other) {
+            continue;
+        }
+        let listing = test_command(selection, &arguments).stderr(Stdio::inherit()).output();
+        let listing = listing.context("starting `cargo test`")?;
+        // What cannot be listed, such as code that does not compile, is told by the run itself.
+        if !listing.status.success() || lists_a_test(&String::from_utf8_lossy(&listing.stdout)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Reads what the test harness prints for `--list`.
+fn lists_a_test(listing: &str) -> bool {
+    listing.lines().any(|line| line.ends_with(": test"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_without_a_test_is_told_from_one_with_tests() {
+        for (listing, expected) in [
+            ("0 tests, 0 benchmarks\n\n0 tests, 0 benchmarks\n", false),
+            ("0 tests, 0 benchmarks\nmachine::a_killed_owner_is_replaced: test\n\n1 test, 0 benchmarks\n", true),
+            ("api/src/lib.rs - parse (line 3): test\n", true),
+            ("", false),
+        ] {
+            assert_eq!(lists_a_test(listing), expected, "{listing:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_name_asks_for_certain_tests() {
+        for (arguments, expected) in
+            [(&[][..], false), (&["--nocapture"], false), (&["a_killed"], true), (&["--exact", "a_killed"], true)]
+        {
+            let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            assert_eq!(names_tests(&arguments), expected, "{arguments:?}");
+        }
+    }
 }

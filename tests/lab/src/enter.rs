@@ -205,7 +205,8 @@ impl Launched {
         Ok(status)
     }
 
-    /// Passes the output of a detachable lab on until the lab detaches or ends.
+    /// Passes the output of a detachable lab on until the lab detaches or ends: stderr as it comes, and stdout, which
+    /// carries the result, after the last of it. Two pipes have no order between them, and a terminal shows both.
     pub fn relay(self) -> Result<Outcome> {
         self.relay_to(std::io::stdout(), std::io::stderr())
     }
@@ -213,13 +214,16 @@ impl Launched {
     /// The same, to somewhere else.
     pub fn relay_to(
         mut self,
-        stdout: impl std::io::Write + Send + 'static,
+        mut stdout: impl std::io::Write,
         stderr: impl std::io::Write + Send + 'static,
     ) -> Result<Outcome> {
-        let stdout = self.child.stdout.take().map(|from| thread::spawn(move || pass_on(from, stdout)));
-        let stderr = self.child.stderr.take().map(|from| thread::spawn(move || pass_on(from, stderr)));
-        let relays = [stdout, stderr].into_iter().flatten().map(thread::JoinHandle::join).collect::<Vec<_>>();
-        if relays.into_iter().all(|let_go| matches!(let_go, Ok(true))) {
+        let progress = self.child.stderr.take().map(|from| thread::spawn(move || pass_on(from, stderr)));
+        let mut result = Vec::new();
+        let result_let_go = self.child.stdout.take().is_none_or(|from| pass_on(from, &mut result));
+        let progress_let_go = progress.is_none_or(|relay| matches!(relay.join(), Ok(true)));
+        // A reader that went away is no reason to end the lab.
+        let _ = stdout.write_all(&result).and_then(|()| stdout.flush());
+        if result_let_go && progress_let_go {
             self.release()?;
             return Ok(Outcome::Detached);
         }

@@ -65,7 +65,7 @@ impl Lab {
             Some((address, listener)) => Some(control_plane.offer_to_host(address, listener)?),
             None => None,
         };
-        let what = format!("start {} nodes", config.nodes);
+        let what = format!("start {} node{}", config.nodes, if config.nodes == 1 { "" } else { "s" });
         let nodes = step(&*progress, &what, start_nodes(&control_plane, &network, config)).await?;
         recorder.update(|record| {
             record.ready = true;

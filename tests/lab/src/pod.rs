@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod as PodObject;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
@@ -110,6 +112,7 @@ struct Inner {
     /// Its link's name on the node.
     link: String,
     server: JoinHandle<()>,
+    started: Time,
     pods: Api<PodObject>,
 }
 
@@ -151,9 +154,10 @@ async fn start(spec: PodSpec, node: &Node, admin: Client) -> Result<Pod> {
 
     let listener = netns.listen(any_address(spec.port))?;
     let server = tokio::spawn(serve(listener, spec.name.clone(), spec.node.clone()));
+    let started = Time(Timestamp::now());
     let pods: Api<PodObject> = Api::namespaced(admin, &spec.namespace);
     let node_netns = node.netns().clone();
-    let pod = Pod { inner: Arc::new(Inner { address, netns, node: node_netns, link, server, pods, spec }) };
+    let pod = Pod { inner: Arc::new(Inner { address, netns, node: node_netns, link, server, started, pods, spec }) };
     pod.create_object().await?;
     Ok(pod)
 }
@@ -181,16 +185,18 @@ impl Pod {
 
     /// Sets its Ready condition, as a kubelet would after a probe. Its server answers all the same.
     pub async fn set_ready(&self, ready: bool) -> Result<()> {
-        let Inner { spec, address, pods, .. } = &*self.inner;
+        let Inner { spec, address, pods, started, .. } = &*self.inner;
         let status = if ready { "True" } else { "False" };
         let condition = |kind| json!({ "type": kind, "status": status });
         let patch = json!({ "status": {
             "phase": "Running",
+            "startTime": started,
             "podIP": address,
             "podIPs": [{ "ip": address }],
             "conditions": [condition("Ready"), condition("ContainersReady")],
             "containerStatuses": [{
                 "name": CONTAINER, "image": IMAGE, "imageID": IMAGE, "ready": ready, "restartCount": 0, "started": true,
+                "state": { "running": { "startedAt": started } },
             }],
         }});
         pods.patch_status(&spec.name, &PatchParams::default(), &Patch::Strategic(patch))

@@ -21,8 +21,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{Options, Report, objects};
-use crate::launch;
 use crate::progress::Progress;
+use crate::{launch, output};
 
 /// How often the client asks: fine against the outage that is measured.
 const ASK_EVERY: Duration = Duration::from_millis(10);
@@ -41,9 +41,9 @@ pub fn tell(options: &Options, entered: Entered) -> Result<ExitCode> {
         let story = Story::begin(entered, progress).await?;
         let report = story.tell(options).await?;
         if options.json {
-            println!("{}", serde_json::to_string(&report)?);
+            output::data(serde_json::to_string(&report)?)?;
         } else {
-            println!("{}", summary(&report));
+            output::data(summary(&report))?;
         }
         if options.keep {
             launch::mark_up(story.lab.run_dir())?;
