@@ -27,6 +27,7 @@ kind: IPAddressPool
 metadata: {name: default}
 spec: {addresses: [192.0.2.200-192.0.2.209]}
 ";
+/// Without a specification: of all pools.
 pub const ADVERTISEMENT: &str = "
 apiVersion: berth.dev/v1alpha1
 kind: L2Advertisement
@@ -42,7 +43,7 @@ impl Cluster {
     pub async fn start(lab: Lab) -> Result<Self> {
         lab.install_berth().await?;
         lab.apply_yaml(POOL).await?;
-        lab.apply_yaml(&format!("{ADVERTISEMENT}spec: {{ipAddressPools: [default]}}")).await?;
+        lab.apply_yaml(ADVERTISEMENT).await?;
         Ok(Self { lab })
     }
 
