@@ -9,9 +9,9 @@ pub const LOAD_BALANCER_IPS_TWIN: &str = "metallb.io/loadBalancerIPs";
 pub const ADDRESS_POOL: &str = "berth.dev/address-pool";
 /// MetalLB's spelling of [`ADDRESS_POOL`].
 pub const ADDRESS_POOL_TWIN: &str = "metallb.io/address-pool";
-/// Wish to share an address with other Services; refused until sharing is built.
+/// Key by which the Service shares its addresses with others of its namespace.
 pub const ALLOW_SHARED_IP: &str = "berth.dev/allow-shared-ip";
-/// MetalLB's spelling of [`ALLOW_SHARED_IP`].
+/// MetalLB's spelling of [`ALLOW_SHARED_IP`], which shares across namespaces where the pool lets it.
 pub const ALLOW_SHARED_IP_TWIN: &str = "metallb.io/allow-shared-ip";
 
 /// What our own annotations begin with.

@@ -9,6 +9,8 @@ use crate::Reason;
 
 /// Condition types that Berth writes.
 pub mod types {
+    /// What the types of all conditions begin with that Berth writes on a Service.
+    pub const SERVICE_PREFIX: &str = "berth.dev/";
     /// On a Service: it holds the address that was asked for.
     pub const ALLOCATED: &str = "berth.dev/Allocated";
     /// On a Service: its address has nodes that can announce it.
@@ -59,13 +61,18 @@ impl Condition {
     /// status compares as equal and is not written.
     pub fn stamped(&self, old: Option<&K8sCondition>, generation: Option<i64>, now: Timestamp) -> K8sCondition {
         let kept = old.filter(|o| o.status == self.status.as_str());
+        self.since(kept.map_or(now, |o| o.last_transition_time.0), generation)
+    }
+
+    /// The condition with the time since when it has had its status.
+    pub fn since(&self, since: Timestamp, generation: Option<i64>) -> K8sCondition {
         K8sCondition {
             type_: self.kind.to_owned(),
             status: self.status.as_str().to_owned(),
             reason: self.reason.as_str().to_owned(),
             message: self.message.clone(),
             observed_generation: generation,
-            last_transition_time: kept.map_or(Time(now), |o| o.last_transition_time.clone()),
+            last_transition_time: Time(since),
         }
     }
 }

@@ -7,13 +7,16 @@
 pub mod annotations;
 pub mod condition;
 pub mod crd;
+pub mod family;
 pub mod mac;
 pub mod names;
 pub mod pool;
 pub mod reason;
 pub mod service;
+pub mod sharing;
 
 pub use condition::{Condition, ConditionStatus};
 pub use crd::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+pub use family::{IpFamily, PerFamily};
 pub use mac::MacAddr;
 pub use reason::Reason;

@@ -9,6 +9,10 @@ pub const VERSION: &str = "v1alpha1";
 
 /// `spec.loadBalancerClass` of Services that get an address from a pool.
 pub const POOL_CLASS: &str = "berth.dev/pool";
+/// `spec.loadBalancerClass` of Services that get an address for tests.
+pub const MOCK_CLASS: &str = "berth.dev/mock";
+/// What the classes begin with that are Berth's own. Any other class is another controller's, unless it is mapped.
+pub const CLASS_PREFIX: &str = "berth.dev/";
 
 /// Server-side-apply field manager of the controller.
 pub const CONTROLLER_FIELD_MANAGER: &str = "berth-controller";
@@ -18,6 +22,18 @@ pub const SPEAKER_FIELD_MANAGER: &str = "berth-speaker";
 
 /// Prefix of the label that lets a speaker watch only the Announcements it has a part in.
 pub const PART_LABEL_PREFIX: &str = "part.berth.dev/";
+
+/// Namespace of the controller.
+pub const CONTROLLER_NAMESPACE: &str = "berth-system";
+/// Name of the controller's Deployment, ServiceAccount, roles and image.
+pub const CONTROLLER_NAME: &str = "berth-controller";
+/// The Lease that elects the leader among the controller's replicas, in [`CONTROLLER_NAMESPACE`].
+pub const LEADER_LEASE: &str = "berth-controller";
+/// Namespace of the speakers: one of their own, because their pods need the network of the node, which no namespace that
+/// holds the controller to Pod Security "restricted" would admit.
+pub const SPEAKER_NAMESPACE: &str = "berth-speaker";
+/// Name of the speakers' DaemonSet, ServiceAccount, roles and image.
+pub const SPEAKER_NAME: &str = "berth-speaker";
 
 /// A node with this label (whatever its value) takes no part in announcing. Standard Kubernetes label.
 pub const EXCLUDE_NODE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";

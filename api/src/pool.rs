@@ -1,43 +1,48 @@
 //! What a pool says, parsed: entries become ranges that cannot be wrong.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::Reason;
+use crate::{IpFamily, Reason};
 
-/// IPv4 addresses from `first` to `last`, both included, with `first <= last`.
+/// Addresses of one family from `first` to `last`, both included, with `first <= last`. All of IPv4 comes before IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ipv4Range {
-    first: Ipv4Addr,
-    last: Ipv4Addr,
+pub struct IpRange {
+    first: IpAddr,
+    last: IpAddr,
 }
 
-impl Ipv4Range {
-    /// The range from `first` to `last`, or `None` if it would end before it starts.
-    pub fn new(first: Ipv4Addr, last: Ipv4Addr) -> Option<Self> {
-        (first <= last).then_some(Self { first, last })
+impl IpRange {
+    /// The range from `first` to `last`, or `None` if it would end before it starts or change the family.
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        (IpFamily::of(first) == IpFamily::of(last) && first <= last).then_some(Self { first, last })
     }
 
     /// The lowest address.
-    pub fn first(self) -> Ipv4Addr {
+    pub fn first(self) -> IpAddr {
         self.first
     }
 
     /// The highest address.
-    pub fn last(self) -> Ipv4Addr {
+    pub fn last(self) -> IpAddr {
         self.last
     }
 
-    /// How many addresses, 1 to 2^32.
-    pub fn size(self) -> u64 {
-        u64::from(self.last.to_bits()) - u64::from(self.first.to_bits()) + 1
+    /// The family of all its addresses.
+    pub fn family(self) -> IpFamily {
+        IpFamily::of(self.first)
+    }
+
+    /// How many addresses: 1 to 2^128 - 1, which also stands for one more.
+    pub fn size(self) -> u128 {
+        (bits(self.last) - bits(self.first)).saturating_add(1)
     }
 
     /// Whether `address` is one of them.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
+    pub fn contains(self, address: IpAddr) -> bool {
         self.first <= address && address <= self.last
     }
 
@@ -47,7 +52,14 @@ impl Ipv4Range {
     }
 }
 
-impl fmt::Display for Ipv4Range {
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+impl fmt::Display for IpRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
     }
@@ -86,9 +98,9 @@ pub enum EntryError {
         /// The entry as it was written.
         entry: String,
         /// The first address as it was written.
-        first: Ipv4Addr,
+        first: IpAddr,
         /// The last address as it was written.
-        last: Ipv4Addr,
+        last: IpAddr,
     },
     /// Addresses that no host can have.
     #[error("`{entry}` includes {special}, and no Service can have those; leave them out")]
@@ -98,9 +110,9 @@ pub enum EntryError {
         /// What they are.
         special: &'static str,
     },
-    /// IPv6.
-    #[error("`{entry}` is IPv6, which this version does not serve; remove the entry")]
-    Family {
+    /// The ends are of two families.
+    #[error("`{entry}` starts in one address family and ends in the other; write one entry for each")]
+    MixedFamilies {
         /// The entry as it was written.
         entry: String,
     },
@@ -110,33 +122,30 @@ impl EntryError {
     /// The reason code.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Invalid { .. } | Self::Special { .. } => Reason::InvalidAddress,
+            Self::Invalid { .. } | Self::Special { .. } | Self::MixedFamilies { .. } => Reason::InvalidAddress,
             Self::HostBitsSet { .. } => Reason::HostBitsSet,
             Self::Reversed { .. } => Reason::RangeReversed,
-            Self::Family { .. } => Reason::FamilyUnsupported,
         }
     }
 }
 
 /// Reads one entry of `spec.addresses`.
-impl FromStr for Ipv4Range {
+impl FromStr for IpRange {
     type Err = EntryError;
 
     fn from_str(entry: &str) -> Result<Self, EntryError> {
         let invalid = |problem: String| EntryError::Invalid { entry: entry.to_owned(), problem };
-        let address = |text: &str| match text.trim().parse::<IpAddr>() {
-            Ok(IpAddr::V4(v4)) => Ok(v4),
-            Ok(IpAddr::V6(_)) => Err(EntryError::Family { entry: entry.to_owned() }),
-            Err(_) => Err(invalid(format!("`{}` is not an IP address", text.trim()))),
+        let address = |text: &str| {
+            text.trim().parse::<IpAddr>().map_err(|_| invalid(format!("`{}` is not an IP address", text.trim())))
         };
         if entry.contains('/') {
             let net: IpNet = entry.trim().parse().map_err(|_| {
-                invalid("a CIDR is an address and a prefix length of 0 to 32 with a slash between".to_owned())
+                invalid(
+                    "a CIDR is an address and a prefix length (0 to 32 for IPv4, 0 to 128 for IPv6) with a slash between"
+                        .to_owned(),
+                )
             })?;
-            let IpNet::V4(v4) = net else {
-                return Err(EntryError::Family { entry: entry.to_owned() });
-            };
-            if v4.trunc() != v4 {
+            if net.trunc() != net {
                 return Err(EntryError::HostBitsSet {
                     entry: entry.to_owned(),
                     network: net.trunc(),
@@ -144,23 +153,54 @@ impl FromStr for Ipv4Range {
                     last: net.broadcast(),
                 });
             }
-            return Ok(Self { first: v4.network(), last: v4.broadcast() });
+            return Ok(Self { first: net.network(), last: net.broadcast() });
         }
         let (first, last) = entry.split_once('-').unwrap_or((entry, entry));
         let (first, last) = (address(first)?, address(last)?);
+        if IpFamily::of(first) != IpFamily::of(last) {
+            return Err(EntryError::MixedFamilies { entry: entry.to_owned() });
+        }
         Self::new(first, last).ok_or_else(|| EntryError::Reversed { entry: entry.to_owned(), first, last })
     }
 }
 
-/// What of a range no host can have (RFC 6890 section 2.2.2, RFC 5771).
-fn special(range: Ipv4Range) -> Option<&'static str> {
-    let specials = [
-        (Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(0, 255, 255, 255), "addresses of 0.0.0.0/8, which mean \"this network\""),
-        (Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(127, 255, 255, 255), "loopback addresses (127.0.0.0/8)"),
-        (Ipv4Addr::new(224, 0, 0, 0), Ipv4Addr::new(239, 255, 255, 255), "multicast addresses (224.0.0.0/4)"),
-        (Ipv4Addr::BROADCAST, Ipv4Addr::BROADCAST, "the broadcast address 255.255.255.255"),
+/// What of a range no Service can have (RFC 6890 section 2.2, RFC 5771; RFC 4291 sections 2.5.2, 2.5.3, 2.5.5.2, 2.5.6
+/// and 2.7).
+fn special(range: IpRange) -> Option<&'static str> {
+    const fn v6(first: u16) -> Ipv6Addr {
+        Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0)
+    }
+    const fn end(first: u16) -> Ipv6Addr {
+        Ipv6Addr::new(first, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff)
+    }
+    let specials: [(IpAddr, IpAddr, _); 9] = [
+        (
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(0, 255, 255, 255).into(),
+            "addresses of 0.0.0.0/8, which mean \"this network\"",
+        ),
+        (
+            Ipv4Addr::new(127, 0, 0, 0).into(),
+            Ipv4Addr::new(127, 255, 255, 255).into(),
+            "loopback addresses (127.0.0.0/8)",
+        ),
+        (
+            Ipv4Addr::new(224, 0, 0, 0).into(),
+            Ipv4Addr::new(239, 255, 255, 255).into(),
+            "multicast addresses (224.0.0.0/4)",
+        ),
+        (Ipv4Addr::BROADCAST.into(), Ipv4Addr::BROADCAST.into(), "the broadcast address 255.255.255.255"),
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into(), "the unspecified address ::"),
+        (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), "the loopback address ::1"),
+        (
+            Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().into(),
+            Ipv4Addr::BROADCAST.to_ipv6_mapped().into(),
+            "IPv4-mapped addresses (::ffff:0:0/96), which are written as IPv4",
+        ),
+        (v6(0xfe80).into(), end(0xfebf).into(), "link-local addresses (fe80::/10)"),
+        (v6(0xff00).into(), end(0xffff).into(), "multicast addresses (ff00::/8)"),
     ];
-    let meets = |(first, last, _): &(Ipv4Addr, Ipv4Addr, _)| range.first <= *last && *first <= range.last;
+    let meets = |(first, last, _): &(IpAddr, IpAddr, _)| range.first <= *last && *first <= range.last;
     specials.into_iter().find(meets).map(|(_, _, what)| what)
 }
 
@@ -186,7 +226,7 @@ pub enum AddressesError {
         /// Place of the other.
         second: usize,
         /// What both have.
-        common: Ipv4Range,
+        common: IpRange,
     },
 }
 
@@ -203,7 +243,7 @@ impl AddressesError {
 
 /// The addresses of one pool: at least one range, none sharing an address with another, in rising order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Addresses(Vec<Ipv4Range>);
+pub struct Addresses(Vec<IpRange>);
 
 impl Addresses {
     /// Reads `spec.addresses`.
@@ -211,7 +251,7 @@ impl Addresses {
         let mut ranges = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             let entry = entry.as_ref();
-            let usable = entry.parse::<Ipv4Range>().and_then(|range| match special(range) {
+            let usable = entry.parse::<IpRange>().and_then(|range| match special(range) {
                 None => Ok(range),
                 Some(special) => Err(EntryError::Special { entry: entry.to_owned(), special }),
             });
@@ -233,22 +273,22 @@ impl Addresses {
     }
 
     /// The ranges, in rising order.
-    pub fn ranges(&self) -> &[Ipv4Range] {
+    pub fn ranges(&self) -> &[IpRange] {
         &self.0
     }
 
-    /// How many addresses.
-    pub fn size(&self) -> u64 {
-        self.0.iter().map(|r| r.size()).sum()
+    /// Whether there are any of a family.
+    pub fn has(&self, family: IpFamily) -> bool {
+        self.0.iter().any(|r| r.family() == family)
     }
 
     /// Whether `address` is one of them.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|r| r.contains(address))
     }
 
     /// The first range, by address, that both have.
-    pub fn intersection(&self, other: &Self) -> Option<Ipv4Range> {
+    pub fn intersection(&self, other: &Self) -> Option<IpRange> {
         self.0.iter().flat_map(|a| other.0.iter().filter_map(|b| a.intersection(*b))).min()
     }
 }
@@ -266,8 +306,12 @@ mod tests {
             (" 192.0.2.10 - 192.0.2.10 ", "192.0.2.10", "192.0.2.10", 1),
             ("192.0.2.99", "192.0.2.99", "192.0.2.99", 1),
             ("0.0.0.0/0", "0.0.0.0", "255.255.255.255", 1 << 32),
+            ("2001:db8:2::/64", "2001:db8:2::", "2001:db8:2:0:ffff:ffff:ffff:ffff", 1 << 64),
+            ("2001:DB8::5-2001:db8:0::7", "2001:db8::5", "2001:db8::7", 3),
+            ("2001:db8::5", "2001:db8::5", "2001:db8::5", 1),
+            ("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", u128::MAX),
         ] {
-            let range: Ipv4Range = entry.parse().unwrap();
+            let range: IpRange = entry.parse().unwrap();
             assert_eq!((range.first().to_string(), range.last().to_string()), (first.into(), last.into()), "{entry}");
             assert_eq!(range.size(), size, "{entry}");
         }
@@ -276,8 +320,10 @@ mod tests {
     #[test]
     fn a_wrong_entry_says_what_is_wrong_and_what_to_write_instead() {
         for (entry, reason, says) in [
-            ("192.0.2.0/33", Reason::InvalidAddress, "prefix length of 0 to 32"),
-            ("192.0.2/24", Reason::InvalidAddress, "prefix length of 0 to 32"),
+            ("192.0.2.0/33", Reason::InvalidAddress, "prefix length (0 to 32 for IPv4"),
+            ("192.0.2/24", Reason::InvalidAddress, "prefix length (0 to 32 for IPv4"),
+            ("2001:db8::/129", Reason::InvalidAddress, "0 to 128 for IPv6"),
+            ("fe80::1%eth0", Reason::InvalidAddress, "`fe80::1%eth0` is not an IP address"),
             ("web", Reason::InvalidAddress, "`web` is not an IP address"),
             ("192.0.2.1-", Reason::InvalidAddress, "`` is not an IP address"),
             ("192.0.2.1-2-3", Reason::InvalidAddress, "`2-3` is not an IP address"),
@@ -287,10 +333,16 @@ mod tests {
                 "write `192.0.2.192/28` for the whole network, or `192.0.2.200-192.0.2.207`",
             ),
             ("192.0.2.20-192.0.2.10", Reason::RangeReversed, "write `192.0.2.10-192.0.2.20`"),
-            ("2001:db8::/64", Reason::FamilyUnsupported, "IPv6"),
-            ("192.0.2.1-2001:db8::1", Reason::FamilyUnsupported, "IPv6"),
+            (
+                "2001:db8::5/64",
+                Reason::HostBitsSet,
+                "write `2001:db8::/64` for the whole network, or `2001:db8::5-2001:db8::ffff:ffff:ffff:ffff`",
+            ),
+            ("2001:db8::9-2001:db8::5", Reason::RangeReversed, "write `2001:db8::5-2001:db8::9`"),
+            ("192.0.2.1-2001:db8::1", Reason::InvalidAddress, "starts in one address family and ends in the other"),
+            ("2001:db8::1-192.0.2.1", Reason::InvalidAddress, "starts in one address family and ends in the other"),
         ] {
-            let error = entry.parse::<Ipv4Range>().unwrap_err();
+            let error = entry.parse::<IpRange>().unwrap_err();
             assert_eq!(error.reason(), reason, "{entry}");
             assert!(error.to_string().contains(says), "{entry}: {error}");
         }
@@ -313,12 +365,46 @@ mod tests {
             ("127.0.0.1", "loopback"),
             ("223.255.255.255-224.0.0.1", "multicast"),
             ("255.255.255.255", "broadcast"),
+            ("::", "unspecified"),
+            ("::1", "loopback"),
+            ("::/0", "unspecified"),
+            ("::ffff:192.0.2.1", "IPv4-mapped"),
+            ("fe80::/64", "link-local"),
+            ("fe00::-ff00::", "link-local"),
+            ("febf:ffff::-fec0::", "link-local"),
+            ("ff02::1", "multicast"),
         ] {
             let error = Addresses::parse(&[entry]).unwrap_err();
             assert_eq!(error.reason(), Reason::InvalidAddress, "{entry}");
             assert!(error.to_string().contains(says), "{error}");
         }
-        assert!(Addresses::parse(&["126.255.255.255", "128.0.0.0", "223.255.255.255", "240.0.0.1"]).is_ok());
+        for neighbour in
+            ["126.255.255.255", "128.0.0.0", "223.255.255.255", "240.0.0.1", "::2", "::1:0:0:0", "fec0::", "fdff::1"]
+        {
+            assert!(Addresses::parse(&[neighbour]).is_ok(), "{neighbour}");
+        }
+    }
+
+    #[test]
+    fn both_families_may_stand_in_one_pool() {
+        let pool = Addresses::parse(&["2001:db8::/64", "192.0.2.0/28", "2001:db8:1::7"]).unwrap();
+        assert!(IpFamily::ALL.into_iter().all(|family| pool.has(family)));
+        assert!(!Addresses::parse(&["2001:db8::/64"]).unwrap().has(IpFamily::V4));
+        for (address, within) in
+            [("192.0.2.15", true), ("192.0.2.16", false), ("2001:db8::ffff", true), ("2001:db8:1::8", false)]
+        {
+            assert_eq!(pool.contains(address.parse().unwrap()), within, "{address}");
+        }
+        let error = Addresses::parse(&["2001:db8::/64", "192.0.2.0/28", "2001:db8::7"]).unwrap_err();
+        assert!(
+            error.to_string().contains("`spec.addresses[2]` and `spec.addresses[0]` both have 2001:db8::7"),
+            "{error}"
+        );
+        let ends = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
+        assert_eq!(IpRange::new(ends[0], ends[1]), None);
+        let v4 = Addresses::parse(&["192.0.2.0/28"]).unwrap();
+        let v6 = Addresses::parse(&["2001:db8::/64"]).unwrap();
+        assert_eq!(v4.intersection(&v6), None);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! What a Service asks for, parsed and validated.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
+use serde::{Deserialize, Serialize};
 
-use crate::Reason;
 use crate::annotations as ann;
+use crate::sharing::KEY_MAX;
+use crate::{IpFamily, PerFamily, Reason};
 
 /// Namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceKey {
     /// Its namespace.
     pub namespace: String,
@@ -42,11 +44,63 @@ impl TrafficPolicy {
     }
 }
 
+/// How much a Service needs its second address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Second {
+    /// PreferDualStack: an address of one family is enough.
+    Preferred,
+    /// RequireDualStack: an address of each family, or none.
+    Required,
+}
+
+/// The address families of a Service, in its own order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// The first, or only one.
+    pub first: IpFamily,
+    /// Whether it has the other one too.
+    pub second: Option<Second>,
+}
+
+impl Families {
+    /// Reads `spec.ipFamilies` and `spec.ipFamilyPolicy`, which the API server fills in from what the cluster has: a Service
+    /// that prefers dual stack names one family in a cluster of one. Objects from before those fields have `spec.clusterIP`.
+    pub fn of(service: &Service) -> Self {
+        let spec = service.spec.as_ref();
+        let listed = spec.and_then(|s| s.ip_families.as_ref()).into_iter().flatten();
+        let mut families: Vec<IpFamily> = listed.filter_map(|family| family.parse().ok()).collect();
+        if families.is_empty() {
+            let addresses = spec.and_then(|s| s.cluster_ips.as_ref()).into_iter().flatten();
+            let addresses = addresses.chain(spec.and_then(|s| s.cluster_ip.as_ref()));
+            families = addresses.filter_map(|ip| ip.parse().ok()).map(IpFamily::of).take(1).collect();
+        }
+        let first = families.first().copied().unwrap_or(IpFamily::V4);
+        let second = match spec.and_then(|s| s.ip_family_policy.as_deref()) {
+            Some("RequireDualStack") => Some(Second::Required),
+            Some("PreferDualStack") if families.len() > 1 => Some(Second::Preferred),
+            _ => None,
+        };
+        Self { first, second }
+    }
+
+    /// The families, the first one first.
+    pub fn iter(self) -> impl Iterator<Item = IpFamily> {
+        std::iter::once(self.first).chain(self.second.map(|_| self.first.other()))
+    }
+
+    /// Whether `family` is one of them.
+    pub fn has(self, family: IpFamily) -> bool {
+        self.first == family || self.second.is_some()
+    }
+}
+
 /// What a Service of ours asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The address it insists on.
-    pub address: Option<Ipv4Addr>,
+    /// The families that it has.
+    pub families: Families,
+    /// The addresses it insists on, of families that it has.
+    pub addresses: PerFamily<Option<IpAddr>>,
     /// The pool it insists on.
     pub pool: Option<String>,
 }
@@ -62,11 +116,16 @@ pub enum RequestError {
         /// What stands there.
         value: String,
     },
-    /// IPv6.
-    #[error("{what} asks for IPv6, which this version does not serve")]
-    Family {
-        /// The field that asks for it.
-        what: String,
+    /// An address of a family that the Service does not have.
+    #[error(
+        "{field} asks for {address}, but the Service has {} alone (`spec.ipFamilies`); remove it, or make the Service dual-stack",
+        IpFamily::of(*address).other()
+    )]
+    FamilyMismatch {
+        /// The field or annotation.
+        field: String,
+        /// The address.
+        address: IpAddr,
     },
     /// An annotation under our own name that means nothing: most likely a slip of the pen.
     #[error("annotation {annotation} is none of Berth's, which are {}; correct or remove it", ann::KNOWN.join(", "))]
@@ -74,13 +133,23 @@ pub enum RequestError {
         /// The annotation.
         annotation: String,
     },
-    /// More than one address.
-    #[error("{field}: {count} addresses are asked for, and a Service gets one; name one")]
+    /// More than one address of a family.
+    #[error("{field}: {count} {family} addresses are asked for, and a Service gets one of each family; name one")]
     TooMany {
+        /// The field or annotation.
+        field: String,
+        /// The family.
+        family: IpFamily,
+        /// How many of it stand there.
+        count: usize,
+    },
+    /// A key to share by that is too long.
+    #[error("{field} is {length} bytes long; use a key of at most {KEY_MAX}")]
+    KeyTooLong {
         /// The annotation.
         field: String,
-        /// How many stand there.
-        count: usize,
+        /// Its length in bytes.
+        length: usize,
     },
     /// Two fields that disagree.
     #[error("{first} asks for `{first_value}` and {second} for `{second_value}`; remove one of them")]
@@ -100,7 +169,7 @@ impl RequestError {
     /// The reason code.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Family { .. } => Reason::FamilyUnsupported,
+            Self::FamilyMismatch { .. } => Reason::FamilyMismatch,
             _ => Reason::InvalidRequest,
         }
     }
@@ -117,49 +186,46 @@ impl Request {
         if let Some(unknown) = annotations.keys().find(ours) {
             return Err(RequestError::UnknownAnnotation { annotation: unknown.clone() });
         }
-        let families = spec.and_then(|s| s.ip_families.as_deref()).unwrap_or_default();
-        if let Some(first) = families.first()
-            && first != "IPv4"
-        {
-            return Err(RequestError::Family { what: "spec.ipFamilies".to_owned() });
-        }
-        if spec.and_then(|s| s.ip_family_policy.as_deref()) == Some("RequireDualStack") {
-            return Err(RequestError::Family { what: "spec.ipFamilyPolicy: RequireDualStack".to_owned() });
-        }
-
         let field = spec.and_then(|s| s.load_balancer_ip.as_deref()).filter(|ip| !ip.is_empty());
         let wishes = [
             ("spec.loadBalancerIP".to_owned(), field),
             annotation(annotations, ann::LOAD_BALANCER_IPS),
             annotation(annotations, ann::LOAD_BALANCER_IPS_TWIN),
         ];
-        let address = agreed(wishes, one_address)?;
+        let families = Families::of(service);
+        let mut addresses = PerFamily::default();
+        // Fields agree by family: one may name the address of the one family and another both.
+        for family in IpFamily::ALL {
+            let read = |field: &str, value: &str| one_address(field, value, family, families);
+            *addresses.get_mut(family) = agreed(wishes.clone(), read)?;
+        }
         let pools = [annotation(annotations, ann::ADDRESS_POOL), annotation(annotations, ann::ADDRESS_POOL_TWIN)];
-        let pool = agreed(pools, |_, value| Ok(value.trim().to_owned()))?;
+        let pool = agreed(pools, |_, value| Ok(Some(value.trim().to_owned())))?;
 
-        Ok(Self { address, pool })
+        // What it shares by is read from it elsewhere, because it counts also where something else cannot be read.
+        let keys = [annotation(annotations, ann::ALLOW_SHARED_IP), annotation(annotations, ann::ALLOW_SHARED_IP_TWIN)];
+        agreed(keys, |field, key| {
+            let too_long = || RequestError::KeyTooLong { field: field.to_owned(), length: key.len() };
+            if key.len() > KEY_MAX { Err(too_long()) } else { Ok(Some(key.to_owned())) }
+        })?;
+
+        Ok(Self { families, addresses, pool })
     }
-}
-
-/// Whether the Service wishes to share its address with others.
-pub fn wants_sharing(service: &Service) -> bool {
-    let has = |key| service.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(key));
-    has(ann::ALLOW_SHARED_IP) || has(ann::ALLOW_SHARED_IP_TWIN)
 }
 
 fn annotation<'a>(annotations: &'a BTreeMap<String, String>, key: &str) -> (String, Option<&'a str>) {
     (format!("annotation {key}"), annotations.get(key).map(String::as_str))
 }
 
-/// The one value that all the fields which are set agree on.
+/// The one value that all the fields which have one agree on.
 fn agreed<'a, T: PartialEq>(
     wishes: impl IntoIterator<Item = (String, Option<&'a str>)>,
-    read: impl Fn(&str, &str) -> Result<T, RequestError>,
+    read: impl Fn(&str, &str) -> Result<Option<T>, RequestError>,
 ) -> Result<Option<T>, RequestError> {
     let mut found: Option<(T, String, &str)> = None;
     for (field, value) in wishes {
         let Some(value) = value else { continue };
-        let parsed = read(&field, value)?;
+        let Some(parsed) = read(&field, value)? else { continue };
         match &found {
             Some((first, first_field, first_value)) if *first != parsed => {
                 return Err(RequestError::Contradiction {
@@ -176,20 +242,23 @@ fn agreed<'a, T: PartialEq>(
     Ok(found.map(|(value, ..)| value))
 }
 
-fn one_address(field: &str, value: &str) -> Result<Ipv4Addr, RequestError> {
+/// The address of `family` in a list, if there is one.
+fn one_address(field: &str, value: &str, family: IpFamily, families: Families) -> Result<Option<IpAddr>, RequestError> {
     let mut addresses = Vec::new();
     for part in value.split(',') {
-        match part.trim().parse::<IpAddr>() {
-            Ok(IpAddr::V4(v4)) => addresses.push(v4),
-            Ok(IpAddr::V6(_)) => return Err(RequestError::Family { what: field.to_owned() }),
-            Err(_) => {
-                return Err(RequestError::NotAnAddress { field: field.to_owned(), value: part.trim().to_owned() });
-            }
+        let not_an_address = |_| RequestError::NotAnAddress { field: field.to_owned(), value: part.trim().to_owned() };
+        let address: IpAddr = part.trim().parse().map_err(not_an_address)?;
+        if !families.has(IpFamily::of(address)) {
+            return Err(RequestError::FamilyMismatch { field: field.to_owned(), address });
+        }
+        if IpFamily::of(address) == family {
+            addresses.push(address);
         }
     }
     match addresses[..] {
-        [one] => Ok(one),
-        _ => Err(RequestError::TooMany { field: field.to_owned(), count: addresses.len() }),
+        [] => Ok(None),
+        [one] => Ok(Some(one)),
+        _ => Err(RequestError::TooMany { field: field.to_owned(), family, count: addresses.len() }),
     }
 }
 
@@ -207,15 +276,40 @@ mod tests {
         Request::parse(&service)
     }
 
+    fn asked(request: &Request) -> String {
+        let told = |family| request.addresses.get(family).map_or("any".to_owned(), |a| a.to_string());
+        request.families.iter().map(told).collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
     fn a_plain_service_asks_for_any_address() {
         let plain = request(json!({"type": "LoadBalancer"}), json!({})).unwrap();
-        assert_eq!(plain, Request { address: None, pool: None });
+        let families = Families { first: IpFamily::V4, second: None };
+        assert_eq!(plain, Request { families, addresses: PerFamily::default(), pool: None });
+    }
+
+    #[test]
+    fn a_service_has_the_families_that_the_cluster_gave_it() {
+        for (spec, expected) in [
+            (json!({"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}), "IPv4"),
+            (json!({"ipFamilies": ["IPv6"], "ipFamilyPolicy": "SingleStack"}), "IPv6"),
+            (json!({"ipFamilies": ["IPv6"]}), "IPv6"),
+            (json!({"ipFamilies": ["IPv4"], "ipFamilyPolicy": "PreferDualStack"}), "IPv4"),
+            (json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack"}), "IPv4 IPv6"),
+            (json!({"ipFamilies": ["IPv6", "IPv4"], "ipFamilyPolicy": "RequireDualStack"}), "IPv6 IPv4 required"),
+            (json!({"clusterIP": "2001:db8::1"}), "IPv6"),
+            (json!({"clusterIP": "None"}), "IPv4"),
+            (json!({}), "IPv4"),
+        ] {
+            let families = request(spec.clone(), json!({})).unwrap().families;
+            let mut told: Vec<_> = families.iter().map(IpFamily::as_str).collect();
+            told.extend((families.second == Some(Second::Required)).then_some("required"));
+            assert_eq!(told.join(" "), expected, "{spec}");
+        }
     }
 
     #[test]
     fn an_address_may_be_asked_for_in_three_places_that_agree() {
-        let expected = Some(Ipv4Addr::new(192, 0, 2, 9));
         for (spec, annotations) in [
             (json!({"loadBalancerIP": "192.0.2.9"}), json!({})),
             (json!({}), json!({"berth.dev/load-balancer-ips": " 192.0.2.9 "})),
@@ -225,7 +319,28 @@ mod tests {
                 json!({"berth.dev/load-balancer-ips": "192.0.2.9", "metallb.io/loadBalancerIPs": "192.0.2.9"}),
             ),
         ] {
-            assert_eq!(request(spec.clone(), annotations).unwrap().address, expected, "{spec}");
+            assert_eq!(asked(&request(spec.clone(), annotations).unwrap()), "192.0.2.9", "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_dual_stack_service_may_ask_for_one_address_of_each_family_in_any_order() {
+        for (field, annotation, twin, expected) in [
+            (None, Some("192.0.2.9,2001:db8::9"), None, "192.0.2.9 2001:db8::9"),
+            (None, Some("2001:db8::9 , 192.0.2.9"), None, "192.0.2.9 2001:db8::9"),
+            (None, None, Some("2001:db8:0::9"), "any 2001:db8::9"),
+            (Some("192.0.2.9"), None, None, "192.0.2.9 any"),
+            (Some("192.0.2.9"), Some("2001:db8::9"), Some("192.0.2.9,2001:db8::9"), "192.0.2.9 2001:db8::9"),
+        ] {
+            let families =
+                json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack", "loadBalancerIP": field});
+            let mut annotations = json!({});
+            for (key, value) in [("berth.dev/load-balancer-ips", annotation), ("metallb.io/loadBalancerIPs", twin)] {
+                if let Some(value) = value {
+                    annotations[key] = json!(value);
+                }
+            }
+            assert_eq!(asked(&request(families, annotations).unwrap()), expected, "{field:?} {annotation:?} {twin:?}");
         }
     }
 
@@ -243,7 +358,19 @@ mod tests {
                 json!({}),
                 json!({"berth.dev/load-balancer-ips": "192.0.2.1,192.0.2.2"}),
                 Reason::InvalidRequest,
-                "2 addresses are asked for",
+                "2 IPv4 addresses are asked for",
+            ),
+            (
+                json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}),
+                json!({"berth.dev/load-balancer-ips": "192.0.2.1,2001:db8::1,2001:db8::2"}),
+                Reason::InvalidRequest,
+                "2 IPv6 addresses are asked for",
+            ),
+            (
+                json!({"ipFamilies": ["IPv6", "IPv4"], "ipFamilyPolicy": "PreferDualStack", "loadBalancerIP": "2001:db8::1"}),
+                json!({"metallb.io/loadBalancerIPs": "192.0.2.1,2001:db8::2"}),
+                Reason::InvalidRequest,
+                "spec.loadBalancerIP asks for `2001:db8::1` and annotation metallb.io/loadBalancerIPs for",
             ),
             (
                 json!({"loadBalancerIP": "192.0.2.1"}),
@@ -257,9 +384,18 @@ mod tests {
                 Reason::InvalidRequest,
                 "annotation berth.dev/loadbalancer-ips is none of Berth's, which are berth.dev/load-balancer-ips, ",
             ),
-            (json!({"ipFamilies": ["IPv6"]}), json!({}), Reason::FamilyUnsupported, "spec.ipFamilies asks for IPv6"),
-            (json!({"loadBalancerIP": "2001:db8::1"}), json!({}), Reason::FamilyUnsupported, "spec.loadBalancerIP"),
-            (json!({"ipFamilyPolicy": "RequireDualStack"}), json!({}), Reason::FamilyUnsupported, "RequireDualStack"),
+            (
+                json!({"loadBalancerIP": "2001:db8::1"}),
+                json!({}),
+                Reason::FamilyMismatch,
+                "spec.loadBalancerIP asks for 2001:db8::1, but the Service has IPv4 alone",
+            ),
+            (
+                json!({"ipFamilies": ["IPv6"]}),
+                json!({"berth.dev/load-balancer-ips": "2001:db8::1,192.0.2.1"}),
+                Reason::FamilyMismatch,
+                "annotation berth.dev/load-balancer-ips asks for 192.0.2.1, but the Service has IPv6 alone",
+            ),
         ] {
             let error = request(spec.clone(), annotations).unwrap_err();
             assert_eq!(error.reason(), reason, "{spec}");

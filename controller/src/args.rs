@@ -1,5 +1,10 @@
 //! Command line of the controller.
 
+use std::collections::BTreeSet;
+
+use berth_provider::class::{
+    Classes, ClassesError, DEFAULT_DEFAULT, DEFAULT_PROVIDERS, DefaultProvider, Mapping, ProviderName,
+};
 use berth_telemetry::TelemetryArgs;
 use clap::Parser;
 
@@ -7,28 +12,61 @@ use clap::Parser;
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "berth-controller",
+    // A flag that is given again, as by a patch that appends to a manifest's, counts in place of the one before.
+    args_override_self = true,
     version,
     after_help = "Examples:
   Serve Services that have no loadBalancerClass, too:
     berth-controller --default-provider pool
+  Give addresses for tests beside those of the pools:
+    berth-controller --providers pool,mock --default-provider pool
   Run outside the cluster, with the rights of a kubeconfig:
-    KUBECONFIG=./kubeconfig berth-controller --log-format human"
+    KUBECONFIG=./kubeconfig berth-controller --leader-elect=false --log-format human"
 )]
 pub struct Args {
+    /// The providers that are switched on; each serves its class: berth.dev/pool, berth.dev/mock
+    #[arg(
+        long,
+        env = "BERTH_PROVIDERS",
+        value_enum,
+        value_delimiter = ',',
+        value_name = "PROVIDER,...",
+        default_value = DEFAULT_PROVIDERS
+    )]
+    pub providers: Vec<ProviderName>,
+
     /// Who serves a Service without `spec.loadBalancerClass`
-    #[arg(long, env = "BERTH_DEFAULT_PROVIDER", value_enum, default_value = "none")]
+    #[arg(long, env = "BERTH_DEFAULT_PROVIDER", value_enum, value_name = "PROVIDER", default_value = DEFAULT_DEFAULT)]
     pub default_provider: DefaultProvider,
+
+    /// A further class that a provider serves, such as example.com/lb=pool; may be given several times
+    #[arg(long = "class", env = "BERTH_CLASSES", value_delimiter = ',', value_name = "CLASS=PROVIDER")]
+    pub classes: Vec<Mapping>,
+
+    /// Whether replicas choose a leader by a Lease; without, there must be one replica only
+    #[arg(long, env = "BERTH_LEADER_ELECT", action = clap::ArgAction::Set, default_value_t = true, value_name = "BOOL")]
+    pub leader_elect: bool,
+
+    /// The namespace of the Lease
+    #[arg(long, env = "POD_NAMESPACE", default_value = "berth-system", value_name = "NAMESPACE")]
+    pub namespace: String,
+
+    /// This replica's name in the Lease and in events; each replica needs its own [default: host name and process number]
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub identity: Option<String>,
 
     /// Logs and endpoints.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
 }
 
-/// Who serves a Service that names no class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum DefaultProvider {
-    /// Nobody here: such Services are another controller's.
-    None,
-    /// The address pools.
-    Pool,
+impl Args {
+    /// Who serves which class.
+    ///
+    /// # Errors
+    /// When the flags do not go together.
+    pub fn served_classes(&self) -> Result<Classes, ClassesError> {
+        let providers: BTreeSet<_> = self.providers.iter().copied().collect();
+        Classes::new(&providers, &self.classes, self.default_provider.name())
+    }
 }

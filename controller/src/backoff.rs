@@ -1,9 +1,7 @@
-//! How long a write may take, and how long to wait before one that failed is tried again.
+//! How long to wait before a write that failed is tried again.
 
 use std::time::Duration;
 
-/// Longest that one write may take: an API server that does not answer is no reason to hold a Service's turn for good.
-pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait after the first failure: long enough for a conflict's cause to arrive by the watch.
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest wait, so that an API server that returns is used soon.

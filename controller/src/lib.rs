@@ -1,28 +1,33 @@
 //! The controller: watches, plans, applies, writes status.
 //!
 //! ```text
-//!  watch (I/O) -> view (parse) -> world (state, what is dirty) -> plan (pure) -> apply (I/O) -> world
+//!  watch (I/O) -> views (parse) -> world (state, what is dirty) -> plan (pure) -> apply (I/O) -> world
+//!              \-> documents: the providers that plan whole shards -> outcomes /
 //! ```
 //!
-//! One task owns the [`world`]; nothing is locked. Everything that decides is a plain function of it.
+//! One task owns the world of the pools and writes the status of every Service; nothing is locked. Everything that decides is
+//! a plain function of it. Of several replicas the one that holds the [`lease`] writes; the others keep their world warm.
 
 mod apply;
 mod args;
 mod backoff;
+mod documents;
 mod events;
+mod latest;
+mod lease;
 mod metrics;
 mod note;
 mod plan;
 pub mod rbac;
+mod reconciler;
 mod run;
 mod status;
-mod view;
 mod watch;
-mod world;
 
 use berth_telemetry::MetricDoc;
 
-pub use args::{Args, DefaultProvider};
+pub use args::Args;
+pub use berth_provider::class::DefaultProvider;
 pub use run::run;
 
 /// The command line, for the reference page.

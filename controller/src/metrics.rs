@@ -22,18 +22,27 @@ pub(crate) struct KindLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ProviderLabels {
+    pub(crate) provider: &'static str,
+    pub(crate) class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct PoolLabels {
     pub(crate) pool: String,
+    pub(crate) family: &'static str,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
+    pub(crate) leader: Gauge,
     pub(crate) waiting: Gauge,
     pub(crate) backlog: Gauge,
     pub(crate) assigned: Family<PoolLabels, Gauge>,
     pub(crate) available: Family<PoolLabels, Gauge>,
     pub(crate) writes: Family<WriteLabels, Counter>,
     pub(crate) apply_seconds: Histogram,
+    pub(crate) provider_failures: Family<ProviderLabels, Counter>,
     pub(crate) watch_errors: Family<KindLabels, Counter>,
     pub(crate) malformed: Family<KindLabels, Counter>,
     pub(crate) events_dropped: Counter,
@@ -43,15 +52,23 @@ impl Metrics {
     pub(crate) fn new() -> (Self, Registry) {
         let mut registry = Registry::new("berth_controller");
         let metrics = Self {
+            leader: registry.gauge("leader", "Whether this replica leads: 1 or 0."),
             waiting: registry.gauge("services_waiting", "Services of ours whose request is not met."),
             backlog: registry.gauge("backlog", "Services in line to be planned."),
-            assigned: registry.gauge_family("pool_addresses_assigned", "Addresses held from each pool."),
-            available: registry.gauge_family("pool_addresses_available", "Addresses that each pool can still give."),
+            assigned: registry.gauge_family("pool_addresses_assigned", "Addresses held from each pool, by family."),
+            available: registry.gauge_family(
+                "pool_addresses_available",
+                "Addresses that each pool can still give, by family; 9223372036854775807 also stands for more.",
+            ),
             writes: registry.counter_family("writes", "Writes to the API server by kind of object and result."),
             apply_seconds: registry.histogram(
                 "apply_seconds",
                 "Time from a Service's plan to its last write, in seconds.",
                 APPLY_BUCKETS,
+            ),
+            provider_failures: registry.counter_family(
+                "provider_failures",
+                "Looks and effects of providers that failed, by class of failure.",
             ),
             watch_errors: registry.counter_family("watch_errors", "Watches that broke off, by kind of object."),
             malformed: registry

@@ -1,18 +1,32 @@
 //! The rights that the controller needs, and no others. `deploy/rbac/controller.yaml` is generated from here.
 
+use berth_api::names::LEADER_LEASE;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 /// Rules of its ClusterRole.
 pub fn rules() -> Vec<PolicyRule> {
     vec![
-        rule("", &["services", "nodes"], &["list", "watch"]),
+        rule("", &["services", "nodes", "namespaces"], &["list", "watch"]),
+        // That a Service is really gone, before its address is given back.
+        rule("", &["services"], &["get"]),
         rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
+        rule("networking.k8s.io", &["servicecidrs"], &["list", "watch"]),
         rule("", &["services/status"], &["patch"]),
         rule("berth.dev", &["ipaddresspools", "l2advertisements", "speakernodes"], &["list", "watch"]),
         rule("berth.dev", &["ipaddresspools/status", "l2advertisements/status"], &["patch"]),
         rule("berth.dev", &["announcements"], &["list", "watch", "create", "update", "delete"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ]
+}
+
+/// Rules of its Role in its own namespace: the Lease by which replicas choose a leader.
+pub fn leader_rules() -> Vec<PolicyRule> {
+    let named = PolicyRule {
+        resource_names: Some(vec![LEADER_LEASE.to_owned()]),
+        ..rule("coordination.k8s.io", &["leases"], &["get", "update"])
+    };
+    // What is to be created has no name yet that a rule could go by.
+    vec![rule("coordination.k8s.io", &["leases"], &["create"]), named]
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {

@@ -3,97 +3,147 @@
 //! A watch survives an object that cannot be read, and starts again by itself when it breaks off. A list that follows
 //! a break tells what vanished meanwhile.
 
+mod known;
+mod seen;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
 use berth_api::service::ServiceKey;
 use berth_api::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+use berth_pool::view::{
+    self, AdvertisementView, AnnouncementView, Asks, NodeView, PoolView, Report, ServiceView, SliceView,
+};
+use berth_pool::world::Change;
+use berth_provider::class::{Classes, ProviderName, Served};
+use berth_provider::{Failure, Intent};
 use berth_telemetry::brief;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::DefaultProvider;
 use crate::backoff;
 use crate::metrics::{KindLabels, Metrics};
-use crate::view::{AdvertisementView, AnnouncementView, NodeView, PoolView, ServiceView, SliceView};
-use crate::world::Change;
+use known::{Id, KnownId};
+use seen::Seen;
 
 /// How long the API server keeps a watch open before it is asked for anew, which is also how an API server that vanished
 /// without a word is noticed. Going on from where it was costs one request.
 pub(crate) const WATCH_TIME: Duration = Duration::from_mins(1);
 
+/// Objects in one page of a list. A page is in memory whole, as text and as objects, for each kind at once: what is not much beside
+/// the world of a large cluster would be most of it with kube's 500.
+const PAGE: u32 = 100;
+
 /// How many kinds are watched.
-pub(crate) const KINDS: usize = 7;
+pub(crate) const KINDS: usize = 9;
 
 /// What a watch says.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Something changed.
-    Changed(Box<Change>),
+    Changed(Box<News>),
     /// The first list of a kind is complete.
     Synced(&'static str),
 }
 
-/// Namespace (empty for cluster-scoped kinds) and name.
-type Id = (String, String);
+/// What changed.
+#[derive(Debug)]
+pub(crate) struct News {
+    /// As the pools see it.
+    pub(crate) change: Change,
+    /// Whose a Service is, if one changed.
+    pub(crate) service: Option<ServiceNews>,
+}
+
+/// Whose a Service is now.
+#[derive(Debug)]
+pub(crate) enum ServiceNews {
+    /// Nobody's whom it concerns here, or the pools'.
+    NotOthers,
+    /// One of the other providers', who is told what it asks for: its uid, that.
+    Others(ProviderName, String, Box<Result<Intent, Failure>>),
+    /// A class that is spelled as one of ours and that nobody serves: its uid, the class.
+    Unknown(String, String),
+}
+
+impl From<Change> for News {
+    fn from(change: Change) -> Self {
+        Self { change, service: None }
+    }
+}
 
 /// Starts all watches. They end when the receiver is dropped or the set is.
-pub(crate) fn start(
-    client: &Client,
-    default: DefaultProvider,
-    metrics: &Metrics,
-    to: &mpsc::Sender<Message>,
-) -> JoinSet<()> {
+pub(crate) fn start(client: &Client, classes: Classes, metrics: &Metrics, to: &mpsc::Sender<Message>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let key = |(namespace, name): Id| ServiceKey { namespace, name };
-    tasks.spawn(follow::<Service>(client, metrics, to, move |id, service| {
-        Change::Service(key(id), service.and_then(|s| ServiceView::of(s, default)))
-    }));
+    tasks.spawn(follow::<Service>(client, metrics, to, move |id, service| service_news(&classes, key(id), service)));
     tasks.spawn(follow::<EndpointSlice>(client, metrics, to, |id, slice| {
-        Change::Slice(id, slice.and_then(SliceView::of))
+        Change::Slice(id, slice.and_then(SliceView::of)).into()
     }));
     tasks.spawn(follow::<Announcement>(client, metrics, to, |(_, name), announcement| {
-        Change::Announcement(name, announcement.map(AnnouncementView::of))
+        Change::Announcement(name, announcement.map(AnnouncementView::of)).into()
     }));
     tasks.spawn(follow::<IPAddressPool>(client, metrics, to, |(_, name), pool| {
-        Change::Pool(name, pool.map(PoolView::of))
+        Change::Pool(name, pool.map(PoolView::of)).into()
     }));
     tasks.spawn(follow::<L2Advertisement>(client, metrics, to, |(_, name), ad| {
-        Change::Advertisement(name, ad.map(AdvertisementView::of))
+        Change::Advertisement(name, ad.map(AdvertisementView::of)).into()
     }));
-    tasks.spawn(follow::<Node>(client, metrics, to, |(_, name), node| Change::Node(name, node.map(NodeView::of))));
+    tasks.spawn(follow::<Node>(client, metrics, to, |(_, name), node| {
+        Change::Node(name, node.map(NodeView::of)).into()
+    }));
     tasks.spawn(follow::<SpeakerNode>(client, metrics, to, |(_, name), node| {
-        Change::SpeakerNode(name, node.map(|n| n.spec.interfaces.clone()))
+        Change::SpeakerNode(name, node.map(Report::of)).into()
+    }));
+    tasks.spawn(follow::<Namespace>(client, metrics, to, |(_, name), namespace| {
+        Change::Namespace(name, namespace.map(|n| n.metadata.labels.clone().unwrap_or_default())).into()
+    }));
+    tasks.spawn(follow::<ServiceCIDR>(client, metrics, to, |(_, name), cidr| {
+        Change::ServiceCidr(name, cidr.map(view::service_ranges)).into()
     }));
     debug_assert_eq!(tasks.len(), KINDS);
     tasks
+}
+
+fn service_news(classes: &Classes, key: ServiceKey, service: Option<&Service>) -> News {
+    let Some(service) = service else {
+        return News { change: Change::Service(key, None), service: Some(ServiceNews::NotOthers) };
+    };
+    let served = classes.of(service);
+    let change = Change::Service(key, ServiceView::of(service, Asks::from(&served)));
+    let news = match served {
+        Served::By(ProviderName::Pool) | Served::Elsewhere => ServiceNews::NotOthers,
+        Served::By(name) => ServiceNews::Others(name, service.uid().unwrap_or_default(), Box::new(Intent::of(service))),
+        Served::Unknown(class) => ServiceNews::Unknown(service.uid().unwrap_or_default(), class),
+    };
+    News { change, service: Some(news) }
 }
 
 fn follow<K>(
     client: &Client,
     metrics: &Metrics,
     to: &mpsc::Sender<Message>,
-    change: impl Fn(Id, Option<&K>) -> Change + Send + 'static,
+    change: impl Fn(Id, Option<&K>) -> News + Send + 'static,
 ) -> impl Future<Output = ()> + Send + 'static
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let api: Api<Seen<K>> = Api::all(client.clone());
     let (metrics, to) = (metrics.clone(), to.clone());
     async move {
         let kind = KindName::<K>::NAME();
         let (known, listed) = (BTreeSet::new(), BTreeSet::new());
         let mut follower = Follower { kind, change, known, listed, synced: false, failures: 0, metrics };
-        let config = watcher::Config::default().timeout(WATCH_TIME.as_secs() as u32);
+        let config = watcher::Config::default().timeout(WATCH_TIME.as_secs() as u32).page_size(PAGE);
         let mut events = std::pin::pin!(watcher(api, config));
         while let Some(event) = events.next().await {
             if let Err(error) = &event {
@@ -120,6 +170,8 @@ impl<K: Resource<DynamicType = ()>> KindName<K> {
         "L2Advertisement" => "L2Advertisement",
         "Node" => "Node",
         "SpeakerNode" => "SpeakerNode",
+        "Namespace" => "Namespace",
+        "ServiceCIDR" => "ServiceCIDR",
         _ => "other",
     };
 }
@@ -127,9 +179,9 @@ impl<K: Resource<DynamicType = ()>> KindName<K> {
 struct Follower<F> {
     kind: &'static str,
     change: F,
-    known: BTreeSet<Id>,
+    known: BTreeSet<KnownId>,
     /// What a list under way has named so far.
-    listed: BTreeSet<Id>,
+    listed: BTreeSet<KnownId>,
     synced: bool,
     /// Failures in a row.
     failures: u32,
@@ -154,10 +206,10 @@ impl<F> Follower<F> {
         backoff::wait(self.failures, self.kind.len() as u64 * 16)
     }
 
-    fn messages<K>(&mut self, event: Result<Event<DeserializeGuard<K>>, watcher::Error>) -> Vec<Message>
+    fn messages<K>(&mut self, event: Result<Event<Seen<K>>, watcher::Error>) -> Vec<Message>
     where
         K: Resource<DynamicType = ()>,
-        F: Fn(Id, Option<&K>) -> Change,
+        F: Fn(Id, Option<&K>) -> News,
     {
         // The beginning of a list is said before it is asked for.
         if !matches!(event, Ok(Event::Init) | Err(_)) && std::mem::take(&mut self.failures) > 0 {
@@ -169,13 +221,14 @@ impl<F> Follower<F> {
                 Vec::new()
             }
             Ok(Event::InitApply(object)) => {
-                self.listed.insert(id_of(&object));
+                self.listed.insert(KnownId::of(&id_of(&object)));
                 self.applied(object).into_iter().collect()
             }
             Ok(Event::Apply(object)) => self.applied(object).into_iter().collect(),
             Ok(Event::Delete(object)) => vec![self.gone(id_of(&object))],
             Ok(Event::InitDone) => {
-                let vanished: Vec<_> = self.known.difference(&self.listed).cloned().collect();
+                let before = std::mem::replace(&mut self.known, std::mem::take(&mut self.listed));
+                let vanished: Vec<_> = before.difference(&self.known).map(KnownId::id).collect();
                 let mut messages: Vec<_> = vanished.into_iter().map(|id| self.gone(id)).collect();
                 if !self.synced {
                     self.synced = true;
@@ -187,19 +240,25 @@ impl<F> Follower<F> {
         }
     }
 
-    fn applied<K>(&mut self, object: DeserializeGuard<K>) -> Option<Message>
+    fn applied<K>(&mut self, object: Seen<K>) -> Option<Message>
     where
         K: Resource<DynamicType = ()>,
-        F: Fn(Id, Option<&K>) -> Change,
+        F: Fn(Id, Option<&K>) -> News,
     {
         let id = id_of(&object);
         // What cannot be read is known to exist: what was read of it before stays.
-        self.known.insert(id.clone());
+        self.known.insert(KnownId::of(&id));
         match object.0 {
             Ok(object) => Some(Message::Changed(Box::new((self.change)(id, Some(&object))))),
             Err(error) => {
                 self.metrics.malformed.get_or_create(&KindLabels { kind: self.kind }).inc();
-                tracing::error!(kind = self.kind, namespace = id.0, name = id.1, %error, "object cannot be read and is passed over");
+                tracing::error!(
+                    kind = self.kind,
+                    namespace = id.0,
+                    name = id.1,
+                    error = error.error,
+                    "object cannot be read and is passed over"
+                );
                 None
             }
         }
@@ -207,13 +266,13 @@ impl<F> Follower<F> {
 
     fn gone<K>(&mut self, id: Id) -> Message
     where
-        F: Fn(Id, Option<&K>) -> Change,
+        F: Fn(Id, Option<&K>) -> News,
     {
-        self.known.remove(&id);
+        self.known.remove(&KnownId::of(&id));
         Message::Changed(Box::new((self.change)(id, None)))
     }
 }
 
-fn id_of<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> Id {
+fn id_of<K: Resource<DynamicType = ()>>(object: &Seen<K>) -> Id {
     (object.namespace().unwrap_or_default(), object.name_any())
 }

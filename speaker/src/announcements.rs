@@ -4,7 +4,7 @@
 //! does an object that cannot be read.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::Announcement;
@@ -33,7 +33,7 @@ pub enum Change {
     /// This node has a part in it.
     Assign(Assignment),
     /// It has none any more.
-    Withdraw(Ipv4Addr),
+    Withdraw(IpAddr),
 }
 
 /// Why an Announcement cannot be read.
@@ -61,9 +61,9 @@ pub async fn run(
 
 struct Follower {
     /// The address that each object we know is about.
-    known: BTreeMap<String, Ipv4Addr>,
+    known: BTreeMap<String, IpAddr>,
     /// While a list is read: what was known before and has not been listed yet.
-    listed: Option<BTreeMap<String, Ipv4Addr>>,
+    listed: Option<BTreeMap<String, IpAddr>>,
     changes: mpsc::Sender<Change>,
     board: Arc<Board>,
     metrics: Metrics,
@@ -160,7 +160,7 @@ impl Follower {
 enum Said {
     /// Who answers on the link.
     Layer2(Assignment),
-    /// Nothing that this version does: no layer 2, or IPv6.
+    /// Nothing that this version does: no layer 2.
     Nothing,
 }
 
@@ -170,7 +170,7 @@ fn read(object: &Announcement) -> Result<Said, Unreadable> {
     if object.name_any() != expected {
         return Err(Unreadable::Name { name: object.name_any(), address: spec.address, expected });
     }
-    let (IpAddr::V4(address), Some(layer2)) = (spec.address, &spec.layer2) else {
+    let (address, Some(layer2)) = (spec.address, &spec.layer2) else {
         return Ok(Said::Nothing);
     };
     let claimed = object.status.as_ref().and_then(|status| status.layer2.as_ref());
@@ -181,25 +181,22 @@ fn read(object: &Announcement) -> Result<Said, Unreadable> {
         owner: layer2.owner.as_deref().map(NodeName::new).transpose()?,
         standbys: layer2.standbys.iter().map(|node| NodeName::new(node)).collect::<Result<_, _>>()?,
         epoch: layer2.epoch,
-        members: members(layer2)?,
+        members: members(address, layer2)?,
         claimed: claimed.transpose()?,
     }))
 }
 
-fn members(layer2: &Layer2Assignment) -> Result<Vec<Member>, NodeNameError> {
+/// A member that is found at an address of the other family has none in the subnet, and takes no part.
+fn members(address: IpAddr, layer2: &Layer2Assignment) -> Result<Vec<Member>, NodeNameError> {
     layer2
         .members
         .iter()
-        .filter_map(|member| match member.address {
-            IpAddr::V4(address) => Some((member, address)),
-            // Heartbeats about IPv4 addresses go over IPv4, by the link that they are about.
-            IpAddr::V6(_) => None,
-        })
-        .map(|(member, address)| {
+        .filter(|member| member.address.is_ipv4() == address.is_ipv4())
+        .map(|member| {
             Ok(Member {
                 node: NodeName::new(&member.node)?,
                 interface: member.interface.clone(),
-                address,
+                address: member.address,
                 mac: member.mac,
             })
         })

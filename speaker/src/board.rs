@@ -4,7 +4,7 @@
 //! Only the latest counts, so the board is bounded by the number of addresses and never makes the engine wait.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_api::condition::types::READY;
@@ -66,15 +66,15 @@ impl Report {
 
 #[derive(Debug, Default)]
 struct Inner {
-    reports: BTreeMap<Ipv4Addr, Report>,
-    seen: BTreeMap<Ipv4Addr, Seen>,
-    changed: BTreeSet<Ipv4Addr>,
+    reports: BTreeMap<IpAddr, Report>,
+    seen: BTreeMap<IpAddr, Seen>,
+    changed: BTreeSet<IpAddr>,
     /// Addresses whose Announcement is no longer watched, and about which there is something left to write.
-    unwatched: BTreeSet<Ipv4Addr>,
+    unwatched: BTreeSet<IpAddr>,
 }
 
 impl Inner {
-    fn forget(&mut self, address: Ipv4Addr) {
+    fn forget(&mut self, address: IpAddr) {
         self.reports.remove(&address);
         self.changed.remove(&address);
         if self.unwatched.remove(&address) {
@@ -92,7 +92,7 @@ pub struct Board {
 
 impl Board {
     /// The engine answers for an address, or found it in conflict.
-    pub fn report(&self, node: &str, address: Ipv4Addr, status: Status, since: Timestamp) {
+    pub fn report(&self, node: &str, address: IpAddr, status: Status, since: Timestamp) {
         let mut inner = self.lock();
         let former = inner.seen.get(&address).and_then(|seen| seen.layer2.as_ref()).map(|layer2| layer2.owner.clone());
         let former = former.filter(|owner| owner != node);
@@ -105,12 +105,12 @@ impl Board {
     }
 
     /// The engine has no more to say about an address: another node answers, and writes.
-    pub fn retract(&self, address: Ipv4Addr) {
+    pub fn retract(&self, address: IpAddr) {
         self.lock().forget(address);
     }
 
     /// The node has no part in an address any more. If it answered, that is to be written once; nobody else may be there to say so.
-    pub fn release(&self, address: Ipv4Addr) {
+    pub fn release(&self, address: IpAddr) {
         let mut inner = self.lock();
         match inner.reports.get_mut(&address) {
             Some(report) if report.status.state == State::Answering => {
@@ -123,7 +123,7 @@ impl Board {
     }
 
     /// That an address was released is written, or is not this node's to write any more.
-    pub fn settled(&self, address: Ipv4Addr) {
+    pub fn settled(&self, address: IpAddr) {
         let mut inner = self.lock();
         if inner.reports.get(&address).is_some_and(|report| report.released) {
             inner.forget(address);
@@ -131,13 +131,13 @@ impl Board {
     }
 
     /// The Announcement of an address is now so, says the watch.
-    pub fn saw(&self, address: Ipv4Addr, seen: Seen) {
+    pub fn saw(&self, address: IpAddr, seen: Seen) {
         self.lock().unwatched.remove(&address);
         self.reread(address, seen);
     }
 
     /// The Announcement of an address is now so, says an answer to the writer.
-    pub fn reread(&self, address: Ipv4Addr, seen: Seen) {
+    pub fn reread(&self, address: IpAddr, seen: Seen) {
         let mut inner = self.lock();
         if inner.reports.contains_key(&address) {
             inner.changed.insert(address);
@@ -147,7 +147,7 @@ impl Board {
     }
 
     /// The Announcement of an address is gone, or is none of ours.
-    pub fn vanished(&self, address: Ipv4Addr) {
+    pub fn vanished(&self, address: IpAddr) {
         let mut inner = self.lock();
         if inner.reports.contains_key(&address) {
             // The writer may still need it.
@@ -158,7 +158,7 @@ impl Board {
     }
 
     /// Looks at the next address about which something changed and that is not in `except`.
-    pub fn take_changed(&self, except: &BTreeSet<Ipv4Addr>) -> Option<(Ipv4Addr, Report, Seen)> {
+    pub fn take_changed(&self, except: &BTreeSet<IpAddr>) -> Option<(IpAddr, Report, Seen)> {
         let mut inner = self.lock();
         let mut passed = Vec::new();
         let found = loop {
@@ -177,7 +177,7 @@ impl Board {
     }
 
     /// An address is to be looked at again.
-    pub fn again(&self, address: Ipv4Addr) {
+    pub fn again(&self, address: IpAddr) {
         let mut inner = self.lock();
         if inner.reports.contains_key(&address) {
             inner.changed.insert(address);

@@ -1,13 +1,13 @@
 //! The one owner of the machine and of the sockets: feeds the machine what happens and does what it says.
 //!
 //! A turn of the loop waits for anything at all and then serves every source once, each within a bound, the ones that
-//! keep other nodes calm first: heartbeats, deadlines, what the cluster says, the interfaces, and last ARP, which
+//! keep other nodes calm first: heartbeats, deadlines, what the cluster says, the interfaces, and last ARP and neighbor discovery, which
 //! anybody on the link can send as much of as they like.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use crate::announcements::Change;
 use crate::board::Board;
 use crate::clock::{BootClock, wall_at};
 use crate::links::Links;
-use crate::metrics::{Metrics, Queue, Refusal};
-use crate::sockets::{Sent, Sockets};
+use crate::metrics::{Listen, Metrics, Queue, Refusal};
+use crate::sockets::{Heard, Sent, Sockets};
 
 /// Assignments that may wait for the engine. A list of thousands comes faster than it is taken in; the watch waits then, and
 /// the API server keeps the rest, so nothing is dropped.
@@ -31,7 +31,7 @@ pub const CHANGES_WAITING: usize = 256;
 
 /// Heartbeats read from an interface in a turn: those of a hundred nodes in two thirds of an interval.
 const HEARTBEATS_A_TURN: usize = 64;
-/// ARP frames read from an interface in a turn. At some microseconds each, a flood delays a heartbeat by less than one
+/// Frames of each family read from an interface in a turn. At some microseconds each, a flood delays a heartbeat by less than one
 /// millisecond.
 const FRAMES_A_TURN: usize = 64;
 /// Assignments taken in a turn, for the same reason.
@@ -69,9 +69,7 @@ pub struct Engine {
     links: watch::Receiver<Links>,
     changes: mpsc::Receiver<Change>,
     core: Core,
-    /// Interfaces whose sockets cannot be opened, so that it is said once.
-    failing: BTreeSet<String>,
-    /// When opening is tried again.
+    /// When what could not be had is tried again.
     reopen_at: Option<Duration>,
 }
 
@@ -86,7 +84,9 @@ struct Core {
     counted: Counters,
     /// Our own address towards each partner on each interface, as the Announcements say: where partners expect us to be
     /// heard from. No more entries than there are nodes on our links.
-    sources: BTreeMap<(String, Ipv4Addr), Ipv4Addr>,
+    sources: BTreeMap<(String, IpAddr), IpAddr>,
+    /// What could not be listened for on an interface when it was last tried. It is tried again until it can, and said once.
+    failing: BTreeSet<(String, Listen)>,
     /// What this node answers for may have changed since it was counted.
     recount: bool,
     stopped: bool,
@@ -105,11 +105,12 @@ impl Engine {
             metrics,
             counted: Counters::default(),
             sources: BTreeMap::new(),
+            failing: BTreeSet::new(),
             recount: false,
             stopped: false,
         };
         let sockets = Sockets::new(heartbeat_port);
-        Self { sockets, links, changes, core, failing: BTreeSet::new(), reopen_at: None }
+        Self { sockets, links, changes, core, reopen_at: None }
     }
 
     /// Runs until `shutdown`, then hands its addresses to the standbys and returns.
@@ -149,9 +150,9 @@ impl Engine {
     /// Serves every source once.
     fn turn(&mut self, first: Option<Change>, links_changed: bool) {
         let Self { sockets, core, changes, .. } = self;
-        let sockets: &Sockets = sockets;
-        sockets.read_heartbeats(HEARTBEATS_A_TURN, |interface, from, bytes| {
-            core.heartbeat(sockets, interface, from, bytes);
+        let shared: &Sockets = sockets;
+        shared.read_heartbeats(HEARTBEATS_A_TURN, |interface, from, bytes| {
+            core.heartbeat(shared, interface, from, bytes);
         });
         core.tick(sockets);
         let more = std::iter::from_fn(|| changes.try_recv().ok());
@@ -166,11 +167,19 @@ impl Engine {
         if retry || links_changed {
             self.follow_links();
         }
+        if retry {
+            self.core.watch_failing(&mut self.sockets);
+        }
         let Self { sockets, core, .. } = self;
-        let sockets: &Sockets = sockets;
-        sockets.read_frames(FRAMES_A_TURN, |interface, bytes| core.frame(sockets, interface, bytes));
+        let shared: &Sockets = sockets;
+        shared.read_frames(FRAMES_A_TURN, |interface, bytes| core.frame(shared, interface, bytes));
         core.watch_addresses(sockets);
         core.count();
+        self.reopen_at = if self.core.failing.is_empty() {
+            None
+        } else {
+            self.reopen_at.filter(|_| !retry).or_else(|| Some(self.core.clock.now() + REOPEN_DELAY))
+        };
     }
 
     /// When the next turn is due without anything happening.
@@ -182,43 +191,39 @@ impl Engine {
 
     /// Opens and closes sockets as interfaces come and go, and tells the machine.
     fn follow_links(&mut self) {
-        let links = self.links.borrow_and_update().clone();
-        let machine = &self.core.machine;
-        let followed = self.sockets.follow(&links, |interface| machine.watched_addresses(interface).collect());
-        self.failing.retain(|interface| links.contains_key(interface));
-        self.reopen_at = None;
-        let now = self.core.clock.now();
+        let Self { sockets, links, core, .. } = self;
+        let links = links.borrow_and_update().clone();
+        let machine = &core.machine;
+        let followed = sockets.follow(&links, |interface| machine.watched_addresses(interface).collect());
+        core.failing.retain(|(interface, _)| links.contains_key(interface));
+        let now = core.clock.now();
         for interface in followed.closed {
             tracing::info!(interface, "no longer listening: the interface is gone, down, or without a carrier");
-            self.core.machine.link_changed(now, &interface, false);
+            core.failing.retain(|(failing, _)| *failing != interface);
+            core.machine.link_changed(now, &interface, false);
         }
         for (interface, result) in followed.opened {
-            match result {
-                Ok(()) => {
-                    self.failing.remove(&interface);
-                    tracing::info!(interface, "listening");
-                    self.core.machine.link_changed(now, &interface, true);
-                }
-                Err(error) => {
-                    if self.failing.insert(interface.clone()) {
-                        tracing::warn!(interface, %error, "cannot open sockets; trying again until it works");
-                    }
-                    self.core.machine.link_changed(now, &interface, false);
-                    self.reopen_at = Some(now + REOPEN_DELAY);
-                }
+            let open = result.is_ok();
+            if open {
+                tracing::info!(interface, "listening");
             }
+            core.machine.link_changed(now, &interface, open);
+            core.note_heard(&interface, (Listen::Everything, result));
         }
-        self.core.perform(&self.sockets);
+        for (interface, heard) in followed.heard {
+            core.note_heard(&interface, heard);
+        }
+        core.metrics.groups_refused.set(gauge(sockets.groups_refused()));
+        core.perform(sockets);
     }
 }
 
 impl Core {
-    fn heartbeat(&mut self, sockets: &Sockets, interface: &str, from: Ipv4Addr, bytes: &[u8]) {
+    fn heartbeat(&mut self, sockets: &Sockets, interface: &str, from: IpAddr, bytes: &[u8]) {
         match Message::parse(bytes) {
             Ok(message) => {
                 tracing::trace!(interface, %from, node = %message.sender, "heartbeat");
-                // The machine believes a node only from that node's own address, which the kernel ties to this interface.
-                self.machine.heartbeat_received(self.clock.now(), from, &message);
+                self.machine.heartbeat_received(self.clock.now(), interface, &message);
                 self.perform(sockets);
             }
             Err(error) => {
@@ -231,8 +236,8 @@ impl Core {
     fn frame(&mut self, sockets: &Sockets, interface: &str, bytes: &[u8]) {
         match Frame::parse(bytes) {
             Ok(frame) => {
-                tracing::debug!(interface, ?frame, "arp received");
-                self.machine.arp_received(self.clock.now(), interface, &frame);
+                tracing::debug!(interface, ?frame, "frame received");
+                self.machine.frame_received(self.clock.now(), interface, &frame);
                 self.perform(sockets);
             }
             Err(error) => tracing::debug!(interface, %error, "frame refused"),
@@ -283,8 +288,7 @@ impl Core {
             match effect {
                 Effect::SendHeartbeat { to, address, interface, message } => {
                     // Without an own address for the partner the kernel would choose one, which it may not know us by.
-                    let from =
-                        self.sources.get(&(interface.clone(), address)).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+                    let from = self.sources.get(&(interface.clone(), address)).copied();
                     let sent = sockets.send_heartbeat(&interface, from, address, &message.emit());
                     if matches!(sent, Sent::Yes) {
                         self.metrics.heartbeats_sent.inc();
@@ -292,7 +296,7 @@ impl Core {
                     self.note_sent(&interface, &sent, Queue::Heartbeat);
                     tracing::trace!(interface, %address, node = %to, ?sent, "heartbeat sent");
                 }
-                Effect::SendArp { interface, frame } => self.send_arp(sockets, &interface, &frame),
+                Effect::SendFrame { interface, frame } => self.send_frame(sockets, &interface, &frame),
                 Effect::StatusChanged { address, status } => {
                     self.recount = true;
                     let reason = status.cause.as_str();
@@ -316,10 +320,14 @@ impl Core {
         }
     }
 
-    fn send_arp(&mut self, sockets: &Sockets, interface: &str, frame: &Frame) {
-        let sent = sockets.send_frame(interface, &frame.emit());
-        self.note_sent(interface, &sent, Queue::Arp);
-        tracing::debug!(interface, ?frame, ?sent, "arp sent");
+    fn send_frame(&mut self, sockets: &Sockets, interface: &str, frame: &Frame) {
+        let sent = sockets.send_frame(interface, frame);
+        let queue = match frame {
+            Frame::Arp(_) => Queue::Arp,
+            Frame::Ndp(_) => Queue::Ndp,
+        };
+        self.note_sent(interface, &sent, queue);
+        tracing::debug!(interface, ?frame, ?sent, "frame sent");
     }
 
     fn note_sent(&self, interface: &str, sent: &Sent, queue: Queue) {
@@ -332,27 +340,71 @@ impl Core {
     }
 
     /// Tells the kernel which addresses to let in, where that changed in this turn.
-    fn watch_addresses(&mut self, sockets: &Sockets) {
-        for interface in self.machine.take_changed_interfaces() {
-            let addresses: Vec<Ipv4Addr> = self.machine.watched_addresses(&interface).collect();
-            if let Err(error) = sockets.watch(&interface, &addresses) {
-                // The filter before stays: what it lets in is answered, what is new is not heard.
-                tracing::warn!(interface, %error, addresses = addresses.len(), "cannot replace the kernel's filter");
+    fn watch_addresses(&mut self, sockets: &mut Sockets) {
+        let changed = self.machine.take_changed_interfaces();
+        self.watch_on(sockets, changed);
+    }
+
+    /// The same where the kernel would not, or not all of it.
+    fn watch_failing(&mut self, sockets: &mut Sockets) {
+        let failing = self.failing.iter().map(|(interface, _)| interface.clone()).collect();
+        self.watch_on(sockets, failing);
+        self.perform(sockets);
+    }
+
+    fn watch_on(&mut self, sockets: &mut Sockets, interfaces: BTreeSet<String>) {
+        if interfaces.is_empty() {
+            return;
+        }
+        for interface in interfaces {
+            let addresses: Vec<IpAddr> = self.machine.watched_addresses(&interface).collect();
+            for heard in sockets.watch(&interface, &addresses) {
+                let (what, recovered) = (heard.0, self.note_heard(&interface, heard));
+                if recovered && what == Listen::Ndp {
+                    // Without the socket nothing was sent either, so nobody heard what the machine had to say: as after a cut link.
+                    let now = self.clock.now();
+                    self.machine.link_changed(now, &interface, false);
+                    self.machine.link_changed(now, &interface, true);
+                }
             }
         }
+        self.metrics.groups_refused.set(gauge(sockets.groups_refused()));
+    }
+
+    /// Remembers what could not be listened for, says so once, and counts each time. Whether it can now, and could not before.
+    fn note_heard(&mut self, interface: &str, (what, result): Heard) -> bool {
+        let key = (interface.to_owned(), what);
+        let Err(error) = result else { return self.failing.remove(&key) };
+        self.metrics.listen_error(what);
+        if self.failing.insert(key) {
+            let consequence = match what {
+                Listen::Everything => "cannot open sockets",
+                Listen::Arp => "cannot listen for ARP about the present addresses",
+                Listen::Ndp => "cannot listen for neighbor discovery about the present addresses",
+                Listen::Groups => {
+                    "cannot join groups by which addresses are asked for; where switches follow memberships, questions may not arrive"
+                }
+                Listen::Heartbeat6 => "cannot open a socket for heartbeats over IPv6",
+            };
+            tracing::warn!(interface, %error, "{consequence}; trying again until it works");
+        }
+        false
     }
 
     /// Brings the metrics up to date with what the machine counted.
     fn count(&mut self) {
         let (now, before) = (self.machine.counters(), self.counted);
         if now != before {
-            self.metrics.arp_replies.inc_by(now.replies - before.replies);
-            self.metrics.gratuitous.inc_by(now.gratuitous - before.gratuitous);
+            self.metrics.arp_replies.inc_by(now.replies.ipv4 - before.replies.ipv4);
+            self.metrics.ndp_replies.inc_by(now.replies.ipv6 - before.replies.ipv6);
+            self.metrics.gratuitous.inc_by(now.announcements.ipv4 - before.announcements.ipv4);
+            self.metrics.unsolicited.inc_by(now.announcements.ipv6 - before.announcements.ipv6);
             self.metrics.takeovers.inc_by(now.takeovers - before.takeovers);
             self.metrics.false_alarms.inc_by(now.false_alarms - before.false_alarms);
             self.metrics.yields.inc_by(now.yields - before.yields);
             self.metrics.fenced.inc_by(now.fenced - before.fenced);
-            self.metrics.probes.inc_by(now.probes - before.probes);
+            self.metrics.arp_probes.inc_by(now.probes.ipv4 - before.probes.ipv4);
+            self.metrics.ndp_probes.inc_by(now.probes.ipv6 - before.probes.ipv6);
             self.metrics.conflicts.inc_by(now.conflicts - before.conflicts);
             self.metrics.heartbeats_received.inc_by(now.heartbeats - before.heartbeats);
             self.metrics.heartbeat_refused(Refusal::Unknown, now.refused_unknown - before.refused_unknown);

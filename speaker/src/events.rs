@@ -1,6 +1,6 @@
 //! Events on Announcements, for `kubectl describe`. They come after the status and nothing waits for them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use berth_api::{Announcement, Reason};
 use berth_telemetry::event;
@@ -31,7 +31,7 @@ pub struct Happening {
 
 impl Happening {
     /// What `report` says, if the Announcement did not say so before.
-    pub fn new(node: &str, address: Ipv4Addr, report: &Report, before: &Seen) -> Option<Self> {
+    pub fn new(node: &str, address: IpAddr, report: &Report, before: &Seen) -> Option<Self> {
         let status = &report.status;
         let known = before.layer2.as_ref().is_some_and(|layer2| {
             layer2.owner == node

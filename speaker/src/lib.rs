@@ -10,6 +10,8 @@ mod board;
 mod clock;
 mod engine;
 mod events;
+mod gateways;
+mod groups;
 mod links;
 mod metrics;
 #[cfg(test)]

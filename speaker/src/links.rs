@@ -339,6 +339,8 @@ mod tests {
             (message("2001:db8::1", 64, AddressScope::Universe, permanent), Some("2001:db8::1/64")),
             (message("2001:db8::1", 64, AddressScope::Universe, AddressHeaderFlags::Tentative), None),
             (message("2001:db8::2", 64, AddressScope::Universe, AddressHeaderFlags::Secondary), None),
+            (message("2001:db8::3", 64, AddressScope::Universe, AddressHeaderFlags::Deprecated), None),
+            (message("fd00::1", 64, AddressScope::Universe, permanent), Some("fd00::1/64")),
             (message("fe80::1", 64, AddressScope::Link, permanent), None),
             (message("127.0.0.1", 8, AddressScope::Host, permanent), None),
         ];

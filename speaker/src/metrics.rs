@@ -13,7 +13,7 @@ const PREFIX: &str = "berth_speaker";
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident as $labels:ident { $key:ident } { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
 
         impl $name {
@@ -34,7 +34,7 @@ label! {
     Refusal as RefusalLabels { cause } {
         /// It cannot be read.
         Malformed => "malformed",
-        /// From a node that shares no address with this one, or not from that node's own address.
+        /// From a node that shares no address with this one on that interface.
         Unknown => "unknown",
         /// Old or repeated.
         Sequence => "sequence",
@@ -50,10 +50,28 @@ label! {
     Queue as QueueLabels { queue } {
         /// ARP frames that the kernel's send queue did not take.
         Arp => "arp",
+        /// Neighbor solicitations and advertisements that the kernel's send queue did not take.
+        Ndp => "ndp",
         /// Heartbeats that the kernel's send queue did not take.
         Heartbeat => "heartbeat",
         /// Events that were not published, because the API server was away or too many waited.
         Event => "event",
+    }
+}
+
+label! {
+    /// What could not be listened for on an interface.
+    Listen as ListenLabels { what } {
+        /// Anything: its sockets could not be opened.
+        Everything => "everything",
+        /// ARP about addresses that are new.
+        Arp => "arp",
+        /// Neighbor discovery about addresses that are new.
+        Ndp => "ndp",
+        /// Groups by which addresses are asked for.
+        Groups => "groups",
+        /// Heartbeats over IPv6.
+        Heartbeat6 => "heartbeat_ipv6",
     }
 }
 
@@ -95,7 +113,15 @@ pub struct Metrics {
     /// Gratuitous ARP frames sent.
     pub gratuitous: Counter,
     /// ARP probes sent.
-    pub probes: Counter,
+    pub arp_probes: Counter,
+    /// Solicited neighbor advertisements sent.
+    pub ndp_replies: Counter,
+    /// Unsolicited neighbor advertisements sent.
+    pub unsolicited: Counter,
+    /// Neighbor solicitations sent.
+    pub ndp_probes: Counter,
+    /// Groups that the kernel did not let this node join.
+    pub groups_refused: Gauge,
     /// Addresses given up to a claim that prevails.
     pub yields: Counter,
     /// Times that the process could not run.
@@ -114,6 +140,7 @@ pub struct Metrics {
     pub malformed_objects: Counter,
     heartbeats_refused: Family<RefusalLabels, Counter>,
     dropped: Family<QueueLabels, Counter>,
+    listen_errors: Family<ListenLabels, Counter>,
     watch_errors: Family<WatchLabels, Counter>,
     status_writes: Family<StatusWriteLabels, Counter>,
 }
@@ -128,7 +155,19 @@ impl Metrics {
             partners_up: registry.gauge("partners_up", "Partners that were heard within the detection time."),
             arp_replies: registry.counter("arp_replies", "ARP replies sent for addresses of Services."),
             gratuitous: registry.counter("gratuitous", "Gratuitous ARP frames sent, which tell the link who answers."),
-            probes: registry.counter("arp_probes", "ARP probes sent, which ask the link whether anybody answers."),
+            arp_probes: registry.counter("arp_probes", "ARP probes sent, which ask the link whether anybody answers."),
+            ndp_replies: registry.counter(
+                "ndp_replies",
+                "Neighbor advertisements sent in answer to solicitations of addresses of Services.",
+            ),
+            unsolicited: registry
+                .counter("unsolicited", "Unsolicited neighbor advertisements sent, which tell the link who answers."),
+            ndp_probes: registry
+                .counter("ndp_probes", "Neighbor solicitations sent, which ask the link whether anybody answers."),
+            groups_refused: registry.gauge(
+                "groups_refused",
+                "Groups by which IPv6 addresses are asked for and that the kernel does not let this node join.",
+            ),
             yields: registry.counter("yields", "Addresses given up because another node's newer claim was heard."),
             fenced: registry.counter(
                 "fenced",
@@ -153,7 +192,12 @@ impl Metrics {
             ),
             dropped: registry.counter_family(
                 "dropped",
-                "What was dropped because a queue was full, by queue: arp, heartbeat, event.",
+                "What was dropped because a queue was full, by queue: arp, ndp, heartbeat, event.",
+            ),
+            listen_errors: registry.counter_family(
+                "listen_errors",
+                "Attempts to listen on an interface that failed and are made again each second, by what was not had: everything, arp, \
+                 ndp, groups, heartbeat_ipv6.",
             ),
             watch_errors: registry
                 .counter_family("watch_errors", "Errors of watches, by resource: announcements, speakernodes."),
@@ -167,6 +211,9 @@ impl Metrics {
         }
         for label in Queue::ALL {
             metrics.dropped.get_or_create_owned(&label.labels());
+        }
+        for label in Listen::ALL {
+            metrics.listen_errors.get_or_create_owned(&label.labels());
         }
         for label in Watch::ALL {
             metrics.watch_errors.get_or_create_owned(&label.labels());
@@ -185,6 +232,11 @@ impl Metrics {
     /// Something was dropped.
     pub fn dropped(&self, queue: Queue) {
         self.dropped.get_or_create(&queue.labels()).inc();
+    }
+
+    /// Something could not be listened for.
+    pub fn listen_error(&self, what: Listen) {
+        self.listen_errors.get_or_create(&what.labels()).inc();
     }
 
     /// A watch failed.
@@ -215,8 +267,9 @@ mod tests {
         for series in [
             "berth_speaker_takeovers_total 0",
             "berth_speaker_heartbeats_refused_total{cause=\"unknown\"} 0",
-            "berth_speaker_dropped_total{queue=\"arp\"} 0",
+            "berth_speaker_dropped_total{queue=\"ndp\"} 0",
             "berth_speaker_status_writes_total{result=\"conflict\"} 0",
+            "berth_speaker_listen_errors_total{what=\"ndp\"} 0",
             "berth_speaker_watch_errors_total{resource=\"announcements\"} 0",
         ] {
             assert!(text.lines().any(|line| line == series), "{series} in\n{text}");

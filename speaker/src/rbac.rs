@@ -14,8 +14,16 @@ pub fn rules() -> Vec<PolicyRule> {
         rule(GROUP, &["speakernodes"], &["list", "watch", "create", "patch"]),
         // The UID of its own node, so that the SpeakerNode goes with it.
         rule("", &["nodes"], &["get"]),
-        rule("events.k8s.io", &["events"], &["create", "patch"]),
     ]
+}
+
+/// The namespace of [`event_rules`]: an event about an object that is in no namespace is in this one, and a speaker's are about
+/// Announcements.
+pub const EVENT_NAMESPACE: &str = "default";
+
+/// The rules of the speaker's Role in [`EVENT_NAMESPACE`].
+pub fn event_rules() -> Vec<PolicyRule> {
+    vec![rule("events.k8s.io", &["events"], &["create", "patch"])]
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
@@ -34,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_speaker_cannot_read_secrets_or_change_what_the_controller_writes() {
-        for rule in rules() {
+        for rule in [rules(), event_rules()].concat() {
             let resources = rule.resources.unwrap();
             assert!(!resources.iter().any(|r| r == "secrets" || r == "*"), "{resources:?}");
             assert!(!rule.verbs.iter().any(|v| v == "*" || v == "delete" || v == "update"), "{resources:?}");

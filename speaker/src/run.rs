@@ -5,11 +5,12 @@
 //! | task | does | owns | hears of the rest by |
 //! | --- | --- | --- | --- |
 //! | `engine` | answers, takes over, announces | the machine, all packet and heartbeat sockets | a bounded queue of changes, a watch of links |
-//! | `links` | follows the node's interfaces | the netlink socket | - |
+//! | `links` | follows the node's interfaces | a netlink socket | - |
+//! | `gateways` | follows the node's routes | a netlink socket | - |
 //! | `announcements` | follows the cluster | its watch | - |
 //! | `status` | writes who answers | the requests under way | the board, which holds only what is latest |
 //! | `events` | publishes events | the event recorder | a bounded queue, what does not fit is dropped and counted |
-//! | `speaker_node` | says what the node knows | its watch | a watch of links |
+//! | `speaker_node` | says what the node knows | its watch | watches of links and gateways |
 //! | `http` | serves metrics and health | its listener | - |
 //!
 //! Only the engine matters to the wire; it waits for none of the others, so with the API server away it goes on with what
@@ -24,9 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use berth_telemetry::{Health, init_logs, serve, shutdown_on_signal};
+use berth_telemetry::{Health, init_logs, listen, serve, shutdown_on_signal};
 use kube::{Client, Config};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -38,7 +38,7 @@ use crate::clock::BootClock;
 use crate::engine::{CHANGES_WAITING, Engine, Inputs};
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
-use crate::{announcements, events, links, metrics, speaker_node, status};
+use crate::{announcements, events, gateways, links, metrics, speaker_node, status};
 
 /// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
 const END_LIMIT: Duration = Duration::from_millis(300);
@@ -70,10 +70,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     )?;
     let clock = BootClock::new().context("cannot read the clock since boot")?;
     let client = client().await?;
-    let listener = TcpListener::bind(telemetry.http_address)
-        .await
+    let listener = listen(telemetry.http_address)
         .with_context(|| format!("cannot serve HTTP on {}; choose another --http-address", telemetry.http_address))?;
     let first_links = links::look(&excluded).await.context("cannot list the interfaces of the node")?;
+    let first_gateways = gateways::look().await.context("cannot list the routes of the node")?;
     tracing::info!(node = %node, version = env!("CARGO_PKG_VERSION"), interfaces = ?first_links.keys(), "starting");
 
     let mut registry = metrics::registry();
@@ -83,6 +83,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let running = health.gate("engine running");
     let board = Arc::new(Board::default());
     let (links_out, links_in) = watch::channel(first_links);
+    let (gateways_out, gateways_in) = watch::channel(first_gateways);
     let (changes_out, changes_in) = mpsc::channel(CHANGES_WAITING);
     // The others go on while the engine hands over.
     let end = CancellationToken::new();
@@ -97,13 +98,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }));
     tasks.spawn(named("events", publish));
     tasks.spawn(named("links", links::run(excluded, links_out, end.clone())));
+    tasks.spawn(named("gateways", gateways::run(gateways_out, end.clone())));
     tasks.spawn(named(
         "status",
         status::run(client.clone(), node_name.clone(), board.clone(), events, metrics.clone(), end.clone()),
     ));
     tasks.spawn(named(
         "speaker_node",
-        speaker_node::run(client.clone(), node_name, links_in.clone(), metrics.clone(), end.clone()),
+        speaker_node::run(client.clone(), node_name, links_in.clone(), gateways_in, metrics.clone(), end.clone()),
     ));
     tasks.spawn(named(
         "announcements",

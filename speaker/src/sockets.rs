@@ -1,24 +1,29 @@
-//! The sockets of each announcing interface: one for ARP frames, one for heartbeats.
+//! The sockets of each announcing interface: for each address family one for frames about who has an address, and one for heartbeats.
 //!
 //! Nothing here waits: reading is bounded by the caller and ends when there is nothing more, and what the kernel's
 //! send queue does not take is dropped, because a late ARP reply or heartbeat is worth nothing.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
 
-use berth_sys::{ArpSocket, FRAME_MAX, Instruction};
-use berth_wire::filter::{self, MAX_INSTRUCTIONS, SMALL_INSTRUCTIONS};
+use berth_machine::Frame;
+use berth_sys::{FRAME_MAX, Instruction, PacketSocket};
+use berth_wire::arp::ETHERTYPE_ARP;
+use berth_wire::filter::{self, MAX_INSTRUCTIONS, Program, SMALL_INSTRUCTIONS};
 use berth_wire::heartbeat;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
+use berth_wire::ndp::{ETHERTYPE_IPV6, solicited_node};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, sendmsg};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 
+use crate::groups::Groups;
 use crate::links::{Link, Links};
+use crate::metrics::Listen;
 
 /// One byte more than a heartbeat may have, so that a longer one is seen as such instead of being cut to a good one.
 const DATAGRAM_BUFFER: usize = heartbeat::DATAGRAM_MAX + 1;
@@ -37,54 +42,156 @@ pub struct Followed {
     pub closed: Vec<String>,
     /// Interfaces whose sockets were missing, and whether they are open now.
     pub opened: Vec<(String, io::Result<()>)>,
+    /// What else was to be had on open interfaces, and whether it is.
+    pub heard: Vec<(String, Heard)>,
 }
+
+/// Something that is to be listened for, and whether it is now.
+pub type Heard = (Listen, io::Result<()>);
 
 /// An announcing interface with its sockets open.
 #[derive(Debug)]
 struct Port {
     link: Link,
-    arp: AsyncFd<ArpSocket>,
+    arp: AsyncFd<PacketSocket>,
+    /// There while IPv6 addresses are watched: its filter looks at every IPv6 packet that the node receives.
+    ndp: Option<AsyncFd<PacketSocket>>,
+    groups: Groups,
     heartbeat: UdpSocket,
+    /// There once the node has an IPv6 address on the interface.
+    heartbeat6: Option<UdpSocket>,
 }
 
 impl Port {
-    fn open(name: &str, link: &Link, heartbeat_port: u16, addresses: &[Ipv4Addr]) -> io::Result<Self> {
-        // Nothing is let in before the right filter is there.
-        let socket = ArpSocket::open(link.index, &instructions(&filter::program([])))?;
-        attach(&socket, addresses)?;
-        let arp = socket.into_async()?;
-        Ok(Self { link: link.clone(), arp, heartbeat: heartbeat_socket(name, heartbeat_port)? })
+    /// Opens the sockets. Without the filters an interface is as good as not there, so that another node serves it; the rest can be had
+    /// later, and is told with the port.
+    fn open(
+        name: &str,
+        link: &Link,
+        heartbeat_port: u16,
+        addresses: &[IpAddr],
+    ) -> io::Result<(Self, impl Iterator<Item = Heard> + use<>)> {
+        let mut port = Self {
+            link: link.clone(),
+            arp: packet_socket(link, ETHERTYPE_ARP)?,
+            ndp: None,
+            groups: Groups::new(link.index),
+            heartbeat: heartbeat_socket(name, heartbeat_port)?,
+            heartbeat6: None,
+        };
+        let [(_, arp), (_, ndp), groups] = port.watch(name, addresses);
+        arp.and(ndp)?;
+        let heartbeat6 = port.follow(name, link, heartbeat_port);
+        Ok((port, std::iter::once(groups).chain(heartbeat6)))
+    }
+
+    /// Takes in what the interface is like now. Says whether there is a socket for heartbeats over IPv6, if one was missing.
+    fn follow(&mut self, name: &str, link: &Link, heartbeat_port: u16) -> Option<Heard> {
+        self.link.clone_from(link);
+        if self.heartbeat6.is_some() || !link.addresses.iter().any(|net| net.addr().is_ipv6()) {
+            return None;
+        }
+        // Partners are met over IPv4 first, so an error is no reason to go without that.
+        let opened = heartbeat_socket6(name, heartbeat_port).map(|socket| self.heartbeat6 = Some(socket));
+        Some((Listen::Heartbeat6, opened))
+    }
+
+    /// Lets in what is about these addresses and nothing else, and joins the groups by which they are asked for: each of these
+    /// whatever becomes of the others.
+    fn watch(&mut self, name: &str, addresses: &[IpAddr]) -> [Heard; 3] {
+        let v4 = || addresses.iter().filter_map(|address| if let IpAddr::V4(v4) = address { Some(*v4) } else { None });
+        let v6: Vec<Ipv6Addr> =
+            addresses.iter().filter_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None }).collect();
+        let arp = attach(self.arp.get_ref(), |limit| filter::arp_program(v4(), limit));
+        let ndp = self.watch_ndp(&v6);
+        let groups = self.groups.follow(name, &v6.iter().copied().map(solicited_node).collect());
+        [(Listen::Arp, arp), (Listen::Ndp, ndp), (Listen::Groups, groups)]
+    }
+
+    fn watch_ndp(&mut self, addresses: &[Ipv6Addr]) -> io::Result<()> {
+        if addresses.is_empty() {
+            self.ndp = None;
+            return Ok(());
+        }
+        let ndp = match self.ndp.take() {
+            Some(ndp) => ndp,
+            None => packet_socket(&self.link, ETHERTYPE_IPV6)?,
+        };
+        let program = |limit| filter::ndp_program(addresses.iter().copied(), limit);
+        attach(self.ndp.insert(ndp).get_ref(), program)
+    }
+
+    fn packet_sockets(&self) -> impl Iterator<Item = &AsyncFd<PacketSocket>> {
+        std::iter::once(&self.arp).chain(&self.ndp)
+    }
+
+    fn heartbeat_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        std::iter::once(&self.heartbeat).chain(&self.heartbeat6)
     }
 }
 
-/// Lets in ARP about these addresses and nothing else.
-fn attach(socket: &ArpSocket, addresses: &[Ipv4Addr]) -> io::Result<()> {
-    let attach =
-        |limit| socket.replace_filter(&instructions(&filter::program_within(addresses.iter().copied(), limit)));
-    match attach(MAX_INSTRUCTIONS) {
-        Err(error) if error.raw_os_error() == Some(nix::libc::ENOMEM) => attach(SMALL_INSTRUCTIONS),
-        result => result,
-    }
+/// A socket that lets nothing in before the right filter is there.
+fn packet_socket(link: &Link, ethertype: u16) -> io::Result<AsyncFd<PacketSocket>> {
+    PacketSocket::open(link.index, ethertype, &instructions(&filter::nothing()))?.into_async()
 }
 
-fn instructions(program: &filter::Program) -> Vec<Instruction> {
+/// Puts the filter in place that `program` makes within a limit.
+fn attach(socket: &PacketSocket, program: impl Fn(usize) -> Program) -> io::Result<()> {
+    attach_by(|program| socket.replace_filter(&instructions(program)), program)
+}
+
+/// The same, by whatever puts a program in the place of the one before. Kernels before 6.7 need room for both while they do that, so
+/// the one before goes first where there is not enough, although nothing is heard meanwhile.
+fn attach_by(replace: impl Fn(&Program) -> io::Result<()>, program: impl Fn(usize) -> Program) -> io::Result<()> {
+    let is_full =
+        |result: &io::Result<()>| result.as_ref().is_err_and(|error| error.raw_os_error() == Some(nix::libc::ENOMEM));
+    let whole = program(MAX_INSTRUCTIONS);
+    let mut result = replace(&whole);
+    if is_full(&result) {
+        replace(&filter::nothing())?;
+        result = replace(&whole);
+    }
+    if is_full(&result) {
+        result = replace(&program(SMALL_INSTRUCTIONS));
+    }
+    result
+}
+
+fn instructions(program: &Program) -> Vec<Instruction> {
     let convert =
         |i: &filter::Instruction| Instruction { code: i.code, jump_true: i.jt, jump_false: i.jf, operand: i.k };
     program.instructions.iter().map(convert).collect()
 }
 
 fn heartbeat_socket(interface: &str, port: u16) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = datagram_socket(Domain::IPV4, interface)?;
+    socket.set_tos_v4(HEARTBEAT_TOS)?;
+    socket.set_ttl_v4(u32::from(HEARTBEAT_TTL))?;
+    bind_heartbeat(socket, filter::ttl_at_least(HEARTBEAT_TTL), (Ipv4Addr::UNSPECIFIED, port).into())
+}
+
+fn heartbeat_socket6(interface: &str, port: u16) -> io::Result<UdpSocket> {
+    let socket = datagram_socket(Domain::IPV6, interface)?;
+    // The other family has a socket of its own on the same port.
+    socket.set_only_v6(true)?;
+    socket.set_tclass_v6(HEARTBEAT_TOS)?;
+    socket.set_unicast_hops_v6(u32::from(HEARTBEAT_TTL))?;
+    bind_heartbeat(socket, filter::hop_limit_at_least(HEARTBEAT_TTL), (Ipv6Addr::UNSPECIFIED, port).into())
+}
+
+fn datagram_socket(domain: Domain, interface: &str) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     // A speaker that is being replaced may still hold the port for the moment in which it says goodbye.
     socket.set_reuse_address(true)?;
     // Only what came in on this link, and only out by it, whatever the routing table says.
     socket.bind_device(Some(interface.as_bytes()))?;
-    socket.set_tos_v4(HEARTBEAT_TOS)?;
-    socket.set_ttl_v4(u32::from(HEARTBEAT_TTL))?;
-    let filter = filter::ttl_at_least(HEARTBEAT_TTL).map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k));
-    socket.attach_filter(&filter)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    Ok(socket)
+}
+
+fn bind_heartbeat(socket: Socket, filter: [filter::Instruction; 4], at: SocketAddr) -> io::Result<UdpSocket> {
+    socket.attach_filter(&filter.map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k)))?;
+    socket.bind(&at.into())?;
     UdpSocket::from_std(socket.into())
 }
 
@@ -129,28 +236,36 @@ impl Sockets {
 
     /// Closes the sockets of interfaces that are gone or were made anew, and opens those that are missing, each with
     /// a filter for the addresses that `watched` gives it. Says which were opened, or why not.
-    pub fn follow(&mut self, links: &Links, mut watched: impl FnMut(&str) -> Vec<Ipv4Addr>) -> Followed {
+    pub fn follow(&mut self, links: &Links, mut watched: impl FnMut(&str) -> Vec<IpAddr>) -> Followed {
         // A new index is another interface of the same name; its sockets are bound to the one that is gone.
         let stays = |name: &String, port: &Port| links.get(name).is_some_and(|link| link.index == port.link.index);
         let closed: Vec<String> =
             self.ports.extract_if(.., |name, port| !stays(name, port)).map(|(name, _)| name).collect();
-        let mut opened = Vec::new();
+        let (mut opened, mut heard) = (Vec::new(), Vec::new());
         for (name, link) in links {
             if let Some(port) = self.ports.get_mut(name) {
-                port.link.clone_from(link);
+                heard.extend(port.follow(name, link, self.heartbeat_port).map(|result| (name.clone(), result)));
                 continue;
             }
-            let result = Port::open(name, link, self.heartbeat_port, &watched(name))
-                .map(|port| drop(self.ports.insert(name.clone(), port)));
+            let result = Port::open(name, link, self.heartbeat_port, &watched(name)).map(|(port, rest)| {
+                self.ports.insert(name.clone(), port);
+                heard.extend(rest.map(|result| (name.clone(), result)));
+            });
             opened.push((name.clone(), result));
         }
-        Followed { closed, opened }
+        Followed { closed, opened, heard }
     }
 
-    /// Lets in ARP about these addresses from now on, and nothing else. Nothing to do if the interface is not open: it gets
-    /// the filter of the moment when it is opened.
-    pub fn watch(&self, interface: &str, addresses: &[Ipv4Addr]) -> io::Result<()> {
-        self.ports.get(interface).map_or(Ok(()), |port| attach(port.arp.get_ref(), addresses))
+    /// Lets in ARP and neighbor discovery about these addresses from now on, and nothing else; says of each whether it does, because
+    /// one that fails keeps none of the others back. Nothing to do if the interface is not open: it gets the filter of the moment when
+    /// it is opened.
+    pub fn watch(&mut self, interface: &str, addresses: &[IpAddr]) -> impl Iterator<Item = Heard> + use<> {
+        self.ports.get_mut(interface).map(|port| port.watch(interface, addresses)).into_iter().flatten()
+    }
+
+    /// Groups by which addresses are asked for and that the kernel does not let this node join, on all interfaces.
+    pub fn groups_refused(&self) -> usize {
+        self.ports.values().map(|port| port.groups.refused()).sum()
     }
 
     /// Ready when there is something to read on any of them.
@@ -158,25 +273,28 @@ impl Sockets {
         let mut any = Poll::Pending;
         for port in self.ports.values() {
             // Each one is polled, so that each one wakes the task.
-            if port.arp.poll_read_ready(cx).is_ready() {
-                any = Poll::Ready(());
+            for socket in port.packet_sockets() {
+                if socket.poll_read_ready(cx).is_ready() {
+                    any = Poll::Ready(());
+                }
             }
-            if port.heartbeat.poll_recv_ready(cx).is_ready() {
-                any = Poll::Ready(());
+            for socket in port.heartbeat_sockets() {
+                if socket.poll_recv_ready(cx).is_ready() {
+                    any = Poll::Ready(());
+                }
             }
         }
         any
     }
 
-    /// Reads heartbeats, at most `limit` of each interface: its name, who sent it, the bytes.
-    pub fn read_heartbeats(&self, limit: usize, mut each: impl FnMut(&str, Ipv4Addr, &[u8])) {
+    /// Reads heartbeats, at most `limit` of each interface and family: its name, who sent it, the bytes.
+    pub fn read_heartbeats(&self, limit: usize, mut each: impl FnMut(&str, IpAddr, &[u8])) {
         let mut buffer = [0; DATAGRAM_BUFFER];
-        for (name, port) in &self.ports {
+        let sockets = self.ports.iter().flat_map(|(name, port)| port.heartbeat_sockets().map(move |s| (name, s)));
+        for (name, socket) in sockets {
             for _ in 0..limit {
-                match port.heartbeat.try_recv_from(&mut buffer) {
-                    Ok((length, SocketAddr::V4(from))) => each(name, *from.ip(), &buffer[..length]),
-                    // The socket is of IPv4.
-                    Ok((_, SocketAddr::V6(_))) => {}
+                match socket.try_recv_from(&mut buffer) {
+                    Ok((length, from)) => each(name, from.ip(), &buffer[..length]),
                     Err(error) => {
                         log_read_error(name, &error);
                         break;
@@ -186,12 +304,13 @@ impl Sockets {
         }
     }
 
-    /// Reads ARP frames, at most `limit` of each interface: its name, the bytes.
+    /// Reads frames, at most `limit` of each interface and family: its name, the bytes.
     pub fn read_frames(&self, limit: usize, mut each: impl FnMut(&str, &[u8])) {
         let mut buffer = [0; FRAME_MAX];
-        for (name, port) in &self.ports {
+        let sockets = self.ports.iter().flat_map(|(name, port)| port.packet_sockets().map(move |s| (name, s)));
+        for (name, socket) in sockets {
             for _ in 0..limit {
-                match port.arp.try_io(Interest::READABLE, |socket| socket.receive(&mut buffer)) {
+                match socket.try_io(Interest::READABLE, |socket| socket.receive(&mut buffer)) {
                     Ok(length) => each(name, &buffer[..length]),
                     Err(error) => {
                         log_read_error(name, &error);
@@ -202,35 +321,58 @@ impl Sockets {
         }
     }
 
-    /// Sends an Ethernet frame.
-    pub fn send_frame(&self, interface: &str, frame: &[u8]) -> Sent {
-        match self.ports.get(interface) {
-            Some(port) => port.arp.get_ref().send(frame).into(),
-            None => Sent::NoInterface,
-        }
+    /// Sends a frame.
+    pub fn send_frame(&self, interface: &str, frame: &Frame) -> Sent {
+        let Some(port) = self.ports.get(interface) else { return Sent::NoInterface };
+        let socket = match frame {
+            Frame::Arp(_) => Some(&port.arp),
+            Frame::Ndp(_) => port.ndp.as_ref(),
+        };
+        socket.map_or(Sent::NoInterface, |socket| socket.get_ref().send(&frame.emit()).into())
     }
 
-    /// Sends a heartbeat to a node from one of our addresses, by which its speaker knows us.
-    pub fn send_heartbeat(&self, interface: &str, from: Ipv4Addr, to: Ipv4Addr, datagram: &[u8]) -> Sent {
-        let Some(port) = self.ports.get(interface) else {
-            return Sent::NoInterface;
-        };
-        let source = nix::libc::in_pktinfo {
-            // The socket is bound to its interface.
-            ipi_ifindex: 0,
-            // In network byte order, as octets lie in memory (ip(7)).
-            ipi_spec_dst: nix::libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) },
-            ipi_addr: nix::libc::in_addr { s_addr: 0 },
-        };
-        let sent = sendmsg(
-            port.heartbeat.as_raw_fd(),
-            &[IoSlice::new(datagram)],
-            &[ControlMessage::Ipv4PacketInfo(&source)],
-            MsgFlags::MSG_DONTWAIT,
-            Some(&SockaddrIn::from(SocketAddrV4::new(to, self.heartbeat_port))),
-        );
-        sent.map(drop).map_err(io::Error::from).into()
+    /// Sends a heartbeat to a node from one of our addresses, by which its speaker knows us; from one that the kernel chooses where
+    /// none is given.
+    pub fn send_heartbeat(&self, interface: &str, from: Option<IpAddr>, to: IpAddr, datagram: &[u8]) -> Sent {
+        let Some(port) = self.ports.get(interface) else { return Sent::NoInterface };
+        match to {
+            IpAddr::V4(to) => {
+                let source = from.and_then(|from| if let IpAddr::V4(v4) = from { Some(v4) } else { None });
+                let source = nix::libc::in_pktinfo {
+                    // The socket is bound to its interface.
+                    ipi_ifindex: 0,
+                    // In network byte order, as octets lie in memory (ip(7)).
+                    ipi_spec_dst: nix::libc::in_addr {
+                        s_addr: u32::from_ne_bytes(source.unwrap_or(Ipv4Addr::UNSPECIFIED).octets()),
+                    },
+                    ipi_addr: nix::libc::in_addr { s_addr: 0 },
+                };
+                let to = SockaddrIn::from(SocketAddrV4::new(to, self.heartbeat_port));
+                send_datagram(&port.heartbeat, &ControlMessage::Ipv4PacketInfo(&source), &to, datagram)
+            }
+            IpAddr::V6(to) => {
+                let Some(socket) = &port.heartbeat6 else { return Sent::NoInterface };
+                let source = from.and_then(|from| if let IpAddr::V6(v6) = from { Some(v6) } else { None });
+                let source = nix::libc::in6_pktinfo {
+                    ipi6_addr: nix::libc::in6_addr { s6_addr: source.unwrap_or(Ipv6Addr::UNSPECIFIED).octets() },
+                    ipi6_ifindex: 0,
+                };
+                let to = SockaddrIn6::from(SocketAddrV6::new(to, self.heartbeat_port, 0, 0));
+                send_datagram(socket, &ControlMessage::Ipv6PacketInfo(&source), &to, datagram)
+            }
+        }
     }
+}
+
+fn send_datagram<A: SockaddrLike>(socket: &UdpSocket, source: &ControlMessage<'_>, to: &A, datagram: &[u8]) -> Sent {
+    let sent = sendmsg(
+        socket.as_raw_fd(),
+        &[IoSlice::new(datagram)],
+        std::slice::from_ref(source),
+        MsgFlags::MSG_DONTWAIT,
+        Some(to),
+    );
+    sent.map(drop).map_err(io::Error::from).into()
 }
 
 fn log_read_error(interface: &str, error: &io::Error) {

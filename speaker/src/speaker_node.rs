@@ -2,11 +2,12 @@
 //!
 //! Follows its own object, so that one that somebody deletes or edits is written again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::SpeakerNode;
-use berth_api::crd::{Interface, SpeakerNodeSpec};
+use berth_api::crd::{GATEWAYS_MAX, Interface, SpeakerNodeSpec};
 use berth_api::names::SPEAKER_FIELD_MANAGER;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::gateways::Gateways;
 use crate::links::Links;
 use crate::metrics::{Metrics, Watch};
 use crate::retry::{RequestError, Retry, WATCH_TIMEOUT_SECONDS, next_event, within_limit};
@@ -32,13 +34,20 @@ pub async fn run(
     client: Client,
     node: String,
     links: watch::Receiver<Links>,
+    gateways: watch::Receiver<Gateways>,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) {
-    shutdown.run_until_cancelled(follow(client, node, links, metrics)).await;
+    shutdown.run_until_cancelled(follow(client, node, links, gateways, metrics)).await;
 }
 
-async fn follow(client: Client, node: String, mut links: watch::Receiver<Links>, metrics: Metrics) {
+async fn follow(
+    client: Client,
+    node: String,
+    mut links: watch::Receiver<Links>,
+    mut gateways: watch::Receiver<Gateways>,
+    metrics: Metrics,
+) {
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
     let own = Api::<DeserializeGuard<SpeakerNode>>::all(client.clone());
     let mut events = watcher(own, config).boxed();
@@ -51,7 +60,7 @@ async fn follow(client: Client, node: String, mut links: watch::Receiver<Links>,
 
     let mut missing = BTreeMap::new();
     loop {
-        let current = spec(&links.borrow_and_update());
+        let current = spec(&links.borrow_and_update(), &gateways.borrow_and_update());
         let now = Instant::now();
         note_missing(&mut missing, &current, seen.as_ref(), now);
         let Due { write: wanted, look_again } = due(current, seen.as_ref(), &missing, now);
@@ -94,19 +103,29 @@ async fn follow(client: Client, node: String, mut links: watch::Receiver<Links>,
             changed = links.changed() => if changed.is_err() {
                 return;
             },
+            changed = gateways.changed() => if changed.is_err() {
+                return;
+            },
         }
     }
 }
 
 /// What this node knows, in a fixed order, so that equal means unchanged.
-fn spec(links: &Links) -> SpeakerNodeSpec {
+fn spec(links: &Links, gateways: &Gateways) -> SpeakerNodeSpec {
+    let gateways = links.values().filter_map(|link| gateways.get(&link.index)).flatten().copied();
     SpeakerNodeSpec {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         interfaces: links
             .iter()
             .map(|(name, link)| Interface { name: name.clone(), mac: link.mac, addresses: link.addresses.clone() })
             .collect(),
+        gateways: in_order(gateways),
     }
+}
+
+/// Each once, the lowest first, and no more than the object takes.
+fn in_order(gateways: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    gateways.collect::<BTreeSet<_>>().into_iter().take(GATEWAYS_MAX).collect()
 }
 
 /// Notes since when interfaces are gone that the object lists, while others are there: interfaces that were lost together come back one
@@ -163,6 +182,10 @@ fn due(
     let mut wanted = current;
     wanted.interfaces.extend(kept);
     wanted.interfaces.sort_by(|a, b| a.name.cmp(&b.name));
+    // The routes went with the interface, and which of the gateways were on it is not written down.
+    if let (Some(_), Some(written)) = (look_again, written) {
+        wanted.gateways = in_order(wanted.gateways.iter().chain(&written.gateways).copied());
+    }
     Due { write: (written != Some(&wanted)).then_some(wanted), look_again }
 }
 
@@ -204,6 +227,7 @@ mod tests {
         let spec = |text: &str| SpeakerNodeSpec {
             version: "1".to_owned(),
             interfaces: text.split_whitespace().map(interface).collect(),
+            gateways: Vec::new(),
         };
         // What the object says, what the node has, since how many ms something is missing, what is written, when more is to be done.
         let table = [
@@ -244,6 +268,7 @@ mod tests {
                 .iter()
                 .map(|name| Interface { name: (*name).to_owned(), mac: MacAddr([2; 6]), addresses: vec![] })
                 .collect(),
+            gateways: Vec::new(),
         };
         let (written, mut missing) = (spec(&["a", "b"]), BTreeMap::new());
         for (at, names) in
@@ -254,6 +279,70 @@ mod tests {
         assert_eq!(missing, BTreeMap::from([("b".to_owned(), now + Duration::from_secs(9))]));
     }
 
+    #[tokio::test]
+    async fn gateways_change_at_once_and_stay_while_their_interface_may_come_back() {
+        let now = Instant::now();
+        let spec = |interfaces: &str, gateways: &str| SpeakerNodeSpec {
+            version: "1".to_owned(),
+            interfaces: interfaces
+                .split_whitespace()
+                .map(|name| Interface { name: name.to_owned(), mac: MacAddr([2; 6]), addresses: vec![] })
+                .collect(),
+            gateways: gateways.split_whitespace().map(|address| address.parse().unwrap()).collect(),
+        };
+        // What the object says, what the node has, since how many ms an interface is missing, what is written.
+        let table = [
+            (("a", ""), ("a", "192.0.2.1"), None, Some(("a", "192.0.2.1")), "the first one"),
+            (("a", "192.0.2.1"), ("a", "192.0.2.1"), None, None, "nothing new"),
+            (("a", "192.0.2.1"), ("a", "192.0.2.2"), None, Some(("a", "192.0.2.2")), "another one"),
+            (("a", "192.0.2.1"), ("a", ""), None, Some(("a", "")), "none any more"),
+            (("a b", "192.0.2.1"), ("b", ""), Some(500), None, "gone with its interface a moment ago"),
+            (("a b", "192.0.2.1"), ("b", ""), Some(2_000), Some(("b", "")), "gone with its interface for long enough"),
+            (
+                ("a b", "192.0.2.9"),
+                ("b", "192.0.2.1"),
+                Some(500),
+                Some(("a b", "192.0.2.1 192.0.2.9")),
+                "one that came while another may come back",
+            ),
+            (("a", "192.0.2.1"), ("", ""), Some(60_000), None, "all interfaces lost"),
+        ];
+        for (written, current, missing, expected, why) in table {
+            let (written, current) = (spec(written.0, written.1), spec(current.0, current.1));
+            let mut since = BTreeMap::new();
+            if let Some(missing) = missing {
+                note_missing(&mut since, &current, Some(&written), now - Duration::from_millis(missing));
+            }
+            let write = due(current, Some(&written), &since, now).write;
+            assert_eq!(write, expected.map(|(interfaces, gateways)| spec(interfaces, gateways)), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_object_lists_the_gateways_on_the_interfaces_that_can_announce_each_once_and_in_order() {
+        let link = |index| Link { index, mac: MacAddr([2; 6]), addresses: vec![] };
+        let links = BTreeMap::from([("eth0".to_owned(), link(2)), ("eth1".to_owned(), link(3))]);
+        let on = |hops: &[&str]| hops.iter().map(|hop| hop.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
+        let gateways = Gateways::from([
+            (2, on(&["2001:db8::1", "192.0.2.10", "192.0.2.9"])),
+            (3, on(&["192.0.2.9", "192.0.2.1"])),
+            // A pod's.
+            (4, on(&["10.244.0.1"])),
+        ]);
+        let text = serde_json::to_value(spec(&links, &gateways)).unwrap();
+        assert_eq!(text["gateways"], serde_json::json!(["192.0.2.1", "192.0.2.9", "192.0.2.10", "2001:db8::1"]));
+
+        let text = serde_json::to_value(spec(&links, &Gateways::new())).unwrap();
+        assert_eq!(text.get("gateways"), None, "nothing to tell");
+        let many = (0..=255).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+        let lowest = spec(&links, &Gateways::from([(2, many)])).gateways;
+        assert_eq!(
+            (lowest.len(), lowest[63]),
+            (GATEWAYS_MAX, IpAddr::from([192, 0, 2, 63])),
+            "no more than the object takes"
+        );
+    }
+
     #[test]
     fn the_object_lists_the_interfaces_that_can_announce() {
         let link = Link {
@@ -261,7 +350,7 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             addresses: vec!["192.0.2.11/24".parse().unwrap(), "2001:db8::1/64".parse().unwrap()],
         };
-        let spec = spec(&BTreeMap::from([("eth0".to_owned(), link)]));
+        let spec = spec(&BTreeMap::from([("eth0".to_owned(), link)]), &Gateways::new());
         let text = serde_json::to_value(&spec).unwrap();
         assert_eq!(
             text["interfaces"],

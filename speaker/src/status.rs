@@ -4,7 +4,7 @@
 //! it does no longer where no other node follows; never over a newer ownership; and nothing that did not change.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ struct Writer {
 
 /// A write that came to an end.
 struct Done {
-    address: Ipv4Addr,
+    address: IpAddr,
     report: Report,
     seen: Seen,
     outcome: Outcome,
@@ -100,7 +100,7 @@ impl Writer {
         }
     }
 
-    async fn write(&self, address: Ipv4Addr, report: Report, seen: Seen, status: Value) -> Done {
+    async fn write(&self, address: IpAddr, report: Report, seen: Seen, status: Value) -> Done {
         let object = json!({
             "apiVersion": Announcement::api_version(&()),
             "kind": Announcement::kind(&()),

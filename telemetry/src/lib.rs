@@ -3,6 +3,7 @@
 mod api_error;
 mod event;
 mod health;
+mod listen;
 mod logs;
 mod metrics;
 mod server;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 pub use api_error::brief;
 pub use event::event;
 pub use health::{Gate, Health};
+pub use listen::listen;
 pub use logs::{LogFormat, init_logs};
 pub use metrics::{MetricDoc, MetricKind, Registry};
 pub use server::serve;
@@ -29,7 +31,7 @@ pub struct TelemetryArgs {
     #[arg(long, env = "BERTH_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
 
-    /// Where /metrics, /healthz and /readyz are served
-    #[arg(long, env = "BERTH_HTTP_ADDRESS", default_value = "0.0.0.0:7481", value_name = "IP:PORT")]
+    /// Where /metrics, /healthz and /readyz are served; [::] is every address of both families
+    #[arg(long, env = "BERTH_HTTP_ADDRESS", default_value = "[::]:7481", value_name = "IP:PORT")]
     pub http_address: SocketAddr,
 }

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::test::Kind;
-use crate::{demo, lab};
+use crate::{bench, demo, lab};
 
 /// What a person types to try, test and build Berth.
 #[derive(Debug, Parser)]
@@ -33,10 +33,13 @@ pub enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Measure, on clusters of its own: how fast Services get addresses, beside the least that it can take
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// A cluster to work in by hand
     #[command(subcommand)]
     Lab(lab::Command),
-    /// Write what is made from the code: deploy/crds, deploy/rbac and docs/reference
+    /// Write what is made from the code: deploy, but for the samples, and docs/reference
     Generate {
         /// Write nothing; fail and name the files that differ
         #[arg(long)]

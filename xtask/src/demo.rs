@@ -6,6 +6,8 @@
 mod objects;
 mod story;
 
+use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -33,16 +35,22 @@ pub struct Options {
 /// What was measured.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// The address that the Service got.
-    address: String,
-    /// From the creation of the Service to the address in its status.
+    /// The IPv4 address that the Service got.
+    address: IpAddr,
+    /// And the IPv6 address.
+    address6: IpAddr,
+    /// From the creation of the Service to both addresses in its status.
     allocated_ms: u128,
-    /// From the creation of the Service to the first answer that the client got through the address.
+    /// From the creation of the Service to the first answer that the client got over IPv4.
     first_answer_ms: u128,
+    /// The same over IPv6.
+    first_answer6_ms: u128,
     /// Whether the pod saw the client's own address.
     source_kept: bool,
-    /// The longest time that the client had no answer when the answering node died.
+    /// The longest time that the client had no answer over IPv4 when the node died that answered there.
     failover_gap_ms: u128,
+    /// The same over IPv6. Where another node answered for that address, it is the time between two answers.
+    failover_gap6_ms: u128,
     /// All of it, from the command's start.
     total_s: f64,
 }
@@ -68,7 +76,7 @@ fn outside(options: &Options) -> Result<ExitCode> {
     let launch = launch::same_again(NAME, &progress, Some(&programs));
     if options.keep {
         launch::detachable(launch.api_on_host(), |lab| {
-            kept(&progress, lab);
+            kept(&progress, lab, &programs);
             Ok(())
         })
     } else {
@@ -77,17 +85,25 @@ fn outside(options: &Options) -> Result<ExitCode> {
 }
 
 /// How to look around in the cluster that was kept. On stderr, because stdout may carry the report.
-fn kept(progress: &Progress, lab: &LabState) {
+fn kept(progress: &Progress, lab: &LabState, programs: &Path) {
     progress.step("the cluster stays up; look around in it");
     if let Some(kubeconfig) = &lab.kubeconfig {
         output::line(format_args!("  export KUBECONFIG={}", kubeconfig.display()));
         output::line("  kubectl get services,announcements,ipaddresspools,speakernodes");
         output::line(format_args!("  kubectl describe service {}", objects::SERVICE));
+        let plugin = programs.join("kubectl-berth");
+        if plugin.exists() {
+            output::line(format_args!(
+                "  {} status    # with its folder in the PATH: kubectl berth status",
+                plugin.display()
+            ));
+        }
     }
-    output::line(format_args!(
-        "  cargo xtask lab exec --name {NAME} client -- curl -s http://{}/",
-        objects::FIRST_ADDRESS
-    ));
+    for address in objects::FIRST_ADDRESSES {
+        let url = objects::url(address);
+        // Quoted, because some shells take brackets for a pattern.
+        output::line(format_args!("  cargo xtask lab exec --name {NAME} client -- curl -s '{url}'"));
+    }
     output::line(format_args!("  cargo xtask lab status --name {NAME}"));
     output::line(format_args!("  cargo xtask lab down --name {NAME}    # ends it; nothing is left"));
 }

@@ -194,22 +194,27 @@ fn describe(lab: &LabState) -> String {
     }
     lines.push(format!("logs         {}", lab.logs.display()));
     lines.push(String::new());
-    lines.push(format!("{:<14} {:<16} processes", "host", "address"));
-    let processes = |named: &[(&str, Option<u32>)]| {
-        let running = named.iter().filter_map(|(name, pid)| Some(format!("{name} {}", (*pid)?)));
-        running.collect::<Vec<_>>().join(", ")
+    lines.push(format!("{:<14} {:<16} {:<20} processes", "host", "address", ""));
+    let line = |host: &HostState, process: Option<(&str, u32)>| {
+        let process = process.map(|(name, pid)| format!("{name} {pid}")).unwrap_or_default();
+        format!("{:<14} {:<16} {:<20} {process}", host.name, host.address, host.address6).trim_end().to_owned()
     };
-    let line = |host: &HostState, processes: String| {
-        format!("{:<14} {:<16} {processes}", host.name, host.address).trim_end().to_owned()
-    };
-    let own = processes(&[("kube-apiserver", lab.api_server_pid), ("berth-controller", lab.controller_pid)]);
-    lines.push(line(&lab.control_plane, own));
-    for node in &lab.nodes {
-        let own = processes(&[("kube-proxy", node.kube_proxy_pid), ("berth-speaker", node.speaker_pid)]);
-        lines.push(line(&node.host, own));
-    }
-    lines.extend([&lab.client, &lab.router, &lab.remote].map(|host| line(host, String::new())));
+    lines.push(line(&lab.control_plane, lab.api_server_pid.map(|pid| ("kube-apiserver", pid))));
+    lines.extend(lab.nodes.iter().map(|node| line(&node.host, node.kube_proxy_pid.map(|pid| ("kube-proxy", pid)))));
+    lines.extend([&lab.client, &lab.router, &lab.remote].map(|host| line(host, None)));
     lines.push(String::new());
+    let containers =
+        || lab.nodes.iter().flat_map(|node| node.containers.iter().map(|container| (&node.host, container)));
+    if containers().next().is_some() {
+        lines.push(format!("{:<14} {:<48} {:<8} log", "node", "pod", "process"));
+        lines.extend(containers().map(|(host, container)| {
+            let pod = format!("{}/{}", container.namespace, container.pod);
+            let pid = container.pid.map(|pid| pid.to_string()).unwrap_or_default();
+            let log = container.log.strip_prefix(&lab.logs).unwrap_or(&container.log).display();
+            format!("{:<14} {pod:<48} {pid:<8} {log}", host.name)
+        }));
+        lines.push(String::new());
+    }
     lines.push(format!("run on one   cargo xtask lab exec --name {} client -- ip address", lab.name));
     lines.push(format!("end it       cargo xtask lab down --name {}", lab.name));
     lines.join("\n")

@@ -2,6 +2,7 @@
 //!
 //! Each command is one module; this one only reads the command line and turns the outcome into an exit code.
 
+mod bench;
 mod cli;
 mod demo;
 mod dependencies;
@@ -39,6 +40,7 @@ fn run(cli: cli::Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(options) => demo::run(&options, entered),
         Command::Test { kind, arguments } => test::run(kind, &arguments),
+        Command::Bench(command) => bench::run(&command, entered),
         Command::Lab(command) => lab::run(command, entered),
         Command::Generate { check } => generate::run(check),
         Command::SetUp => prepare::cluster(&Progress::start()).map(|()| ExitCode::SUCCESS),

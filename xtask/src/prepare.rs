@@ -36,18 +36,39 @@ pub fn cluster(progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Builds Berth's processes and returns the folder that they are in.
+/// Builds Berth's programs and returns the folder that they are in.
 pub fn berth(progress: &Progress) -> Result<PathBuf> {
-    progress.step("building Berth's controller and speaker");
+    progress.step("building Berth: controller, speaker and kubectl plugin");
+    // The bench is small, and a suite runs it.
+    build(&[
+        "--package",
+        "berth-controller",
+        "--package",
+        "berth-speaker",
+        "--package",
+        "berth-cli",
+        "--package",
+        "berth-bench",
+    ])
+}
+
+/// Builds what is measured, as it is shipped, and returns the folder that it is in.
+pub fn for_bench(progress: &Progress) -> Result<PathBuf> {
+    progress.step("building the controller and the bench as they are released; the first time takes minutes");
+    build(&["--release", "--package", "berth-controller", "--package", "berth-bench"])
+}
+
+fn build(what: &[&str]) -> Result<PathBuf> {
     let output = Command::new(workspace::cargo())
-        .args(["build", "--locked", "--bins", "--package", "berth-controller", "--package", "berth-speaker"])
+        .args(["build", "--locked", "--bins"])
+        .args(what)
         .args(["--quiet", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .current_dir(workspace::root())
         .output()
         .context("starting `cargo build`")?;
     if !output.status.success() {
-        bail!("berth-controller and berth-speaker could not be built; the compiler's messages are above");
+        bail!("Berth could not be built; the compiler's messages are above");
     }
     executables_folder(&String::from_utf8_lossy(&output.stdout)).context("`cargo build` named no program that it built")
 }

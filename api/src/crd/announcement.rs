@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::MacAddr;
+use crate::sharing::SharingTerms;
 
 /// One virtual address, named after it. Creating it is the claim on the address.
 ///
@@ -63,6 +64,9 @@ pub struct ServiceRef {
     pub name: String,
     /// Its `metadata.uid`.
     pub uid: String,
+    /// On which terms it shares the address; absent where it does not wish to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<SharingTerms>,
 }
 
 /// Who is to answer for an address on the local link.

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// Announces the addresses of pools on the local link by ARP.
+/// Announces the addresses of pools on the local link: by ARP for IPv4, by neighbor discovery for IPv6.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "berth.dev",
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
     category = "berth",
     status = "L2AdvertisementStatus",
     derive = "PartialEq",
-    doc = "Announces the addresses of pools on the local link by ARP.",
+    doc = "Announces the addresses of pools on the local link: by ARP for IPv4, by neighbor discovery for IPv6.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.ipAddressPools"),

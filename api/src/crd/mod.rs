@@ -11,9 +11,9 @@ mod speaker_node;
 pub use announcement::{
     Announcement, AnnouncementSpec, AnnouncementStatus, Layer2Assignment, Layer2Status, Member, ServiceRef,
 };
-pub use ip_address_pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus};
+pub use ip_address_pool::{CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
-pub use speaker_node::{Interface, SpeakerNode, SpeakerNodeSpec};
+pub use speaker_node::{GATEWAYS_MAX, Interface, SpeakerNode, SpeakerNodeSpec};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;

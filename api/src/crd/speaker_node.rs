@@ -1,5 +1,7 @@
 //! `SpeakerNode`: what only the node knows about itself.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -31,7 +33,16 @@ pub struct SpeakerNodeSpec {
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub interfaces: Vec<Interface>,
+    /// The routers on these interfaces: the next hops of the node's routes, each once, in order, but for link-local ones, which no pool
+    /// can have. Of more than 64, the lowest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>", length(max = 64))]
+    pub gateways: Vec<IpAddr>,
 }
+
+/// Most gateways that are reported of a node: those of a rack, with both families and some to spare. A node with a thousand peers is a
+/// router itself.
+pub const GATEWAYS_MAX: usize = 64;
 
 /// A network interface of a node.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,20 +1,55 @@
 //! Plans are tried on a small strict API server.
 
 mod cluster;
+mod families;
+mod late;
+mod sharing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use berth_api::names::{announcement_name, part_label};
 use kube::ResourceExt;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::args::DefaultProvider;
-use crate::world::Change;
+use berth_api::IpFamily;
+use berth_api::condition::types;
+use berth_api::service::Second;
+use berth_api::sharing::{SharingScope, may_share};
+use berth_api::{Condition, ConditionStatus, Reason};
+use berth_pool::view::{AnnouncementView, SaidCondition, ServiceView};
+use berth_pool::world::Change;
 use cluster::{Cluster, Refused};
 
 fn key(name: &str) -> ServiceKey {
     ServiceKey { namespace: "shop".into(), name: name.into() }
+}
+
+#[test]
+fn what_another_provider_published_stays_while_its_request_is_not_met() {
+    let lost = json!({
+        "metadata": {"namespace": "shop", "name": "web", "uid": "1", "resourceVersion": "5"},
+        "spec": {"type": "LoadBalancer"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}},
+    });
+    let mut world = World::default();
+    let view = ServiceView::of(&serde_json::from_value(lost).unwrap(), Asks::AnotherProvider);
+    world.learn(Change::Service(key("web"), view));
+    let condition = |status, reason| Condition { kind: types::ALLOCATED, status, reason, message: String::new() };
+    // What it has to say was found out before it heard of the address.
+    let unmet = condition(ConditionStatus::False, Reason::InvalidRequest);
+    let met = condition(ConditionStatus::True, Reason::Allocated);
+    for (condition, is_met, ingress) in
+        [(unmet, false, json!([{"ip": "203.0.113.1"}])), (met, true, json!([{"ip": "203.0.113.2"}]))]
+    {
+        let ingress_of = |ip: &str| LoadBalancerIngress { ip: Some(ip.to_owned()), ..LoadBalancerIngress::default() };
+        let published = if is_met { vec![ingress_of("203.0.113.2")] } else { Vec::new() };
+        let outcome = Outcome { ingress: published, conditions: vec![condition], met: is_met, look_again: None };
+        let steps = plan(&world, &BTreeMap::from([(key("web"), outcome)]), &key("web"), Timestamp::UNIX_EPOCH).steps;
+        let [Step::Status(status, _)] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(status.body["status"]["loadBalancer"]["ingress"], ingress);
+    }
 }
 
 #[test]
@@ -114,6 +149,34 @@ fn another_machine_with_the_address_is_named_on_the_service() {
 }
 
 #[test]
+fn labels_of_parts_that_somebody_changed_are_written_again_and_others_stay() {
+    type Edit<'a> = &'a dyn Fn(&mut BTreeMap<String, String>);
+    let mut cluster = Cluster::answered();
+    cluster.writes();
+    let (name, label) = ("192.0.2.200", part_label(&cluster.owner("192.0.2.200").unwrap()));
+    let ours = cluster.announcements[name].labels().clone();
+    let other = |labels: &mut BTreeMap<String, String>| labels.insert("team".to_owned(), "shop".to_owned());
+    let edits: [(&str, Edit<'_>, bool); 4] = [
+        ("one is gone", &|labels| drop(labels.remove(&label)), true),
+        ("one says another part", &|labels| drop(labels.insert(label.clone(), "standby".to_owned())), true),
+        ("one too many", &|labels| drop(labels.insert(part_label("nobody"), "standby".to_owned())), true),
+        ("only another one", &|_| {}, false),
+    ];
+    for (what, edit, is_written) in edits {
+        let labels = cluster.announcements.get_mut(name).unwrap().labels_mut();
+        other(labels);
+        edit(labels);
+        cluster.show(name);
+        cluster.world.mark(&key("web"));
+        cluster.settle(None);
+        assert_eq!(cluster.writes().is_empty(), !is_written, "{what}");
+        let mut expected = ours.clone();
+        other(&mut expected);
+        assert_eq!(*cluster.announcements[name].labels(), expected, "{what}");
+    }
+}
+
+#[test]
 fn a_deleted_report_of_a_node_that_is_there_moves_nothing() {
     let mut cluster = Cluster::answered();
     let owner = cluster.owner("192.0.2.200").unwrap();
@@ -163,20 +226,21 @@ fn a_service_is_planned_again_only_when_the_watch_has_shown_what_was_written() {
     let mut cluster = Cluster::new(&["192.0.2.200"]);
     cluster.apply("web", json!({}));
     cluster.settle(None);
-    cluster.world.status_written(&key("web"), 7);
+    let version = cluster.version;
+    cluster.world.status_written(&key("web"), version + 2);
     cluster.world.mark(&key("web"));
-    let show = |cluster: &mut Cluster, version: &str| {
+    let show = |cluster: &mut Cluster, version: u64| {
         let service = cluster.services.get_mut(&key("web")).unwrap();
-        service.metadata.resource_version = Some(version.to_owned());
+        service.metadata.resource_version = Some(version.to_string());
         cluster.tell("web");
     };
-    show(&mut cluster, "6");
+    show(&mut cluster, version + 1);
     assert_eq!(cluster.world.next(|_| false), None);
-    show(&mut cluster, "7");
+    show(&mut cluster, version + 2);
     assert_eq!(cluster.world.next(|_| false), Some(key("web")));
 
     // One that is gone is not waited for.
-    cluster.world.status_written(&key("web"), 9);
+    cluster.world.status_written(&key("web"), version + 4);
     cluster.delete("web");
     assert_eq!(cluster.world.next(|_| false), Some(key("web")));
 }
@@ -196,7 +260,8 @@ fn an_advertisement_that_no_node_can_follow_says_so() {
         let mut cluster = Cluster::new(&["192.0.2.200"]);
         cluster.advertise(spec.clone());
         let view = cluster.world.advertisement("all").unwrap();
-        let change = status::advertisement_change("all", view, &cluster.world, Timestamp::UNIX_EPOCH).unwrap();
+        let change =
+            berth_pool::report::advertisement_change("all", view, &cluster.world, Timestamp::UNIX_EPOCH).unwrap();
         let condition = &change.body["status"]["conditions"][0];
         let said = ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap()).join(" ");
         assert!(said.starts_with(told), "{spec}: {said}");
@@ -285,9 +350,9 @@ fn an_address_that_somebody_else_claimed_first_is_not_given() {
     cluster.world.learn(Change::Service(key("other"), None));
     cluster.apply("web", json!({}));
     while let Some(next) = cluster.world.next(|_| false) {
-        let first = plan(&cluster.world, &next, Timestamp::UNIX_EPOCH).steps.into_iter().next();
+        let first = plan(&cluster.world, &BTreeMap::new(), &next, Timestamp::UNIX_EPOCH).steps.into_iter().next();
         let refused = first.map(|step| cluster.write(step));
-        assert_eq!(refused, (next == key("web")).then_some(Err(Refused)), "{next}");
+        assert_eq!(refused, (next == key("web")).then_some(Err(Refused::Other)), "{next}");
     }
     assert_eq!(cluster.announcements["192.0.2.200"].spec, stranger.spec);
     cluster.show("192.0.2.200");
@@ -299,65 +364,125 @@ fn an_address_that_somebody_else_claimed_first_is_not_given() {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Apply(u8, Option<u8>, bool),
+    /// A Service, the families of [`POLICIES`], an address of each family that is asked for, the Local policy, a key to share by.
+    Apply(u8, usize, [Option<u8>; 2], bool, Option<bool>),
     Type(u8),
     Delete(u8),
-    Pool(u8),
+    Pools(usize, u8),
     Exclude(u8, bool),
     Restart,
 }
 
+/// `spec.ipFamilyPolicy` and `spec.ipFamilies`.
+const POLICIES: [(&str, &[&str]); 6] = [
+    ("SingleStack", &["IPv4"]),
+    ("SingleStack", &["IPv6"]),
+    ("PreferDualStack", &["IPv4", "IPv6"]),
+    ("PreferDualStack", &["IPv6", "IPv4"]),
+    ("PreferDualStack", &["IPv4"]),
+    ("RequireDualStack", &["IPv4", "IPv6"]),
+];
+
 fn act() -> impl Strategy<Value = Act> {
+    let asked = || prop::option::weighted(0.3, 0_u8..9);
     prop_oneof![
-        4 => (0_u8..8, prop::option::of(0_u8..9), any::<bool>()).prop_map(|(s, a, l)| Act::Apply(s, a, l)),
+        4 => (0_u8..8, 0..POLICIES.len(), asked(), asked(), any::<bool>(), any::<Option<bool>>())
+            .prop_map(|(s, p, v4, v6, l, key)| Act::Apply(s, p, [v4, v6], l, key)),
         1 => (0_u8..8).prop_map(Act::Type),
         2 => (0_u8..8).prop_map(Act::Delete),
-        1 => (0_u8..9).prop_map(Act::Pool),
+        1 => (0_usize..5, 0_u8..9).prop_map(|(shape, last)| Act::Pools(shape, last)),
         1 => (1_u8..4, any::<bool>()).prop_map(|(n, e)| Act::Exclude(n, e)),
         1 => Just(Act::Restart),
     ]
 }
 
-proptest! {
-    /// Whatever people do and however often a write is lost: no address has two holders, every ingress is backed by
-    /// an Announcement that names the Service, nothing is held by nobody, and in the end nothing is left to write.
-    #[test]
-    fn the_cluster_ends_consistent_under_lost_writes(
-        acts in prop::collection::vec((act(), prop::option::of(2_usize..5)), 1..40)
-    ) {
-        let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.205"]);
-        for (act, fail) in acts {
-            match act {
-                Act::Apply(s, address, local) => {
-                    let mut spec = json!({"externalTrafficPolicy": if local { "Local" } else { "Cluster" }});
-                    if let Some(a) = address {
-                        spec["loadBalancerIP"] = json!(format!("192.0.2.{}", 199 + a));
-                    }
-                    cluster.endpoints(&format!("s{s}"), &["node-1"]);
-                    cluster.apply(&format!("s{s}"), spec);
+impl Act {
+    fn perform(self, cluster: &mut Cluster) {
+        match self {
+            Self::Apply(s, policy, asked, local, key) => {
+                let (policy, families) = POLICIES[policy];
+                let spec = json!({"externalTrafficPolicy": if local { "Local" } else { "Cluster" },
+                                  "ipFamilyPolicy": policy, "ipFamilies": families, "ports": [{"port": 80 + s % 4}]});
+                let asked = asked.iter().zip(["192.0.2.", "2001:db8:2::"]).zip(["IPv4", "IPv6"]);
+                let asked = asked.filter(|(_, family)| families.contains(family));
+                let asked: Vec<_> = asked.filter_map(|((a, net), _)| Some(format!("{net}{}", 199 + (*a)?))).collect();
+                let mut annotations = json!({});
+                if !asked.is_empty() {
+                    annotations["berth.dev/load-balancer-ips"] = json!(asked.join(","));
                 }
-                Act::Type(s) => cluster.apply(&format!("s{s}"), json!({"type": "ClusterIP"})),
-                Act::Delete(s) => cluster.delete(&format!("s{s}")),
-                Act::Pool(last) => cluster.pool("default", &[&format!("192.0.2.200-192.0.2.{}", 200 + last)]),
-                Act::Exclude(n, exclude) => {
-                    let label = "node.kubernetes.io/exclude-from-external-load-balancers";
-                    cluster.node(n, if exclude { json!({label: ""}) } else { json!({}) });
+                if let Some(key) = key {
+                    annotations["berth.dev/allow-shared-ip"] = json!(key.to_string());
                 }
-                Act::Restart => {
-                    let (services, announcements, version) =
-                        (cluster.services.clone(), cluster.announcements.clone(), cluster.version);
-                    cluster = Cluster::new(&["192.0.2.200-192.0.2.205"]);
-                    (cluster.services, cluster.announcements, cluster.version) = (services, announcements, version);
-                    for name in cluster.announcements.keys().cloned().collect::<Vec<_>>() {
-                        cluster.show(&name);
-                    }
-                    for key in cluster.services.keys().cloned().collect::<Vec<_>>() {
-                        cluster.tell(&key.name);
-                    }
+                let name = format!("s{s}");
+                cluster.endpoints_of(&name, "IPv4", &["node-1"]);
+                cluster.endpoints_of(&name, "IPv6", &["node-2"]);
+                cluster.apply_with(&name, spec, annotations);
+            }
+            Self::Type(s) => cluster.apply(&format!("s{s}"), json!({"type": "ClusterIP"})),
+            Self::Delete(s) => cluster.delete(&format!("s{s}")),
+            Self::Pools(shape, last) => {
+                let v4 = format!("192.0.2.200-192.0.2.{}", 200 + last);
+                let v6 = format!("2001:db8:2::200-2001:db8:2::{}", 200 + last / 2);
+                match shape {
+                    0 => cluster.pool("default", &[&v4]),
+                    1 => cluster.pool("default", &[&v6]),
+                    2 => cluster.pool("default", &[&v4, &v6]),
+                    3 => cluster.pool("second", &["192.0.2.207", "2001:db8:2::207"]),
+                    _ => cluster.world.learn(Change::Pool("second".to_owned(), None)),
                 }
             }
-            let before: BTreeMap<_, _> = cluster.services.keys().map(|k| (k.name.clone(), cluster.ingress(&k.name))).collect();
+            Self::Exclude(n, exclude) => {
+                let label = "node.kubernetes.io/exclude-from-external-load-balancers";
+                cluster.node(n, if exclude { json!({label: ""}) } else { json!({}) });
+            }
+            Self::Restart => {
+                let (services, announcements, version) =
+                    (cluster.services.clone(), cluster.announcements.clone(), cluster.version);
+                *cluster = Cluster::new(POOL);
+                (cluster.services, cluster.announcements, cluster.version) = (services, announcements, version);
+                for name in cluster.announcements.keys().cloned().collect::<Vec<_>>() {
+                    cluster.show(&name);
+                }
+                for key in cluster.services.keys().cloned().collect::<Vec<_>>() {
+                    cluster.tell(&key.name);
+                }
+            }
+        }
+    }
+}
+
+const POOL: &[&str] = &["192.0.2.200-192.0.2.205", "2001:db8:2::200-2001:db8:2::203"];
+
+/// What of each Service's families its ingress has.
+fn served(cluster: &Cluster) -> BTreeMap<ServiceKey, BTreeSet<IpFamily>> {
+    let views = cluster.services.iter().filter_map(|(k, s)| Some((k, cluster::viewed(s)?)));
+    views.map(|(key, view)| (key.clone(), view.addresses().map(IpFamily::of).collect())).collect()
+}
+
+proptest! {
+    /// Whatever people do, however often a write is lost and however far the watch is behind: no address has two holders that may
+    /// not share it, every
+    /// ingress is backed by an Announcement that names the Service, no family that worked is lost, no Service has less than its
+    /// policy promises, nothing is held by nobody, and in the end nothing is left to write.
+    #[test]
+    fn the_cluster_ends_consistent_under_lost_writes(
+        acts in prop::collection::vec((act(), prop::option::of(2_usize..5), any::<bool>()), 1..40)
+    ) {
+        let mut cluster = Cluster::new(POOL);
+        for (act, fail, behind) in acts {
+            let before = served(&cluster);
+            let names: BTreeSet<_> = cluster.services.keys().map(|key| key.name.clone()).collect();
+            cluster.behind = behind;
+            // One that changes so that it may not share any more leaves, also where there is nothing else.
+            let changed = if let Act::Apply(s, ..) = act { Some(key(&format!("s{s}"))) } else { None };
+            let mates = |cluster: &Cluster, key: &ServiceKey| {
+                cluster.world.ipam.held_by(key).any(|address| cluster.world.ipam.tenants(address).len() > 1)
+            };
+            let leaves = changed.filter(|key| mates(&cluster, key));
+            act.perform(&mut cluster);
             cluster.settle(fail);
+            let names: BTreeSet<_> = cluster.services.keys().map(|key| key.name.clone()).chain(names).collect();
+            cluster.catch_up(names);
             cluster.settle(None);
             // The owners that are named answer, which lets an address move, which another may wait for.
             while let Some((name, owner, epoch)) = cluster.unanswered() {
@@ -365,25 +490,65 @@ proptest! {
                 cluster.settle(None);
             }
 
-            let mut backed = BTreeSet::new();
-            for (service, view) in cluster.services.iter().map(|(k, s)| (k, ServiceView::of(s, DefaultProvider::Pool))) {
-                let ingress = view.as_ref().and_then(ServiceView::previous);
-                if let Some(address) = ingress {
-                    let holder = AnnouncementView::of(&cluster.announcements[&address.to_string()]).holder();
-                    prop_assert_eq!(holder.as_ref(), Some(service));
-                    backed.insert(address.to_string());
+            let mut backed: BTreeMap<String, Vec<ServiceKey>> = BTreeMap::new();
+            let after = served(&cluster);
+            for (service, view) in cluster.services.iter().filter_map(|(k, s)| Some((k, cluster::viewed(s)?))) {
+                for address in view.addresses() {
+                    let name = announcement_name(address);
+                    prop_assert!(AnnouncementView::of(&cluster.announcements[&name]).holders().any(|holder| holder == *service));
+                    backed.entry(name).or_default().push(service.clone());
+                    prop_assert!(view.families.has(IpFamily::of(address)), "{} has {}", service, address);
                 }
-                if view.is_some_and(|v| v.ours) && before.get(&service.name).is_some_and(Option::is_some) {
-                    prop_assert!(ingress.is_some(), "{} lost its address", service);
+                let has = &after[service];
+                prop_assert_eq!(has.len(), view.addresses().count(), "one of each family");
+                let order = view.families.iter().filter(|family| has.contains(family));
+                prop_assert!(view.addresses().map(IpFamily::of).eq(order), "in the order of the Service's families");
+                if view.asks != Asks::Us {
+                    continue;
+                }
+                let had = before.get(service).cloned().unwrap_or_default();
+                let lost = had.into_iter().filter(|family| view.families.has(*family) && !has.contains(family)).count();
+                prop_assert!(lost == 0 || leaves.as_ref() == Some(service), "{} lost an address", service);
+                let allocated = view.said(types::ALLOCATED).is_some_and(SaidCondition::holds);
+                if allocated {
+                    let least = if view.families.second == Some(Second::Preferred) { 1 } else { view.families.iter().count() };
+                    prop_assert!(has.len() >= least, "{}", service);
                 }
             }
-            prop_assert_eq!(backed, cluster.announcements.keys().cloned().collect::<BTreeSet<_>>());
+            let names: BTreeSet<_> = backed.keys().cloned().collect();
+            prop_assert_eq!(names, cluster.announcements.keys().cloned().collect::<BTreeSet<_>>());
+            let terms = |key: &ServiceKey| cluster::viewed(&cluster.services[key]).and_then(|view| view.sharing);
+            for (name, holders) in &backed {
+                let said: BTreeSet<_> = AnnouncementView::of(&cluster.announcements[name]).holders().collect();
+                prop_assert_eq!(&said, &holders.iter().cloned().collect::<BTreeSet<_>>());
+                for (index, one) in holders.iter().enumerate() {
+                    for other in &holders[..index] {
+                        let (mine, theirs) = (terms(one), terms(other));
+                        let may = may_share((one, mine.as_ref()), (other, theirs.as_ref()), SharingScope::Cluster);
+                        prop_assert_eq!(may, Ok(()), "{} and {} have {}", one, other, name);
+                    }
+                }
+            }
 
             cluster.writes();
-            for key in cluster.services.keys().cloned().collect::<Vec<_>>() {
-                cluster.world.mark(&key);
+            let mark_all = |cluster: &mut Cluster| {
+                for key in cluster.services.keys().cloned().collect::<Vec<_>>() {
+                    cluster.world.mark(&key);
+                }
+                cluster.settle(None);
+            };
+            mark_all(&mut cluster);
+            // One that is refused one family may be refused the other too by now, and say that instead; no more.
+            for write in cluster.writes() {
+                let Some((name, _)) = write.strip_prefix("status ").and_then(|rest| rest.split_once(' ')) else {
+                    return Err(TestCaseError::fail(write));
+                };
+                let view = cluster::viewed(&cluster.services[&key(name)]).unwrap();
+                prop_assert!(view.families.second.is_some(), "{}", write);
+                prop_assert!(cluster.condition(name, types::ALLOCATED).starts_with("False"), "{}", write);
             }
-            cluster.settle(None);
+            prop_assert_eq!(served(&cluster), after);
+            mark_all(&mut cluster);
             prop_assert_eq!(cluster.writes(), Vec::<String>::new());
         }
     }

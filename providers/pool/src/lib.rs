@@ -1,7 +1,17 @@
-//! The bare-metal provider's two decisions, both pure: which address a Service gets ([`ipam`]) and which nodes
-//! answer for it ([`placement`]).
+//! The bare-metal provider: which address a Service gets ([`ipam`]), which nodes answer for it ([`placement`]), and what has to
+//! be written for it ([`plan`]), from everything that is known ([`world`]), and what it all comes to in the end ([`forecast`]). All of
+//! that is pure; [`driver`] alone writes.
 
+mod asks;
+mod cooldown;
+pub mod driver;
+pub mod forecast;
 pub mod intervals;
 pub mod ipam;
 pub mod placement;
+pub mod plan;
+pub mod provider;
 pub mod rendezvous;
+pub mod report;
+pub mod view;
+pub mod world;

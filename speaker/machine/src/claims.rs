@@ -1,7 +1,7 @@
 //! What two partners tell each other they answer for: only changes travel, and a digest shows when one was lost.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_wire::heartbeat::{Body, Claim, Digest, ENTRIES_MAX, Entries, PARTS_MAX};
@@ -60,8 +60,7 @@ pub(crate) struct Told {
 
 impl Told {
     /// Notes that this node answers for an address with this number.
-    pub(crate) fn claim(&mut self, address: Ipv4Addr, epoch: u64) {
-        let address = IpAddr::V4(address);
+    pub(crate) fn claim(&mut self, address: IpAddr, epoch: u64) {
         let old = self.now.set(address, Some(epoch));
         if old != Some(epoch) {
             self.pending.entry(address).or_insert(Pending { old, seen: 0 });
@@ -69,8 +68,7 @@ impl Told {
     }
 
     /// Notes that this node does not answer for an address, and which number was claimed last.
-    pub(crate) fn drop(&mut self, address: Ipv4Addr, seen: u64) {
-        let address = IpAddr::V4(address);
+    pub(crate) fn drop(&mut self, address: IpAddr, seen: u64) {
         let old = self.now.set(address, None);
         if old.is_some() {
             self.pending.entry(address).or_insert(Pending { old, seen }).seen = seen;
@@ -78,8 +76,7 @@ impl Told {
     }
 
     /// Says what is claimed for an address to a partner that seems not to know: this node's claim, or the number of another's.
-    pub(crate) fn repeat(&mut self, address: Ipv4Addr, seen: u64) {
-        let address = IpAddr::V4(address);
+    pub(crate) fn repeat(&mut self, address: IpAddr, seen: u64) {
         let old = self.now.epochs.get(&address).copied();
         self.pending.entry(address).or_insert(Pending { old, seen }).seen = seen;
     }
@@ -149,11 +146,11 @@ struct Assembly {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Learnt {
     /// Addresses that it says to answer for, whether that is new or not.
-    pub(crate) claimed: Vec<(Ipv4Addr, u64)>,
+    pub(crate) claimed: Vec<(IpAddr, u64)>,
     /// Addresses that it answers for no longer.
-    pub(crate) dropped: Vec<Ipv4Addr>,
+    pub(crate) dropped: Vec<IpAddr>,
     /// Addresses that it does not answer for, with the highest number that it knows to have been claimed.
-    pub(crate) seen: Vec<(Ipv4Addr, u64)>,
+    pub(crate) seen: Vec<(IpAddr, u64)>,
 }
 
 /// What a partner tells this node.
@@ -167,8 +164,8 @@ pub(crate) struct Heard {
 
 impl Heard {
     /// The number of the partner's ownership of an address, if it claims it.
-    pub(crate) fn epoch(&self, address: Ipv4Addr) -> Option<u64> {
-        self.now.epochs.get(&IpAddr::V4(address)).copied()
+    pub(crate) fn epoch(&self, address: IpAddr) -> Option<u64> {
+        self.now.epochs.get(&address).copied()
     }
 
     /// Whether the whole list is needed from the partner.
@@ -236,9 +233,7 @@ impl Heard {
         let gone: Vec<IpAddr> = self.now.epochs.keys().filter(|address| !list.contains_key(address)).copied().collect();
         for address in gone {
             self.now.set(address, None);
-            if let IpAddr::V4(v4) = address {
-                learnt.dropped.push(v4);
-            }
+            learnt.dropped.push(address);
         }
     }
 
@@ -247,14 +242,13 @@ impl Heard {
             return;
         }
         let old = self.now.set(claim.address, claim.answers.then_some(claim.epoch));
-        let IpAddr::V4(v4) = claim.address else { return };
         if claim.answers {
-            learnt.claimed.push((v4, claim.epoch));
+            learnt.claimed.push((claim.address, claim.epoch));
             return;
         }
-        learnt.seen.push((v4, claim.epoch));
+        learnt.seen.push((claim.address, claim.epoch));
         if old.is_some() {
-            learnt.dropped.push(v4);
+            learnt.dropped.push(claim.address);
         }
     }
 }

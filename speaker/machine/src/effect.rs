@@ -1,11 +1,11 @@
 //! What the machine wants done, and what it has counted.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::{MacAddr, Reason};
-use berth_wire::arp::Frame;
 use berth_wire::heartbeat::{Message, NodeName};
+use berth_wire::neighbor::Frame;
 
 /// Something for the driver to do, in the order in which it was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,14 +15,14 @@ pub enum Effect {
         /// The partner's node.
         to: NodeName,
         /// Its address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The own interface to send from.
         interface: String,
         /// What to send.
         message: Message,
     },
     /// Put a frame on the wire.
-    SendArp {
+    SendFrame {
         /// The own interface.
         interface: String,
         /// The frame.
@@ -31,7 +31,7 @@ pub enum Effect {
     /// This node answers for an address from now on, or found it in conflict. To be written to the Announcement's status.
     StatusChanged {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What is so now.
         status: Status,
     },
@@ -39,7 +39,7 @@ pub enum Effect {
     /// other one's part, and what waits to be written about this address is stale.
     Yielded {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The node that answers now, as far as it is known.
         to: Option<NodeName>,
         /// Number of its ownership.
@@ -84,6 +84,29 @@ pub struct Status {
     pub foreign: Option<MacAddr>,
 }
 
+/// A count for each address family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerFamily {
+    /// About IPv4 addresses.
+    pub ipv4: u64,
+    /// About IPv6 addresses.
+    pub ipv6: u64,
+}
+
+impl PerFamily {
+    pub(crate) fn count(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(_) => self.ipv4 += 1,
+            IpAddr::V6(_) => self.ipv6 += 1,
+        }
+    }
+
+    /// Of both families.
+    pub fn total(self) -> u64 {
+        self.ipv4 + self.ipv6
+    }
+}
+
 /// How often things happened since the machine was made. Counters only rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -95,17 +118,17 @@ pub struct Counters {
     pub yields: u64,
     /// Times that the process did not run for so long that it had to ask the wire again.
     pub fenced: u64,
-    /// ARP requests answered.
-    pub replies: u64,
-    /// ARP probes sent.
-    pub probes: u64,
-    /// Gratuitous ARP frames sent.
-    pub gratuitous: u64,
+    /// Questions answered, by ARP replies and solicited advertisements.
+    pub replies: PerFamily,
+    /// Questions asked, by ARP probes and neighbor solicitations.
+    pub probes: PerFamily,
+    /// Announcements sent, by gratuitous ARP frames and unsolicited advertisements.
+    pub announcements: PerFamily,
     /// Times that a machine which is none of our nodes was heard with an address of ours.
     pub conflicts: u64,
     /// Heartbeats accepted.
     pub heartbeats: u64,
-    /// Heartbeats from a node or address that is no partner's.
+    /// Heartbeats from a node that is no partner on that interface.
     pub refused_unknown: u64,
     /// Heartbeats that were old or repeated.
     pub refused_sequence: u64,

@@ -1,6 +1,6 @@
 //! What the cluster says about an address, as far as the machine needs it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use berth_api::MacAddr;
 use berth_wire::heartbeat::NodeName;
@@ -9,7 +9,7 @@ use berth_wire::heartbeat::NodeName;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// `spec.layer2.owner`: the node that is to answer.
     pub owner: Option<NodeName>,
     /// `spec.layer2.standbys`: the nodes that take over, in this order.
@@ -29,8 +29,8 @@ pub struct Member {
     pub node: NodeName,
     /// Its interface in the subnet of the address. For the machine's own node: where it answers.
     pub interface: String,
-    /// Its own address there; heartbeats go to it and come from it.
-    pub address: Ipv4Addr,
+    /// Its own address there, of the same family; heartbeats go to it and come from it.
+    pub address: IpAddr,
     /// The Ethernet address of that interface.
     pub mac: MacAddr,
 }

@@ -20,8 +20,8 @@ mod sim;
 mod takeover;
 pub mod timing;
 
-pub use berth_wire::arp::Frame;
 pub use berth_wire::heartbeat::{Message, NodeName, NodeNameError};
-pub use effect::{Counters, Effect, State, Status};
+pub use berth_wire::neighbor::Frame;
+pub use effect::{Counters, Effect, PerFamily, State, Status};
 pub use input::{Assignment, Member, OwnerClaim};
 pub use machine::Machine;

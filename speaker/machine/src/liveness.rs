@@ -1,7 +1,7 @@
-//! One session with each partner, however many addresses are shared with it.
+//! One session with each partner on each interface, however many addresses of either family are shared with it.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::MacAddr;
@@ -30,7 +30,8 @@ pub(crate) enum Liveness {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) node: NodeName,
-    pub(crate) address: Ipv4Addr,
+    /// The address that it is talked to at: the first one that was known, for as long as it is one of its addresses.
+    pub(crate) address: IpAddr,
     pub(crate) mac: MacAddr,
     pub(crate) interface: String,
     pub(crate) liveness: Liveness,
@@ -47,8 +48,10 @@ pub(crate) struct Session {
     answered: Option<Duration>,
     pub(crate) told: Told,
     pub(crate) heard: Heard,
-    /// Addresses in which both have a part.
-    pub(crate) shared: BTreeSet<Ipv4Addr>,
+    /// Addresses in which both have a part, with the partner's own address as each says, if it does.
+    shared: BTreeMap<IpAddr, Option<IpAddr>>,
+    /// The partner's own addresses, with the number of shared ones that name each.
+    addresses: BTreeMap<IpAddr, usize>,
 }
 
 /// Why a datagram is not taken for what it says.
@@ -90,8 +93,48 @@ impl Session {
             answered: None,
             told: Told::default(),
             heard: Heard::default(),
-            shared: BTreeSet::new(),
+            shared: BTreeMap::new(),
+            addresses: BTreeMap::new(),
         }
+    }
+
+    /// Notes that both have a part in an address, for which the partner is found at `found`; returns whether that is new.
+    pub(crate) fn share(&mut self, address: IpAddr, found: Option<IpAddr>) -> bool {
+        let old = self.shared.insert(address, found);
+        if let Some(found) = found {
+            *self.addresses.entry(found).or_insert(0) += 1;
+        }
+        self.forget_address(old.flatten());
+        old.is_none()
+    }
+
+    /// Notes that they have one no longer; returns whether nothing is left that they share.
+    pub(crate) fn unshare(&mut self, address: IpAddr) -> bool {
+        let old = self.shared.remove(&address).flatten();
+        self.forget_address(old);
+        self.shared.is_empty()
+    }
+
+    fn forget_address(&mut self, found: Option<IpAddr>) {
+        if let Some(found) = found
+            && let Some(count) = self.addresses.get_mut(&found)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&found);
+            }
+        }
+        // IPv4 comes first in the order of addresses.
+        if !self.addresses.contains_key(&self.address)
+            && let Some((first, _)) = self.addresses.first_key_value()
+        {
+            self.address = *first;
+        }
+    }
+
+    /// Addresses in which both have a part.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.shared.keys().copied()
     }
 
     /// Whether it could take over an address now.
@@ -159,7 +202,7 @@ mod tests {
         let member = Member {
             node: node.clone(),
             interface: interface.clone(),
-            address: Ipv4Addr::LOCALHOST,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
         };
         let mut session = Session::new(&member, interface, Duration::ZERO);

@@ -1,12 +1,12 @@
 //! One node's speaker: its calls, its clock and its deadlines.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::MacAddr;
-use berth_wire::arp::Frame;
 use berth_wire::heartbeat::{Body, Message, NodeName};
+use berth_wire::neighbor::Frame;
 
 use crate::effect::{Counters, Effect, State};
 use crate::input::Assignment;
@@ -30,11 +30,11 @@ enum Timer {
     /// A partner was not heard for too long.
     Silence(PeerId),
     /// The next step of an address.
-    Step(Ipv4Addr),
+    Step(IpAddr),
     /// The next announcement of an address.
-    Announce(Ipv4Addr),
+    Announce(IpAddr),
     /// A foreign machine with an address of ours was not heard for a while.
-    Calm(Ipv4Addr),
+    Calm(IpAddr),
     /// The end of the wait for partners to take over.
     Stop,
 }
@@ -54,14 +54,15 @@ pub struct Machine {
     last_beat: Duration,
     stopping: Option<Duration>,
     stopped: bool,
-    places: BTreeMap<Ipv4Addr, Place>,
+    places: BTreeMap<IpAddr, Place>,
     sessions: BTreeMap<PeerId, Session>,
-    ids: BTreeMap<(NodeName, Ipv4Addr), PeerId>,
+    /// By node and own interface.
+    ids: BTreeMap<NodeName, BTreeMap<String, PeerId>>,
     next_id: u32,
     /// Ethernet addresses of all nodes of ours, with the number of places that name them.
     macs: BTreeMap<MacAddr, usize>,
     /// Addresses by the interface they are watched on.
-    watched: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    watched: BTreeMap<String, BTreeSet<IpAddr>>,
     changed: BTreeSet<String>,
     /// Interfaces with a carrier.
     up: BTreeSet<String>,
@@ -111,25 +112,25 @@ impl Machine {
     }
 
     /// The node has no part in the address any more: it stops to answer at once and without a frame.
-    pub fn withdraw(&mut self, now: Duration, address: Ipv4Addr) {
+    pub fn withdraw(&mut self, now: Duration, address: IpAddr) {
         if self.begin(now) {
             self.remove_place(address);
             self.finish();
         }
     }
 
-    /// A datagram came from this address.
-    pub fn heartbeat_received(&mut self, now: Duration, from: Ipv4Addr, message: &Message) {
+    /// A datagram came on this interface, from its own link.
+    pub fn heartbeat_received(&mut self, now: Duration, interface: &str, message: &Message) {
         if self.begin(now) {
-            self.on_heartbeat(from, message);
+            self.on_heartbeat(interface, message);
             self.finish();
         }
     }
 
     /// A frame came on this interface.
-    pub fn arp_received(&mut self, now: Duration, interface: &str, frame: &Frame) {
+    pub fn frame_received(&mut self, now: Duration, interface: &str, frame: &Frame) {
         if self.begin(now) {
-            self.on_arp(interface, frame);
+            self.on_frame(interface, frame);
             self.finish();
         }
     }
@@ -160,7 +161,7 @@ impl Machine {
         if self.begin(now) && self.stopping.is_none() {
             self.stopping = Some(self.now);
             self.timers.set(Timer::Stop, Some(self.now + STOP_GRACE));
-            let addresses: Vec<Ipv4Addr> = self.places.keys().copied().collect();
+            let addresses: Vec<IpAddr> = self.places.keys().copied().collect();
             for address in addresses {
                 self.settle(address);
             }
@@ -184,8 +185,8 @@ impl Machine {
         std::mem::take(&mut self.changed)
     }
 
-    /// Addresses that ARP on this interface is needed about, in rising order.
-    pub fn watched_addresses(&self, interface: &str) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    /// Addresses that frames on this interface are needed about, in rising order: those of IPv4 first.
+    pub fn watched_addresses(&self, interface: &str) -> impl Iterator<Item = IpAddr> + '_ {
         self.watched.get(interface).into_iter().flatten().copied()
     }
 
@@ -195,7 +196,7 @@ impl Machine {
     }
 
     /// Addresses that this node answers for, with the numbers of its ownership.
-    pub fn answering(&self) -> impl Iterator<Item = (Ipv4Addr, u64)> + '_ {
+    pub fn answering(&self) -> impl Iterator<Item = (IpAddr, u64)> + '_ {
         self.places.iter().filter_map(|(address, place)| match &place.phase {
             Phase::Answering(ownership) => Some((*address, ownership.epoch)),
             _ => None,
@@ -203,13 +204,17 @@ impl Machine {
     }
 
     /// Where this node stands with an address; nothing if it has no part in it.
-    pub fn state(&self, address: Ipv4Addr) -> Option<State> {
+    pub fn state(&self, address: IpAddr) -> Option<State> {
         self.places.get(&address).map(Place::state)
     }
 
-    /// Partners, and whether each was heard within the detection time.
+    /// Partners, and whether each was heard within the detection time, on every interface that it is met on.
     pub fn partners(&self) -> impl Iterator<Item = (&NodeName, bool)> + '_ {
-        self.sessions.values().map(|session| (&session.node, session.liveness == Liveness::Up))
+        let mut partners = BTreeMap::new();
+        for session in self.sessions.values() {
+            *partners.entry(&session.node).or_insert(true) &= session.liveness == Liveness::Up;
+        }
+        partners.into_iter()
     }
 
     /// What was counted so far.
@@ -219,7 +224,7 @@ impl Machine {
 
     /// Highest number that is known to have been claimed for an address.
     #[cfg(test)]
-    pub(crate) fn seen(&self, address: Ipv4Addr) -> Option<u64> {
+    pub(crate) fn seen(&self, address: IpAddr) -> Option<u64> {
         self.places.get(&address).and_then(|place| place.seen)
     }
 
@@ -241,7 +246,7 @@ impl Machine {
         self.last_beat = self.now;
         self.timers.set(Timer::Beat, Some(self.now));
         let sessions: Vec<PeerId> = self.sessions.keys().copied().collect();
-        let addresses: Vec<Ipv4Addr> = self.places.keys().copied().collect();
+        let addresses: Vec<IpAddr> = self.places.keys().copied().collect();
         self.listen_anew(&sessions);
         let mut owned = false;
         for address in addresses {
@@ -260,7 +265,7 @@ impl Machine {
     }
 
     /// Trusts nothing that was known about an address; returns whether this node answered for it.
-    fn ask_anew(&mut self, address: Ipv4Addr) -> bool {
+    fn ask_anew(&mut self, address: IpAddr) -> bool {
         let Some(place) = self.places.get_mut(&address) else { return false };
         match std::mem::replace(&mut place.phase, Phase::Standby) {
             Phase::Answering(ownership) => {
@@ -343,8 +348,8 @@ impl Machine {
         }
     }
 
-    fn send_arp(&mut self, interface: String, frame: Frame) {
-        self.effects.push_back(Effect::SendArp { interface, frame });
+    fn send_frame(&mut self, interface: String, frame: Frame) {
+        self.effects.push_back(Effect::SendFrame { interface, frame });
     }
 
     /// Silent for good.
@@ -360,7 +365,7 @@ impl Machine {
     }
 
     /// Asks the wire whether anybody has the address. Without a wire the question waits for one.
-    fn begin_probe(&mut self, address: Ipv4Addr) -> Probe {
+    fn begin_probe(&mut self, address: IpAddr) -> Probe {
         let probe = Probe::begin(self.now);
         if self.is_cut_off(address) {
             self.timers.set(Timer::Step(address), None);
@@ -371,14 +376,17 @@ impl Machine {
         probe
     }
 
-    fn is_cut_off(&self, address: Ipv4Addr) -> bool {
+    fn is_cut_off(&self, address: IpAddr) -> bool {
         self.places.get(&address).is_some_and(|place| !self.up.contains(&place.me.interface))
     }
 
-    fn send_probe(&mut self, address: Ipv4Addr) {
+    fn send_probe(&mut self, address: IpAddr) {
         let Some(place) = self.places.get(&address) else { return };
-        let (interface, frame) = (place.me.interface.clone(), Frame::probe(place.me.mac, address));
-        self.counters.probes += 1;
-        self.send_arp(interface, frame);
+        let me = &place.me;
+        let frame =
+            if place.seen.is_none() { Frame::probe(me.mac, address) } else { Frame::ask(me.mac, me.address, address) };
+        let interface = me.interface.clone();
+        self.counters.probes.count(address);
+        self.send_frame(interface, frame);
     }
 }

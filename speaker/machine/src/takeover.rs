@@ -1,6 +1,6 @@
 //! The state of one address on one node, and the rules by which claims to it prevail.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::{MacAddr, Reason};
@@ -144,7 +144,7 @@ impl Place {
         }
     }
 
-    pub(crate) fn address(&self) -> Ipv4Addr {
+    pub(crate) fn address(&self) -> IpAddr {
         self.assignment.address
     }
 

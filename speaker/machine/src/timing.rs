@@ -56,6 +56,8 @@ pub const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// When an address is announced, counted from the claim: at once, soon again for a lost frame, and later for switches and neighbours that
 /// were not there yet. The last one is the bound on how long a neighbour that missed all others keeps a stale entry.
+///
+/// For IPv6 it is a little more than RFC 4861 section 7.2.6 has (three, a second apart): a lost frame would cost a client that second.
 pub const ANNOUNCE_AT: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(100),

@@ -44,13 +44,13 @@ fn an_announcement_says_who_answers_and_where_they_are_found() {
     let member = |name: &str, interface: &str, last: u8| Member {
         node: node(name),
         interface: interface.to_owned(),
-        address: Ipv4Addr::new(192, 0, 2, last),
+        address: IpAddr::from([192, 0, 2, last]),
         mac: berth_api::MacAddr([2, 0, 0, 0, 0, last]),
     };
     assert_eq!(
         read(&object),
         Ok(Said::Layer2(Assignment {
-            address: Ipv4Addr::new(192, 0, 2, 10),
+            address: IpAddr::from([192, 0, 2, 10]),
             owner: Some(node("a")),
             standbys: vec![node("b")],
             epoch: 3,
@@ -65,14 +65,6 @@ fn what_is_not_for_this_version_says_nothing_and_what_is_wrong_is_refused() {
     type Change = fn(&mut Value);
     let cases: &[(&str, Change, bool)] = &[
         ("no layer 2", |o| o["spec"]["layer2"] = Value::Null, true),
-        (
-            "IPv6",
-            |o| {
-                o["spec"]["address"] = json!("2001:db8::1");
-                o["metadata"]["name"] = json!("2001-db8-0-0-0-0-0-1");
-            },
-            true,
-        ),
         ("named after another address", |o| o["metadata"]["name"] = json!("192.0.2.11"), false),
         ("an owner that no node can be", |o| o["spec"]["layer2"]["owner"] = json!("A b"), false),
         ("a standby that no node can be", |o| o["spec"]["layer2"]["standbys"] = json!([""]), false),
@@ -88,10 +80,20 @@ fn what_is_not_for_this_version_says_nothing_and_what_is_wrong_is_refused() {
 }
 
 #[test]
-fn a_member_without_an_ipv4_address_takes_no_part() {
-    let object = announcement(|o| o["spec"]["layer2"]["members"][1]["address"] = json!("2001:db8::2"));
-    let Ok(Said::Layer2(assignment)) = read(&object) else { panic!("an assignment") };
-    assert_eq!(assignment.members.len(), 1);
+fn a_member_takes_part_where_it_has_an_address_of_the_same_family() {
+    let members = |address: &str, name: &str| {
+        let object = announcement(|o| {
+            o["spec"]["address"] = json!(address);
+            o["metadata"]["name"] = json!(name);
+            o["spec"]["layer2"]["members"][1]["address"] = json!("2001:db8::2");
+        });
+        let Ok(Said::Layer2(assignment)) = read(&object) else { panic!("an assignment") };
+        assert_eq!(assignment.address, address.parse::<IpAddr>().unwrap());
+        assignment.members.into_iter().map(|member| member.node).collect::<Vec<_>>()
+    };
+    assert_eq!(members("192.0.2.10", "192.0.2.10"), [node("a")]);
+    let address: IpAddr = "2001:db8::1".parse().unwrap();
+    assert_eq!(members("2001:db8::1", &announcement_name(address)), [node("b")]);
 }
 
 /// A follower, what it tells the engine, and whether it opened its gate.

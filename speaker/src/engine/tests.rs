@@ -1,6 +1,7 @@
 use berth_machine::Member;
-use berth_sys::{ArpSocket, FRAME_MAX};
-use berth_wire::arp::{ArpPacket, Operation};
+use berth_machine::timing::ANNOUNCE_AT;
+use berth_sys::{FRAME_MAX, PacketSocket};
+use berth_wire::{arp, ndp};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
@@ -9,17 +10,41 @@ use crate::links;
 use crate::netns::{cable, in_own_network, index, netlink};
 use berth_api::MacAddr;
 
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const FAMILIES: [Family; 2] = [
+    Family { address: "192.0.2.10", own: "192.0.2.1", client: "192.0.2.9", ethertype: arp::ETHERTYPE_ARP },
+    Family { address: "2001:db8::10", own: "2001:db8::1", client: "2001:db8::9", ethertype: ndp::ETHERTYPE_IPV6 },
+];
 const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 const ENDS: [(&str, &str); 2] = [("near0", "192.0.2.1/24"), ("far0", "192.0.2.9/24")];
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A machine on the other end of the cable, which sees every ARP frame.
-struct Client(AsyncFd<ArpSocket>);
+/// The same scene in an address family.
+#[derive(Clone, Copy)]
+struct Family {
+    address: &'static str,
+    own: &'static str,
+    client: &'static str,
+    ethertype: u16,
+}
+
+impl Family {
+    fn address(self) -> IpAddr {
+        self.address.parse().unwrap()
+    }
+
+    /// Whether a frame announces the address to everybody.
+    fn is_announced_by(self, frame: &Frame) -> bool {
+        frame.claim().is_some_and(|(address, _)| address == self.address()) && frame.dst().0[0] & 1 == 1
+    }
+}
+
+/// A machine on the other end of the cable, which sees every frame of a family.
+struct Client(AsyncFd<PacketSocket>, Family);
 
 impl Client {
-    fn on(interface_index: u32) -> Self {
-        Self(ArpSocket::open(interface_index, &berth_sys::accept_all()).unwrap().into_async().unwrap())
+    fn on(interface_index: u32, family: Family) -> Self {
+        let socket = PacketSocket::open(interface_index, family.ethertype, &berth_sys::accept_all()).unwrap();
+        Self(socket.into_async().unwrap(), family)
     }
 
     async fn hears(&self, what: &str, mut wanted: impl FnMut(&Frame) -> bool) -> Frame {
@@ -40,29 +65,26 @@ impl Client {
     }
 
     fn ask(&self) {
-        let question = Frame {
-            dst: MacAddr::BROADCAST,
-            src: CLIENT,
-            arp: ArpPacket {
-                operation: Operation::Request,
-                sender_mac: CLIENT,
-                sender_ip: Ipv4Addr::new(192, 0, 2, 9),
-                target_mac: MacAddr::ZERO,
-                target_ip: ADDRESS,
-            },
+        let question = match (self.1.client.parse().unwrap(), self.1.address()) {
+            (IpAddr::V4(sender_ip), IpAddr::V4(address)) => {
+                let mut asked = arp::Frame::probe(CLIENT, address);
+                asked.arp.sender_ip = sender_ip;
+                Frame::Arp(asked)
+            }
+            (own, address) => Frame::ask(CLIENT, own, address),
         };
         self.0.get_ref().send(&question.emit()).unwrap();
     }
 
     /// The Ethernet address that the address is announced with.
     async fn announced(&self) -> MacAddr {
-        self.hears("announcement", |f| f.arp.is_gratuitous() && f.arp.sender_ip == ADDRESS).await.arp.sender_mac
+        self.hears("announcement", |f| self.1.is_announced_by(f)).await.sender_mac()
     }
 
     /// The Ethernet address that answers.
     async fn answer(&self) -> MacAddr {
         self.ask();
-        self.hears("answer", |f| f.arp.operation == Operation::Reply && f.dst == CLIENT).await.arp.sender_mac
+        self.hears("answer", |f| f.claim().is_some() && f.dst() == CLIENT).await.sender_mac()
     }
 }
 
@@ -102,17 +124,17 @@ async fn start() -> Running {
 }
 
 /// Named as owner on near0, with nobody to take over.
-async fn assign(running: &Running) {
+async fn assign(running: &Running, family: Family) {
     let links = look().await;
     let assignment = Assignment {
-        address: ADDRESS,
+        address: family.address(),
         owner: Some(node("a")),
         standbys: vec![],
         epoch: 1,
         members: vec![Member {
             node: node("a"),
             interface: "near0".to_owned(),
-            address: Ipv4Addr::new(192, 0, 2, 1),
+            address: family.own.parse().unwrap(),
             mac: links["near0"].mac,
         }],
         claimed: None,
@@ -126,20 +148,22 @@ fn an_address_is_announced_and_answered_for_until_it_is_withdrawn() {
         let handle = netlink();
         cable(&handle, ENDS).await;
         let mac = look().await["near0"].mac;
-        let (client, running) = (Client::on(index(&handle, "far0").await), start().await);
-        assign(&running).await;
-        client.hears("probe", |f| f.arp.is_probe() && f.arp.target_ip == ADDRESS).await;
-        assert_eq!(client.announced().await, mac);
-        assert_eq!(client.answer().await, mac);
-        timeout(PATIENCE, running.board.news()).await.expect("a report");
-        assert_eq!(running.metrics.addresses_answering.get(), 1);
+        for family in FAMILIES {
+            let (client, running) = (Client::on(index(&handle, "far0").await, family), start().await);
+            assign(&running, family).await;
+            client.hears("probe", |f| f.is_probe() && f.question() == Some(family.address())).await;
+            assert_eq!(client.announced().await, mac);
+            assert_eq!(client.answer().await, mac);
+            timeout(PATIENCE, running.board.news()).await.expect("a report");
+            assert_eq!(running.metrics.addresses_answering.get(), 1);
 
-        running.changes.send(Change::Withdraw(ADDRESS)).await.unwrap();
-        while running.metrics.addresses_answering.get() == 1 {
-            tokio::task::yield_now().await;
+            running.changes.send(Change::Withdraw(family.address())).await.unwrap();
+            while running.metrics.addresses_answering.get() == 1 {
+                tokio::task::yield_now().await;
+            }
+            running.shutdown.cancel();
+            timeout(PATIENCE, running.task).await.expect("the engine ends").unwrap();
         }
-        running.shutdown.cancel();
-        timeout(PATIENCE, running.task).await.expect("the engine ends").unwrap();
     });
 }
 
@@ -147,25 +171,67 @@ fn an_address_is_announced_and_answered_for_until_it_is_withdrawn() {
 fn an_interface_that_comes_back_is_served_again_and_told_who_answers() {
     in_own_network("engine::tests::an_interface_that_comes_back_is_served_again_and_told_who_answers", async || {
         let handle = netlink();
-        cable(&handle, ENDS).await;
-        let (client, running) = (Client::on(index(&handle, "far0").await), start().await);
-        assign(&running).await;
-        client.announced().await;
+        for family in FAMILIES {
+            cable(&handle, ENDS).await;
+            let (client, running) = (Client::on(index(&handle, "far0").await, family), start().await);
+            assign(&running, family).await;
+            client.announced().await;
 
-        // Another cable between interfaces of the same names: sockets of before hear nothing of it.
-        handle.link().del(index(&handle, "near0").await).execute().await.unwrap();
-        running.links.send(look().await).unwrap();
-        tokio::task::yield_now().await;
-        cable(&handle, ENDS).await;
-        let client = Client::on(index(&handle, "far0").await);
-        let links = look().await;
-        let mac = links["near0"].mac;
-        running.links.send(links).unwrap();
-        // The controller says where the node is found now.
-        assign(&running).await;
-        assert_eq!(client.announced().await, mac);
-        assert_eq!(client.answer().await, mac);
-        running.shutdown.cancel();
-        timeout(PATIENCE, running.task).await.expect("the engine ends").unwrap();
+            // Another cable between interfaces of the same names: sockets of before hear nothing of it.
+            handle.link().del(index(&handle, "near0").await).execute().await.unwrap();
+            running.links.send(look().await).unwrap();
+            tokio::task::yield_now().await;
+            cable(&handle, ENDS).await;
+            let client = Client::on(index(&handle, "far0").await, family);
+            let links = look().await;
+            let mac = links["near0"].mac;
+            running.links.send(links).unwrap();
+            // The controller says where the node is found now.
+            assign(&running, family).await;
+            assert_eq!(client.announced().await, mac);
+            assert_eq!(client.answer().await, mac);
+            running.shutdown.cancel();
+            timeout(PATIENCE, running.task).await.expect("the engine ends").unwrap();
+            handle.link().del(index(&handle, "near0").await).execute().await.unwrap();
+        }
     });
+}
+
+#[test]
+fn the_kernel_of_another_host_gives_an_address_of_ours_up_when_it_asks_first() {
+    in_own_network(
+        "engine::tests::the_kernel_of_another_host_gives_an_address_of_ours_up_when_it_asks_first",
+        async || {
+            let handle = netlink();
+            cable(&handle, ENDS).await;
+            let family = FAMILIES[1];
+            let far = index(&handle, "far0").await;
+            let (client, running) = (Client::on(far, family), start().await);
+            assign(&running, family).await;
+            // An announcement would tell it, too. After the last one only the answer does.
+            for _ in ANNOUNCE_AT {
+                client.announced().await;
+            }
+            handle.address().add(far, family.address(), 64).execute().await.unwrap();
+            let failed = async {
+                loop {
+                    let text = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+                    let line = text.lines().find(|line| line.starts_with("20010db8000000000000000000000010"));
+                    let flags = line
+                        .and_then(|line| line.split_whitespace().nth(4))
+                        .map(|f| u8::from_str_radix(f, 16).unwrap());
+                    // IFA_F_DADFAILED and IFA_F_TENTATIVE (linux/if_addr.h).
+                    match flags {
+                        Some(flags) if flags & 0x08 != 0 => break true,
+                        Some(flags) if flags & 0x40 == 0 => break false,
+                        _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                    }
+                }
+            };
+            assert!(timeout(PATIENCE, failed).await.expect("a verdict"), "it uses the address");
+            assert_eq!(running.metrics.conflicts.get(), 0);
+            running.shutdown.cancel();
+            timeout(PATIENCE, running.task).await.expect("the engine ends").unwrap();
+        },
+    );
 }

@@ -197,7 +197,7 @@ fn an_event_is_made_of_what_is_new_only() {
         ),
     ];
     for (report, before, expected) in cases {
-        let happening = Happening::new("b", Ipv4Addr::new(192, 0, 2, 10), report, before);
+        let happening = Happening::new("b", IpAddr::from([192, 0, 2, 10]), report, before);
         let said = happening.as_ref().map(Happening::said);
         assert_eq!(said, expected, "{report:?} after {before:?}");
     }
@@ -236,7 +236,7 @@ fn a_node_that_answers_no_longer_says_so_unless_another_one_does() {
 
 #[test]
 fn a_release_is_looked_at_after_the_announcement_is_out_of_sight_and_then_forgotten() {
-    let address = Ipv4Addr::new(192, 0, 2, 10);
+    let address = IpAddr::from([192, 0, 2, 10]);
     let (board, at) = (Board::default(), "2026-11-21T08:00:09Z".parse().unwrap());
     let taken = || board.take_changed(&BTreeSet::new()).map(|(_, report, _)| report.released);
     board.saw(address, seen(Some(("b", 2))));
@@ -254,6 +254,6 @@ fn a_release_is_looked_at_after_the_announcement_is_out_of_sight_and_then_forgot
     board.saw(address, seen(Some(("b", 2))));
     assert_eq!(taken(), Some(false));
     // One that was never answered for is nothing to speak of.
-    board.release(Ipv4Addr::new(192, 0, 2, 11));
+    board.release(IpAddr::from([192, 0, 2, 11]));
     assert_eq!(taken(), None);
 }

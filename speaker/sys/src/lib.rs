@@ -5,4 +5,4 @@
 
 mod packet;
 
-pub use packet::{ArpSocket, FRAME_MAX, Instruction, accept_all, check_permission};
+pub use packet::{FRAME_MAX, Instruction, PacketSocket, accept_all, check_permission};

@@ -1,4 +1,4 @@
-//! An ARP packet socket: Ethernet frames of one interface, sieved by a filter program in the kernel.
+//! A packet socket: Ethernet frames of one protocol and interface, sieved by a filter program in the kernel.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -7,9 +7,8 @@ use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Bytes that hold any ARP frame: 42 for IPv4 over Ethernet, padded by the sender to the least frame of 60, and
-/// room to spare so that a longer one is seen as too long instead of being cut to a good one.
-pub const FRAME_MAX: usize = 128;
+/// Bytes that hold any frame of Ethernet without jumbo frames. ARP has 60, padding included; neighbor discovery 78 and options.
+pub const FRAME_MAX: usize = 1_514;
 
 /// One instruction of a classic BPF program, as `struct sock_filter` of `linux/filter.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,23 +36,24 @@ pub fn check_permission() -> io::Result<()> {
     Socket::new(Domain::PACKET, Type::RAW, None).map(drop)
 }
 
-/// A socket that receives and sends whole ARP frames on one interface. Never blocks.
+/// A socket that receives whole Ethernet frames of one protocol on one interface, and sends any. Never blocks.
 #[derive(Debug)]
-pub struct ArpSocket {
+pub struct PacketSocket {
     socket: Socket,
 }
 
-impl ArpSocket {
-    /// Opens a socket on the interface with this index, with a filter from its first packet on.
+impl PacketSocket {
+    /// Opens a socket for this `EtherType` on the interface with this index, with a filter from its first packet on. What this host
+    /// sends itself does not come in.
     ///
     /// Needs `CAP_NET_RAW` in the user namespace that owns the network namespace.
-    pub fn open(interface_index: u32, filter: &[Instruction]) -> io::Result<Self> {
+    pub fn open(interface_index: u32, ethertype: u16, filter: &[Instruction]) -> io::Result<Self> {
         // Protocol 0 receives nothing, so no frame can slip in between here and the filter (packet(7)).
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
         socket.set_nonblocking(true)?;
         let socket = Self { socket };
         socket.replace_filter(filter)?;
-        socket.socket.bind(&link_address(interface_index)?)?;
+        socket.socket.bind(&link_address(interface_index, ethertype)?)?;
         Ok(socket)
     }
 
@@ -93,20 +93,20 @@ impl ArpSocket {
     }
 }
 
-impl AsRawFd for ArpSocket {
+impl AsRawFd for PacketSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 }
 
-impl AsFd for ArpSocket {
+impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// The address "ARP on this interface".
-fn link_address(interface_index: u32) -> io::Result<SockAddr> {
+/// The address "this protocol on this interface".
+fn link_address(interface_index: u32, ethertype: u16) -> io::Result<SockAddr> {
     let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
     // Index 0 would mean every interface.
     let index = i32::try_from(interface_index)
@@ -114,7 +114,6 @@ fn link_address(interface_index: u32) -> io::Result<SockAddr> {
         .filter(|i| *i > 0)
         .ok_or_else(|| invalid("an interface index is 1 to 2147483647"))?;
     let family = u16::try_from(libc::AF_PACKET).map_err(|_| invalid("AF_PACKET does not fit its field"))?;
-    let protocol = u16::try_from(libc::ETH_P_ARP).map_err(|_| invalid("ETH_P_ARP does not fit its field"))?;
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())
         .map_err(|_| invalid("sockaddr_ll does not fit its length"))?;
 
@@ -124,7 +123,7 @@ fn link_address(interface_index: u32) -> io::Result<SockAddr> {
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     address.sll_family = family;
     // In network byte order (packet(7)).
-    address.sll_protocol = protocol.to_be();
+    address.sll_protocol = ethertype.to_be();
     address.sll_ifindex = index;
     // SAFETY: the storage was filled in as a sockaddr_ll above, whose family AF_PACKET it carries, and the length is
     // that type's.

@@ -1,18 +1,21 @@
 //! The kernel's filters: on the packet socket only ARP about addresses of ours reaches the process, and on that of heartbeats only what
 //! comes from the same link.
 //!
-//! Classic BPF programs. For ARP, offsets count from the Ethernet header, so it belongs on a `SOCK_RAW` packet socket. It
-//! accepts well-formed ARP for IPv4 whose target *or* sender address is one of a set, and drops all else, which
+//! Classic BPF programs. For ARP and neighbor discovery, offsets count from the Ethernet header, so they belong on a `SOCK_RAW` packet
+//! socket. They accept well-formed packets whose target *or* sender address is one of a set, and drop all else, which
 //! is what keeps a busy link's broadcasts from waking every node's speaker.
 //!
 //! The set becomes ranges, and these a balanced tree of comparisons: log2(n) steps for each packet. Jumps lead
 //! forward only and a program has a length limit, so the tree stands there twice, for target and sender. Where
 //! the ranges are too many, those with the smallest gaps between them are joined: the program then accepts more than
-//! the set, never less, and the machine ignores the rest.
+//! the set, never less, and the machine ignores the rest. IPv6 addresses are told apart by their first 96 bits, of which a node
+//! has few, and the tree looks at the last 32.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::arp::{ETHERTYPE_ARP, HLEN_PLEN, HTYPE_PTYPE};
+use crate::ndp::{ETHERTYPE_IPV6, NEXT_HEADER_HOP_LIMIT, TYPE_ADVERTISEMENT, TYPE_SOLICITATION};
 
 /// One instruction, laid out as the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,23 +45,34 @@ pub const MAX_INSTRUCTIONS: usize = 4_096;
 /// Length that fits in 20 KiB of option memory, the default `net.core.optmem_max` of kernels before 6.7, even where each
 /// instruction becomes two of the kernel's own. What to fall back to when the kernel refuses a longer one with ENOMEM.
 pub const SMALL_INSTRUCTIONS: usize = 1_024;
-/// Bytes of an accepted packet that the process gets: an ARP frame with its padding, and no more.
-pub const SNAP_LENGTH: u32 = 128;
+/// Bytes of an accepted packet that the process gets: the longest frame of Ethernet without jumbo frames. Neighbor discovery may
+/// carry options that mean nothing here, and the checksum covers them.
+pub const SNAP_LENGTH: u32 = 1_514;
+/// Prefixes of 96 bits that are told apart. With more, the last 32 bits alone decide.
+const PREFIXES_MAX: usize = 16;
+/// Instructions that compare a prefix, and those that go with it, for target and sender.
+const PREFIX_COST: usize = 24;
 
 /// Ranges of a subtree whose jumps all stay within the 255 that a comparison can skip: n ranges need at most 2n.
 const BLOCK_RANGES: usize = 100;
 
-// Offsets from the Ethernet header.
+// Offsets from the Ethernet header, of ARP and of neighbor discovery right behind an IPv6 header.
 const AT_ETHERTYPE: u32 = 12;
 const AT_TYPES: u32 = 14;
 const AT_LENGTHS: u32 = 18;
 const AT_SENDER_IP: u32 = 28;
 const AT_TARGET_IP: u32 = 38;
+const AT_NEXT_HEADER: u32 = 20;
+const AT_SOURCE6: u32 = 22;
+const AT_TYPE: u32 = 54;
+const AT_TARGET6: u32 = 62;
 
 /// Where a classic program finds the network header, whatever the socket's own data begins with (`SKF_NET_OFF`, linux/filter.h).
 const NETWORK_HEADER: u32 = 0xfff0_0000;
 /// Offset of the TTL in it (RFC 791 section 3.1).
 const AT_TTL: u32 = 8;
+/// Offset of the hop limit in it (RFC 8200 section 3).
+const AT_HOP_LIMIT: u32 = 7;
 
 // Operation codes of classic BPF (linux/bpf_common.h).
 const LD_HALF: u16 = 0x28;
@@ -70,16 +84,12 @@ const JGT: u16 = 0x25;
 const JGE: u16 = 0x35;
 const RET: u16 = 0x06;
 
-/// The program for a set of addresses, at most [`MAX_INSTRUCTIONS`] long. An empty set rejects everything.
-pub fn program(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Program {
-    program_within(addresses, MAX_INSTRUCTIONS)
-}
-
-/// The program for a set of addresses, at most `limit` instructions long (a limit below 64 counts as 64).
-pub fn program_within(addresses: impl IntoIterator<Item = Ipv4Addr>, limit: usize) -> Program {
-    let all = ranges(addresses);
+/// The program for ARP about a set of addresses, at most `limit` instructions long (a limit below 64 counts as 64). An empty set
+/// rejects everything.
+pub fn arp_program(addresses: impl IntoIterator<Item = Ipv4Addr>, limit: usize) -> Program {
+    let all = ranges(addresses.into_iter().map(u32::from));
     if all.is_empty() {
-        return Program { instructions: vec![ret(0)], exact: true };
+        return nothing();
     }
     // Each range costs about two instructions in each tree, and blocks and the way to them a little more.
     let most = (limit.clamp(64, MAX_INSTRUCTIONS) - 24) * 10 / 42;
@@ -87,10 +97,50 @@ pub fn program_within(addresses: impl IntoIterator<Item = Ipv4Addr>, limit: usiz
     Program { exact: joined.len() == all.len(), instructions: assemble(&joined) }
 }
 
+/// The same for neighbor solicitations and advertisements. A limit below 128 counts as 128.
+pub fn ndp_program(addresses: impl IntoIterator<Item = Ipv6Addr>, limit: usize) -> Program {
+    let mut by_prefix: BTreeMap<Prefix, Vec<u32>> = BTreeMap::new();
+    for address in addresses {
+        let bits = address.to_bits();
+        by_prefix.entry(words(bits)).or_default().push(bits as u32);
+    }
+    if by_prefix.is_empty() {
+        return nothing();
+    }
+    let limit = limit.clamp(128, MAX_INSTRUCTIONS);
+    let told_apart = by_prefix.len() <= PREFIXES_MAX && 2 * PREFIX_COST * by_prefix.len() <= limit;
+    let groups: Vec<Group> = if told_apart {
+        by_prefix.into_iter().map(|(prefix, last)| (Some(prefix), ranges(last))).collect()
+    } else {
+        vec![(None, ranges(by_prefix.into_values().flatten()))]
+    };
+    let all: usize = groups.iter().map(|(_, ranges)| ranges.len()).sum();
+    let most = (limit - 32 - PREFIX_COST * groups.len()) * 10 / 42;
+    let share = |count: usize| if all <= most { count } else { (count * most / all).max(1) };
+    let joined: Vec<Group> =
+        groups.into_iter().map(|(prefix, ranges)| (prefix, join(&ranges, share(ranges.len())))).collect();
+    let kept: usize = joined.iter().map(|(_, ranges)| ranges.len()).sum();
+    Program { exact: told_apart && kept == all, instructions: assemble6(&joined) }
+}
+
+/// The program that rejects everything.
+pub fn nothing() -> Program {
+    Program { instructions: vec![ret(0)], exact: true }
+}
+
 /// The program for an IPv4 socket that lets in only packets whose TTL is at least this. The kernel heeds `IP_MINTTL` for TCP alone.
 pub fn ttl_at_least(lowest: u8) -> [Instruction; 4] {
+    byte_at_least(AT_TTL, lowest)
+}
+
+/// The same for an IPv6 socket and the hop limit.
+pub fn hop_limit_at_least(lowest: u8) -> [Instruction; 4] {
+    byte_at_least(AT_HOP_LIMIT, lowest)
+}
+
+fn byte_at_least(at: u32, lowest: u8) -> [Instruction; 4] {
     [
-        Instruction { code: LD_BYTE, jt: 0, jf: 0, k: NETWORK_HEADER + AT_TTL },
+        Instruction { code: LD_BYTE, jt: 0, jf: 0, k: NETWORK_HEADER + at },
         Instruction { code: JGE, jt: 0, jf: 1, k: u32::from(lowest) },
         ret(u32::MAX),
         ret(0),
@@ -99,9 +149,17 @@ pub fn ttl_at_least(lowest: u8) -> [Instruction; 4] {
 
 /// First and last address of a run.
 type Range = (u32, u32);
+/// The first 96 bits of an IPv6 address.
+type Prefix = [u32; 3];
+/// The ranges behind a prefix, or behind whatever one.
+type Group = (Option<Prefix>, Vec<Range>);
 
-fn ranges(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Range> {
-    let mut sorted: Vec<u32> = addresses.into_iter().map(u32::from).collect();
+fn words(bits: u128) -> Prefix {
+    [(bits >> 96) as u32, (bits >> 64) as u32, (bits >> 32) as u32]
+}
+
+fn ranges(addresses: impl IntoIterator<Item = u32>) -> Vec<Range> {
+    let mut sorted: Vec<u32> = addresses.into_iter().collect();
     sorted.sort_unstable();
     let mut ranges: Vec<Range> = Vec::new();
     for address in sorted {
@@ -138,15 +196,12 @@ fn join(ranges: &[Range], most: usize) -> Vec<Range> {
 
 fn assemble(ranges: &[Range]) -> Vec<Instruction> {
     let mut out = Vec::new();
-    // Each check skips its own rejection. A load behind the end of a short packet rejects it, too.
     for (load, at, value) in [
         (LD_HALF, AT_ETHERTYPE, u32::from(ETHERTYPE_ARP)),
         (LD_WORD, AT_TYPES, HTYPE_PTYPE),
         (LD_HALF, AT_LENGTHS, u32::from(HLEN_PLEN)),
     ] {
-        out.push(Instruction { code: load, jt: 0, jf: 0, k: at });
-        out.push(Instruction { code: JEQ, jt: 1, jf: 0, k: value });
-        out.push(ret(0));
+        demand(&mut out, load, at, value);
     }
     out.push(Instruction { code: LD_WORD, jt: 0, jf: 0, k: AT_TARGET_IP });
     let mut misses = Vec::new();
@@ -159,6 +214,50 @@ fn assemble(ranges: &[Range]) -> Vec<Instruction> {
     // The rejections of the second tree stay what they are.
     tree(&mut out, ranges, false, &mut Vec::new());
     out
+}
+
+fn assemble6(groups: &[Group]) -> Vec<Instruction> {
+    let mut out = Vec::new();
+    demand(&mut out, LD_HALF, AT_ETHERTYPE, u32::from(ETHERTYPE_IPV6));
+    demand(&mut out, LD_HALF, AT_NEXT_HEADER, u32::from(NEXT_HEADER_HOP_LIMIT));
+    out.push(Instruction { code: LD_HALF, jt: 0, jf: 0, k: AT_TYPE });
+    out.push(Instruction { code: JEQ, jt: 2, jf: 0, k: u32::from(TYPE_SOLICITATION) });
+    out.push(Instruction { code: JEQ, jt: 1, jf: 0, k: u32::from(TYPE_ADVERTISEMENT) });
+    out.push(ret(0));
+    let mut misses = Vec::new();
+    search6(&mut out, groups, AT_TARGET6, &mut misses);
+    let source = out.len();
+    for miss in misses {
+        out[miss] = Instruction { code: JA, jt: 0, jf: 0, k: distance(miss, source) };
+    }
+    search6(&mut out, groups, AT_SOURCE6, &mut Vec::new());
+    out.push(ret(0));
+    out
+}
+
+/// Appends a search for the address at this offset. Where no prefix fits, the program goes on behind it.
+fn search6(out: &mut Vec<Instruction>, groups: &[Group], at: u32, misses: &mut Vec<usize>) {
+    for (prefix, ranges) in groups {
+        let mut others = Vec::new();
+        for (word, offset) in prefix.iter().flatten().zip([0, 4, 8]) {
+            out.push(Instruction { code: LD_WORD, jt: 0, jf: 0, k: at + offset });
+            out.push(Instruction { code: JEQ, jt: 1, jf: 0, k: *word });
+            others.push(out.len());
+            out.push(ret(0));
+        }
+        out.push(Instruction { code: LD_WORD, jt: 0, jf: 0, k: at + 12 });
+        tree(out, ranges, false, misses);
+        for other in others {
+            out[other] = Instruction { code: JA, jt: 0, jf: 0, k: distance(other, out.len()) };
+        }
+    }
+}
+
+/// Appends a check that skips its own rejection. A load behind the end of a short packet rejects it, too.
+fn demand(out: &mut Vec<Instruction>, load: u16, at: u32, value: u32) {
+    out.push(Instruction { code: load, jt: 0, jf: 0, k: at });
+    out.push(Instruction { code: JEQ, jt: 1, jf: 0, k: value });
+    out.push(ret(0));
 }
 
 /// Appends a search for the loaded address. Each block ends with its own acceptance and rejection; where the latter

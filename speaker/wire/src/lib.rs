@@ -6,3 +6,5 @@
 pub mod arp;
 pub mod filter;
 pub mod heartbeat;
+pub mod ndp;
+pub mod neighbor;

@@ -1,4 +1,4 @@
-//! The real control plane: etcd, kube-apiserver and kube-controller-manager, and a kube-proxy for each node.
+//! The real control plane: etcd, kube-apiserver, kube-controller-manager and kube-scheduler, and a kube-proxy for each node.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use berth_api::names::{CONTROLLER_NAMESPACE, SPEAKER_NAMESPACE};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::GetParams;
 use kube::core::Request;
@@ -14,16 +15,17 @@ use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::audit::{self, AUDIT_LOG};
 use crate::names;
 use crate::netns::Netns;
-use crate::network::{API_ADDRESS, Host, POD_RANGE, SERVICE_RANGE};
-use crate::process::{Capabilities, Process, ProcessSpec};
+use crate::network::{API_ADDRESS, Host, POD_RANGES, SERVICE_RANGES};
+use crate::process::{Process, ProcessSpec};
 use crate::state::Recorder;
 
 pub mod binary;
 pub(crate) mod credentials;
 
-use credentials::Credentials;
+use credentials::{CA_FILE, Credentials};
 
 /// Where the API server listens.
 pub const API_PORT: u16 = 6443;
@@ -35,18 +37,22 @@ pub(crate) const START_LIMIT: Duration = Duration::from_mins(1);
 /// The lab's own place for scratch: gone with the lab, because its `/run` is.
 pub(crate) const SCRATCH: &str = "/run/berth-lab";
 
+/// What the API server writes down of Berth's requests.
+const AUDIT_POLICY: &str = "audit-policy.json";
 /// Kubernetes' controllers that Berth or its suites depend on. The service controller would fight Berth for its Services.
-const CONTROLLERS: &str = "endpoint,endpointslice,namespace,garbagecollector,serviceaccount,-service-lb-controller";
+const CONTROLLERS: &str = "endpoint,endpointslice,namespace,garbagecollector,serviceaccount,root-ca-certificate-publisher-controller,\
+                           deployment,replicaset,daemonset,disruption,validatingadmissionpolicy-status-controller,-service-lb-controller";
 
 /// The processes that make a cluster.
 pub(crate) struct ControlPlane {
     binary: PathBuf,
     kube_proxy_config: PathBuf,
-    recorder: Arc<Recorder>,
+    pub recorder: Arc<Recorder>,
     pub credentials: Credentials,
     pub etcd: Process,
     pub api_server: Process,
     pub controller_manager: Process,
+    pub scheduler: Process,
     pub admin: Client,
 }
 
@@ -54,6 +60,8 @@ impl ControlPlane {
     /// Starts it and waits until the API server is ready.
     pub(crate) async fn start(binary: PathBuf, root: &Netns, recorder: &Arc<Recorder>) -> Result<Self> {
         let credentials = Credentials::create(PathBuf::from(SCRATCH).join("credentials"))?;
+        let groups = [CONTROLLER_NAMESPACE, SPEAKER_NAMESPACE].map(|n| format!("system:serviceaccounts:{n}"));
+        credentials.write(AUDIT_POLICY, &audit::policy(&groups).to_string())?;
         let spawn = |name: &str, args| {
             let spec = ProcessSpec {
                 name: name.to_owned(),
@@ -61,17 +69,17 @@ impl ControlPlane {
                 args,
                 env: Vec::new(),
                 netns: root.clone(),
-                capabilities: Capabilities::All,
             };
             Process::spawn(spec, recorder)
         };
         let etcd = spawn(names::ETCD, etcd_args())?;
         let kube_proxy_config = credentials.write("kube-proxy.json", &kube_proxy_config(&credentials).to_string())?;
         // The API server waits for etcd by itself, and its own start takes longer.
-        let api_server = spawn(names::API_SERVER, api_server_args(&credentials))?;
+        let api_server = spawn(names::API_SERVER, api_server_args(&credentials, &recorder.run_dir().log(AUDIT_LOG)))?;
         let admin = credentials.admin_client().await?;
         api_ready(&api_server, &admin).await?;
         let controller_manager = spawn(names::CONTROLLER_MANAGER, controller_manager_args(&credentials))?;
+        let scheduler = spawn(names::SCHEDULER, scheduler_args(&credentials))?;
         Ok(Self {
             binary,
             recorder: recorder.clone(),
@@ -80,6 +88,7 @@ impl ControlPlane {
             etcd,
             api_server,
             controller_manager,
+            scheduler,
             admin,
         })
     }
@@ -92,7 +101,6 @@ impl ControlPlane {
             args: kube_proxy_args(&self.kube_proxy_config, &node.name),
             env: Vec::new(),
             netns: node.netns.clone(),
-            capabilities: Capabilities::All,
         };
         Process::spawn(spec, &self.recorder)
     }
@@ -152,7 +160,7 @@ fn etcd_args() -> Vec<String> {
     .into()
 }
 
-fn api_server_args(credentials: &Credentials) -> Vec<String> {
+fn api_server_args(credentials: &Credentials, audit_log: &Path) -> Vec<String> {
     let file = |name| credentials.path(name).display().to_string();
     [
         "kube-apiserver".to_owned(),
@@ -160,7 +168,7 @@ fn api_server_args(credentials: &Credentials) -> Vec<String> {
         "--bind-address=0.0.0.0".to_owned(),
         format!("--secure-port={API_PORT}"),
         format!("--advertise-address={API_ADDRESS}"),
-        format!("--service-cluster-ip-range={SERVICE_RANGE}"),
+        format!("--service-cluster-ip-range={SERVICE_RANGES}"),
         format!("--tls-cert-file={}", file("serving.crt")),
         format!("--tls-private-key-file={}", file("serving.key")),
         format!("--token-auth-file={}", file("tokens.csv")),
@@ -168,9 +176,14 @@ fn api_server_args(credentials: &Credentials) -> Vec<String> {
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--service-account-key-file={}", file("service-accounts.pub")),
         format!("--service-account-signing-key-file={}", file("service-accounts.key")),
-        // Users' pods carry no tokens, and no node agent is there to lift the not-ready taint.
-        "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
+        // Nodes are ready from the start, and nobody is there to lift the taint that says otherwise.
+        "--disable-admission-plugins=TaintNodesByCondition".to_owned(),
         "--allow-privileged=true".to_owned(),
+        format!("--audit-policy-file={}", file(AUDIT_POLICY)),
+        format!("--audit-log-path={}", audit_log.display()),
+        // A lab that is left up for days does not fill the disk.
+        "--audit-log-maxsize=100".to_owned(),
+        "--audit-log-maxbackup=1".to_owned(),
         // One process asking for all; fairness between users costs start-up time and proves nothing here.
         "--enable-priority-and-fairness=false".to_owned(),
         "--profiling=false".to_owned(),
@@ -184,6 +197,8 @@ fn controller_manager_args(credentials: &Credentials) -> Vec<String> {
         "kube-controller-manager".to_owned(),
         format!("--kubeconfig={}", credentials.kubeconfig_path("kube-controller-manager").display()),
         format!("--controllers={CONTROLLERS}"),
+        // Goes into every namespace, for pods to know the API server by.
+        format!("--root-ca-file={}", credentials.path(CA_FILE).display()),
         "--leader-elect=false".to_owned(),
         "--secure-port=0".to_owned(),
         "--kube-api-qps=1000".to_owned(),
@@ -191,6 +206,18 @@ fn controller_manager_args(credentials: &Credentials) -> Vec<String> {
         // By default endpoints are told as soon as they change too; said here so that no default can slow the suites.
         "--endpointslice-updates-batch-period=0s".to_owned(),
         "--endpoint-updates-batch-period=0s".to_owned(),
+    ]
+    .into()
+}
+
+fn scheduler_args(credentials: &Credentials) -> Vec<String> {
+    [
+        "kube-scheduler".to_owned(),
+        format!("--kubeconfig={}", credentials.kubeconfig_path("kube-scheduler").display()),
+        "--leader-elect=false".to_owned(),
+        "--secure-port=0".to_owned(),
+        "--kube-api-qps=1000".to_owned(),
+        "--kube-api-burst=2000".to_owned(),
     ]
     .into()
 }
@@ -206,7 +233,7 @@ fn kube_proxy_config(credentials: &Credentials) -> serde_json::Value {
         "kind": "KubeProxyConfiguration",
         "clientConnection": { "kubeconfig": credentials.kubeconfig_path("kube-proxy"), "qps": 100, "burst": 200 },
         "mode": "nftables",
-        "clusterCIDR": POD_RANGE,
+        "clusterCIDR": POD_RANGES,
         "healthzBindAddress": format!("0.0.0.0:{KUBE_PROXY_HEALTH_PORT}"),
         "metricsBindAddress": "127.0.0.1:10249",
         // Settings of the machine, not of the namespace: a lab leaves them alone.

@@ -1,10 +1,15 @@
-//! What can go wrong, as methods. Processes are hurt through [`Process`](crate::Process) as well, pods through [`Pod`](crate::Pod).
+//! What can go wrong, as methods. Processes are hurt through [`Process`](crate::Process) and
+//! [`Container`](crate::Container) as well, pods through [`Pod`](crate::Pod).
 
 use anyhow::{Context as _, Result};
 
 use crate::controlplane;
+use crate::kubelet::{Container, Kubelet};
 use crate::lab::Lab;
 use crate::tool::{run, tool};
+
+/// Longest packet without a request in it: headers, all options of TCP, and the smallest frames of HTTP/2 in TLS.
+const ACKNOWLEDGEMENT_MAX: u16 = 150;
 
 impl Lab {
     /// Pulls a host's cable: `node-1`, `client`, `router`. Its interface has no carrier until the link is restored.
@@ -17,20 +22,18 @@ impl Lab {
         self.set_link(host, "up")
     }
 
-    /// Takes a node's power away: its link goes, then its speaker and its kube-proxy, without a word to anybody.
+    /// Takes a node's power away: its link goes, then its kubelet with all containers and its kube-proxy, without a word to anybody.
     pub async fn crash_node(&self, name: &str) -> Result<()> {
         let node = self.node(name)?;
         self.cut_link(name)?;
-        if let Ok(speaker) = self.speaker(name) {
-            speaker.kill().await?;
-        }
+        self.kubelet(name)?.crash().await?;
         if let Some(kube_proxy) = node.kube_proxy() {
             kube_proxy.kill().await?;
         }
         Ok(())
     }
 
-    /// Boots a crashed node again: link, kube-proxy, speaker; returns when both processes are ready.
+    /// Boots a crashed node again: link, kube-proxy, kubelet; returns when what ran on it is ready again.
     pub async fn boot_node(&self, name: &str) -> Result<()> {
         let node = self.node(name)?;
         self.restore_link(name)?;
@@ -39,9 +42,9 @@ impl Lab {
             let health = (node.address(), controlplane::KUBE_PROXY_HEALTH_PORT).into();
             kube_proxy.ready(health, "/healthz", controlplane::START_LIMIT).await?;
         }
-        if let Ok(speaker) = self.speaker(name) {
-            speaker.start()?;
-            self.speaker_ready(name).await?;
+        self.kubelet(name)?.start();
+        for container in self.containers_on(name) {
+            container.ready(controlplane::START_LIMIT).await?;
         }
         Ok(())
     }
@@ -57,6 +60,14 @@ impl Lab {
         controlplane::api_ready(self.api_server(), &self.inner.control_plane.admin).await
     }
 
+    /// Has the API server behave as that of an older version of Kubernetes, such as `1.33`, until it is started the next time; returns
+    /// when it is ready.
+    pub async fn emulate_api_server(&self, version: &str) -> Result<()> {
+        self.api_server().kill().await?;
+        self.api_server().start_with(&[format!("--emulated-version={version}")])?;
+        controlplane::api_ready(self.api_server(), &self.inner.control_plane.admin).await
+    }
+
     /// Makes the API server hang: connections are taken and nothing is answered.
     pub fn pause_api_server(&self) -> Result<()> {
         self.api_server().pause()
@@ -67,6 +78,31 @@ impl Lab {
         self.api_server().resume()
     }
 
+    /// Holds back what a container on a network of its own has to say to the API server, while it goes on hearing what the API server
+    /// says: its requests are on their way until [`Lab::let_speak`], and arrive then, late.
+    pub fn silence(&self, container: &Container) -> Result<()> {
+        let node = self.node(container.node())?;
+        // Segments that carry a request are longer than acknowledgements, which must pass for the answers to go on coming.
+        let rules = format!(
+            "add table inet silenced\n\
+             add chain inet silenced forward {{ type filter hook forward priority filter - 10; }}\n\
+             add rule inet silenced forward ip saddr {} tcp dport {} ip length > {ACKNOWLEDGEMENT_MAX} counter drop\n",
+            container.address()?,
+            controlplane::API_PORT,
+        );
+        run(node.netns().command("nft").args(["-f", "-"]), &rules)
+            .with_context(|| format!("silencing {}", container.name()))?;
+        Ok(())
+    }
+
+    /// Lets a silenced container's words through again.
+    pub fn let_speak(&self, container: &Container) -> Result<()> {
+        let node = self.node(container.node())?;
+        run(node.netns().command("nft").args(["delete", "table", "inet", "silenced"]), "")
+            .with_context(|| format!("letting {} speak", container.name()))?;
+        Ok(())
+    }
+
     /// Drops every frame between two hosts on the bridge, in both directions. Each still reaches all others.
     pub fn drop_between(&self, one: &str, other: &str) -> Result<()> {
         change_cut("add", one, other)
@@ -75,6 +111,12 @@ impl Lab {
     /// Lets them through again.
     pub fn restore_between(&self, one: &str, other: &str) -> Result<()> {
         change_cut("delete", one, other)
+    }
+
+    fn kubelet(&self, node: &str) -> Result<&Kubelet> {
+        let all = self.nodes().iter().zip(&self.inner.kubelets);
+        let found = all.into_iter().find(|(known, _)| known.name() == node).map(|(_, kubelet)| kubelet);
+        found.with_context(|| format!("the lab has no node `{node}`"))
     }
 
     fn set_link(&self, host: &str, state: &str) -> Result<()> {

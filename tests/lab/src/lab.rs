@@ -1,15 +1,15 @@
 //! The lab itself: starts everything, and is the handle that scenarios hold.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::try_join_all;
 use kube::Client;
 
-use crate::berth::Berth;
 use crate::controlplane::{ControlPlane, START_LIMIT, kube_proxy_health};
 use crate::enter::{self, Entered};
+use crate::kubelet::{Containers, Kubelet};
 use crate::network::{Host, NODES_MAX, Network};
 use crate::node::{self, Node};
 use crate::process::Process;
@@ -40,12 +40,12 @@ pub struct Lab {
 
 pub(crate) struct Inner {
     entered: Entered,
-    pub recorder: Arc<Recorder>,
     pub network: Network,
     pub control_plane: ControlPlane,
     pub nodes: Vec<Node>,
     pub progress: SharedProgress,
-    pub berth: Mutex<Option<Arc<Berth>>>,
+    pub kubelets: Vec<Kubelet>,
+    pub containers: Containers,
 }
 
 impl Lab {
@@ -67,12 +67,19 @@ impl Lab {
         };
         let what = format!("start {} node{}", config.nodes, if config.nodes == 1 { "" } else { "s" });
         let nodes = step(&*progress, &what, start_nodes(&control_plane, &network, config)).await?;
+        let containers = Containers::default();
+        let kubelet = |node: &Node| {
+            let kubelet = Kubelet::new(node.clone(), control_plane.admin.clone(), recorder.clone(), containers.clone());
+            kubelet.start();
+            kubelet
+        };
+        let kubelets = nodes.iter().map(kubelet).collect();
         recorder.update(|record| {
             record.ready = true;
             record.kubeconfig = kubeconfig;
         })?;
-        let berth = Mutex::new(None);
-        Ok(Self { inner: Arc::new(Inner { entered, recorder, network, control_plane, nodes, progress, berth }) })
+        let inner = Inner { entered, network, control_plane, nodes, progress, kubelets, containers };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Its name.
@@ -96,6 +103,11 @@ impl Lab {
         self.inner.control_plane.admin.clone()
     }
 
+    /// A client of whoever the token belongs to.
+    pub async fn client_with_token(&self, token: &str) -> Result<Client> {
+        self.inner.control_plane.credentials.client(token).await
+    }
+
     /// All nodes, in order.
     pub fn nodes(&self) -> &[Node] {
         &self.inner.nodes
@@ -110,7 +122,7 @@ impl Lab {
             .with_context(|| format!("the lab has no node `{name}`"))
     }
 
-    /// The bridge's own side, where the API server and Berth's controller run.
+    /// The bridge's own side, where the control plane runs.
     pub fn root(&self) -> &Host {
         &self.inner.network.root
     }
@@ -143,6 +155,11 @@ impl Lab {
     /// Kubernetes' own controllers.
     pub fn controller_manager(&self) -> &Process {
         &self.inner.control_plane.controller_manager
+    }
+
+    /// What puts pods on nodes.
+    pub fn scheduler(&self) -> &Process {
+        &self.inner.control_plane.scheduler
     }
 
     /// Waits until `ask` finds what it looks for; an error, or nothing found, is asked again. When time is up, says what was last seen.

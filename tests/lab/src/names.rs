@@ -15,8 +15,8 @@ pub const ETCD: &str = "etcd";
 pub const API_SERVER: &str = "kube-apiserver";
 /// Kubernetes' own controllers.
 pub const CONTROLLER_MANAGER: &str = "kube-controller-manager";
-/// Berth's controller.
-pub const CONTROLLER: &str = "berth-controller";
+/// Puts pods on nodes.
+pub const SCHEDULER: &str = "kube-scheduler";
 
 /// The `number`-th node, from 1.
 pub fn node(number: u8) -> String {
@@ -26,9 +26,4 @@ pub fn node(number: u8) -> String {
 /// A node's kube-proxy.
 pub fn kube_proxy(node: &str) -> String {
     format!("kube-proxy-{node}")
-}
-
-/// A node's speaker.
-pub fn speaker(node: &str) -> String {
-    format!("berth-speaker-{node}")
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use nix::sched::{CloneFlags, setns};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::arp::ArpWatch;
 use crate::http::{self, Response};
 use crate::probe::Prober;
 use crate::tool::tool;
+use crate::watch::{ArpWatch, NdpWatch};
 
 /// Where `ip netns` keeps its namespaces. In a lab this is on the lab's own `/run`.
 const NETNS_DIR: &str = "/run/netns";
@@ -65,6 +65,12 @@ impl Netns {
         .with_context(|| format!("entering the network namespace {}", self.name))
     }
 
+    /// Brings the calling thread inside, for good.
+    pub(crate) fn enter(&self) -> Result<()> {
+        setns(&*self.file, CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("entering the network namespace {}", self.name))
+    }
+
     /// A command that runs inside. The process that is started is the program itself, so its number is the program's.
     pub fn command(&self, program: &str) -> Command {
         let Some(path) = &self.path else { return tool(program) };
@@ -75,7 +81,7 @@ impl Netns {
 
     /// Connects to `to` from inside.
     pub async fn connect(&self, to: SocketAddr, limit: Duration) -> Result<TcpStream> {
-        let socket = self.socket()?;
+        let socket = self.socket(to)?;
         let connecting = timeout(limit, socket.connect(to)).await;
         let connected = connecting.map_err(|_| anyhow!("no connection to {to} from {} within {limit:?}", self.name))?;
         connected.with_context(|| format!("connecting to {to} from {}", self.name))
@@ -83,7 +89,7 @@ impl Netns {
 
     /// Listens inside.
     pub fn listen(&self, at: SocketAddr) -> Result<TcpListener> {
-        let socket = self.socket()?;
+        let socket = self.socket(at)?;
         let listening = socket.set_reuseaddr(true).and_then(|()| socket.bind(at)).and_then(|()| socket.listen(BACKLOG));
         listening.with_context(|| format!("listening on {at} in {}", self.name))
     }
@@ -109,6 +115,11 @@ impl Netns {
         ArpWatch::start(self, interface)
     }
 
+    /// Collects the neighbor solicitations and advertisements that arrive on one of its interfaces from now on.
+    pub fn watch_ndp(&self, interface: &str) -> Result<NdpWatch> {
+        NdpWatch::start(self, interface)
+    }
+
     /// Writes a kernel setting of this namespace, as in `net/ipv4/ip_forward`.
     pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.run(|| {
@@ -119,13 +130,15 @@ impl Netns {
         })?
     }
 
-    fn socket(&self) -> Result<TcpSocket> {
-        let made: io::Result<TcpSocket> = self.run(TcpSocket::new_v4)?;
-        made.with_context(|| format!("making a socket in {}", self.name))
+    /// A socket of the family of `address`.
+    fn socket(&self, address: SocketAddr) -> Result<TcpSocket> {
+        let make = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
+        let socket: io::Result<TcpSocket> = self.run(make)?;
+        socket.with_context(|| format!("making a socket in {}", self.name))
     }
 }
 
-/// Any address of the namespace, at this port.
+/// Any address of the namespace, of both families, at this port.
 pub(crate) fn any_address(port: u16) -> SocketAddr {
-    (Ipv4Addr::UNSPECIFIED, port).into()
+    (Ipv6Addr::UNSPECIFIED, port).into()
 }

@@ -1,6 +1,6 @@
 //! A node: a network namespace on the LAN, its Node object and its kube-proxy.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,10 +12,10 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::netns::Netns;
-use crate::network::{Host, pod_address, pod_range};
+use crate::network::{Host, pod_ranges};
 use crate::process::Process;
 
-/// The first pod address of a node is the node's own on its pods' links.
+/// The first address of a node's pods is the node's own on their links.
 const FIRST_POD: u8 = 2;
 
 /// A node of the cluster. Cheap to clone.
@@ -41,6 +41,16 @@ impl Node {
     /// Its address on the LAN.
     pub fn address(&self) -> Ipv4Addr {
         self.host.address
+    }
+
+    /// Its IPv6 address on the LAN.
+    pub fn address6(&self) -> Ipv6Addr {
+        self.host.address6
+    }
+
+    /// Both, that of the cluster's first family first.
+    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
+        [self.address().into(), self.address6().into()]
     }
 
     /// Its Ethernet address on the LAN.
@@ -80,11 +90,11 @@ impl Node {
         self.number
     }
 
-    /// An address for a new pod. Addresses are not used again within a lab.
-    pub(crate) fn take_pod_address(&self) -> Result<Ipv4Addr> {
+    /// The number of a new pod, for its addresses. None is used again within a lab.
+    pub(crate) fn take_pod_index(&self) -> Result<u8> {
         let index = self.next_pod.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1));
         match index {
-            Ok(index) => Ok(pod_address(self.number, index)),
+            Ok(index) => Ok(index),
             Err(_) => bail!("{} has had all the pods that its range has addresses for", self.name()),
         }
     }
@@ -97,13 +107,16 @@ pub(crate) async fn register(admin: &Client, host: &Host, number: u8) -> Result<
             "name": host.name,
             "labels": { "kubernetes.io/hostname": host.name, "kubernetes.io/os": "linux" },
         },
-        "spec": { "podCIDR": pod_range(number), "podCIDRs": [pod_range(number)] },
+        "spec": { "podCIDR": pod_ranges(number)[0], "podCIDRs": pod_ranges(number) },
         "status": {
             "addresses": [
                 { "type": "InternalIP", "address": host.address },
+                { "type": "InternalIP", "address": host.address6 },
                 { "type": "Hostname", "address": host.name },
             ],
             "conditions": [ready_condition(true)],
+            "capacity": room(),
+            "allocatable": room(),
             "nodeInfo": {
                 "architecture": "", "bootID": "", "containerRuntimeVersion": "lab", "kernelVersion": "",
                 "kubeProxyVersion": "", "kubeletVersion": "lab", "machineID": "", "operatingSystem": "linux",
@@ -114,6 +127,11 @@ pub(crate) async fn register(admin: &Client, host: &Host, number: u8) -> Result<
     let nodes: Api<NodeObject> = Api::all(admin.clone());
     nodes.create(&PostParams::default(), &node).await.with_context(|| format!("registering {}", host.name))?;
     Ok(())
+}
+
+/// Room for more than any suite asks for; a container gets what the machine has.
+fn room() -> serde_json::Value {
+    json!({ "cpu": "64", "memory": "64Gi", "ephemeral-storage": "64Gi", "pods": "250" })
 }
 
 fn ready_condition(ready: bool) -> serde_json::Value {

@@ -1,8 +1,9 @@
 //! A user's pod: a real Pod object, a network namespace behind its node, and a small web server in it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod as PodObject;
@@ -16,14 +17,17 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::eventually::eventually;
 use crate::lab::Lab;
 use crate::netns::{Netns, any_address};
-use crate::network::{INTERFACE, batch, mac, pod_address};
 use crate::node::Node;
-use crate::tool::{run, tool};
+use crate::pod_network::PodNetwork;
 
 /// The port of a pod that is not told otherwise.
 pub const DEFAULT_PORT: u16 = 8080;
+
+/// Longest wait for a new namespace's ServiceAccount.
+const ACCOUNT_LIMIT: Duration = Duration::from_secs(20);
 
 /// What pod to make.
 #[derive(Debug, Clone)]
@@ -106,11 +110,7 @@ pub struct Pod {
 #[derive(Debug)]
 struct Inner {
     spec: PodSpec,
-    address: Ipv4Addr,
-    netns: Netns,
-    node: Netns,
-    /// Its link's name on the node.
-    link: String,
+    network: PodNetwork,
     server: JoinHandle<()>,
     started: Time,
     pods: Api<PodObject>,
@@ -126,38 +126,12 @@ impl Lab {
 }
 
 async fn start(spec: PodSpec, node: &Node, admin: Client) -> Result<Pod> {
-    let address = node.take_pod_address()?;
-    let netns_name = format!("pod.{}.{}", spec.namespace, spec.name);
-    let link = format!("veth-{}", address.octets()[3]);
-    let gateway = pod_address(node.number(), 1);
-    run(tool("ip").args(["netns", "add", &netns_name]), "")?;
-    let netns = Netns::named(&netns_name)?;
-    // A point-to-point link: the node routes between its pods, so that what it translates passes it both ways.
-    let on_node = format!(
-        "link add name {link} address {gateway_mac} type veth peer name {INTERFACE} address {pod_mac} netns {netns_name}\n\
-         addr add {gateway}/32 dev {link}\n\
-         link set {link} up\n\
-         route add {address} dev {link} src {node_address}\n",
-        gateway_mac = mac(gateway),
-        pod_mac = mac(address),
-        node_address = node.address(),
-    );
-    run(&mut batch(node.netns()), &on_node)?;
-    let in_pod = format!(
-        "link set lo up\n\
-         addr add {address}/32 dev {INTERFACE}\n\
-         link set {INTERFACE} up\n\
-         route add {gateway} dev {INTERFACE} scope link\n\
-         route add default via {gateway}\n"
-    );
-    run(&mut batch(&netns), &in_pod)?;
-
-    let listener = netns.listen(any_address(spec.port))?;
+    let network = PodNetwork::create(node, &format!("pod.{}.{}", spec.namespace, spec.name))?;
+    let listener = network.netns().listen(any_address(spec.port))?;
     let server = tokio::spawn(serve(listener, spec.name.clone(), spec.node.clone()));
     let started = Time(Timestamp::now());
     let pods: Api<PodObject> = Api::namespaced(admin, &spec.namespace);
-    let node_netns = node.netns().clone();
-    let pod = Pod { inner: Arc::new(Inner { address, netns, node: node_netns, link, server, started, pods, spec }) };
+    let pod = Pod { inner: Arc::new(Inner { spec, network, server, started, pods }) };
     pod.create_object().await?;
     Ok(pod)
 }
@@ -175,24 +149,29 @@ impl Pod {
 
     /// Its address.
     pub fn address(&self) -> Ipv4Addr {
-        self.inner.address
+        self.inner.network.address()
+    }
+
+    /// Its IPv6 address.
+    pub fn address6(&self) -> Ipv6Addr {
+        self.inner.network.address6()
     }
 
     /// Its network namespace.
     pub fn netns(&self) -> &Netns {
-        &self.inner.netns
+        self.inner.network.netns()
     }
 
     /// Sets its Ready condition, as a kubelet would after a probe. Its server answers all the same.
     pub async fn set_ready(&self, ready: bool) -> Result<()> {
-        let Inner { spec, address, pods, started, .. } = &*self.inner;
+        let Inner { spec, network, pods, started, .. } = &*self.inner;
         let status = if ready { "True" } else { "False" };
         let condition = |kind| json!({ "type": kind, "status": status });
         let patch = json!({ "status": {
             "phase": "Running",
             "startTime": started,
-            "podIP": address,
-            "podIPs": [{ "ip": address }],
+            "podIP": network.address(),
+            "podIPs": network.addresses().map(|ip| json!({ "ip": ip })),
             "conditions": [condition("Ready"), condition("ContainersReady")],
             "containerStatuses": [{
                 "name": CONTAINER, "image": IMAGE, "imageID": IMAGE, "ready": ready, "restartCount": 0, "started": true,
@@ -207,13 +186,11 @@ impl Pod {
 
     /// Ends it at once: the object goes, then the server, then the namespace.
     pub async fn delete(&self) -> Result<()> {
-        let Inner { spec, pods, server, node, link, netns, .. } = &*self.inner;
+        let Inner { spec, pods, server, network, .. } = &*self.inner;
         let at_once = DeleteParams::default().grace_period(0);
         pods.delete(&spec.name, &at_once).await.with_context(|| format!("deleting the pod {}", spec.name))?;
         server.abort();
-        run(&mut batch(node), &format!("link del {link}\n"))?;
-        run(tool("ip").args(["netns", "del", netns.name()]), "")?;
-        Ok(())
+        network.remove()
     }
 
     async fn create_object(&self) -> Result<()> {
@@ -223,12 +200,20 @@ impl Pod {
             "spec": {
                 "nodeName": spec.node,
                 "terminationGracePeriodSeconds": 0,
+                // Its server asks nothing of the API server.
+                "automountServiceAccountToken": false,
                 "containers": [{
                     "name": CONTAINER, "image": IMAGE, "ports": [{ "name": "web", "containerPort": spec.port }],
                 }],
             },
         }))?;
-        pods.create(&PostParams::default(), &object).await?;
+        // A new namespace has its ServiceAccount a moment later, and the API server takes no pod without one.
+        let what = format!("the namespace {} takes the pod", spec.namespace);
+        eventually(&what, ACCOUNT_LIMIT, async || match pods.create(&PostParams::default(), &object).await {
+            Err(kube::Error::Api(refused)) if refused.code == 403 => Err(refused).context("refused"),
+            other => other.map(|_| Some(())).map_err(Into::into),
+        })
+        .await?;
         self.set_ready(spec.ready).await
     }
 }
@@ -240,6 +225,8 @@ const IMAGE: &str = "lab";
 async fn serve(listener: TcpListener, pod: String, node: String) {
     let mut connections = JoinSet::new();
     while let Ok((stream, client)) = listener.accept().await {
+        // An IPv4 client of a socket of both families has a mapped address (RFC 4291 section 2.5.5.2).
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         connections.spawn(converse(stream, client, pod.clone(), node.clone()));
         while connections.try_join_next().is_some() {}
     }

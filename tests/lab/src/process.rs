@@ -28,15 +28,6 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of its log that are told when a process ends unasked.
 const LOG_LINES_TOLD: usize = 8;
 
-/// The capabilities that a process gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capabilities {
-    /// Those of the lab's own root.
-    All,
-    /// None but these, named as by capabilities(7) in lower case, without `cap_`.
-    Only(&'static [&'static str]),
-}
-
 /// What to start, and where.
 #[derive(Debug, Clone)]
 pub struct ProcessSpec {
@@ -50,8 +41,6 @@ pub struct ProcessSpec {
     pub env: Vec<(String, String)>,
     /// Where it runs.
     pub netns: Netns,
-    /// What it may do.
-    pub capabilities: Capabilities,
 }
 
 /// A process of the lab. Cheap to clone; all clones are the same process.
@@ -117,12 +106,18 @@ impl Process {
 
     /// Starts it again after its end, the same as before; its log goes on.
     pub fn start(&self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// The same, with these arguments behind its own, for this once.
+    pub(crate) fn start_with(&self, more: &[String]) -> Result<()> {
         if self.is_running() {
             bail!("{} runs already", self.name());
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.inner.log);
         let log = log.with_context(|| format!("opening {}", self.inner.log.display()))?;
         let mut command = tokio::process::Command::from(self.command());
+        command.args(more);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn().with_context(|| format!("starting {}", self.name()))?;
         let number = child.id().with_context(|| format!("{} ended at once", self.name()))?;
@@ -219,18 +214,7 @@ impl Process {
 
     fn command(&self) -> std::process::Command {
         let spec = &self.inner.spec;
-        let mut command = match spec.capabilities {
-            Capabilities::All => spec.netns.command(&spec.program.to_string_lossy()),
-            Capabilities::Only(kept) => {
-                let set = std::iter::once("-all".to_owned()).chain(kept.iter().map(|name| format!("+{name}")));
-                let set = set.collect::<Vec<_>>().join(",");
-                let mut command = spec.netns.command("setpriv");
-                // Root's permitted set after execve(2) is its bounding set.
-                command.args([format!("--bounding-set={set}"), format!("--inh-caps={set}")]);
-                command.arg("--no-new-privs").arg("--").arg(&spec.program);
-                command
-            }
-        };
+        let mut command = spec.netns.command(&spec.program.to_string_lossy());
         command.args(&spec.args).env_clear().env("PATH", tool::PATH);
         command.envs(spec.env.iter().map(|(key, value)| (key, value)));
         command

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +28,7 @@ const GONE_POLL: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// The bridge's own side: API server, Berth's controller.
+    /// The bridge's own side: the control plane.
     ControlPlane,
     /// A node of the cluster.
     Node,
@@ -52,6 +52,18 @@ pub(crate) struct Record {
     pub hosts: Vec<HostRecord>,
     /// Process numbers inside the lab.
     pub processes: BTreeMap<String, u32>,
+    /// Containers that run, by `<namespace>.<pod>.<container>`.
+    pub containers: BTreeMap<String, ContainerRecord>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ContainerRecord {
+    pub node: String,
+    pub namespace: String,
+    pub pod: String,
+    pub pid: u32,
+    pub log: PathBuf,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,6 +72,7 @@ pub(crate) struct HostRecord {
     pub name: String,
     pub role: Role,
     pub address: Ipv4Addr,
+    pub address6: Ipv6Addr,
     pub netns: Option<PathBuf>,
 }
 
@@ -81,6 +94,7 @@ impl Recorder {
             kubeconfig: None,
             hosts: Vec::new(),
             processes: BTreeMap::new(),
+            containers: BTreeMap::new(),
         };
         let recorder = Self { run_dir, record: Mutex::new(record) };
         recorder.update(|_| ())?;
@@ -104,8 +118,8 @@ impl Recorder {
     }
 }
 
-/// The initial user namespace maps every number to itself.
-fn is_user_namespace() -> Result<bool> {
+/// Whether the lab has one real user only, because it was started without root. The initial user namespace maps every number to itself.
+pub fn is_user_namespace() -> Result<bool> {
     let map = fs::read_to_string("/proc/self/uid_map").context("reading the lab's user namespace")?;
     Ok(map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
 }
@@ -124,11 +138,9 @@ pub struct LabState {
     pub kubeconfig: Option<PathBuf>,
     /// The API server's process.
     pub api_server_pid: Option<u32>,
-    /// The process of Berth's controller, once Berth is installed.
-    pub controller_pid: Option<u32>,
     /// The nodes of the cluster.
     pub nodes: Vec<NodeState>,
-    /// The bridge's own side, where the API server and Berth's controller run.
+    /// The bridge's own side, where the control plane runs.
     pub control_plane: HostState,
     /// A client on the nodes' LAN.
     pub client: HostState,
@@ -150,6 +162,8 @@ pub struct HostState {
     pub name: String,
     /// Its address; for the router that on the LAN.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, likewise.
+    pub address6: Ipv6Addr,
     /// What to put before a command so that it runs there.
     pub enter: Vec<String>,
 }
@@ -163,8 +177,24 @@ pub struct NodeState {
     pub host: HostState,
     /// Its kube-proxy.
     pub kube_proxy_pid: Option<u32>,
-    /// Its speaker, once Berth is installed.
-    pub speaker_pid: Option<u32>,
+    /// The containers that its kubelet runs, in order of name.
+    pub containers: Vec<ContainerState>,
+}
+
+/// A container that runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerState {
+    /// `<namespace>.<pod>.<container>`, which names its log.
+    pub name: String,
+    /// Its pod's namespace.
+    pub namespace: String,
+    /// Its pod.
+    pub pod: String,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its log.
+    pub log: PathBuf,
 }
 
 impl LabState {
@@ -201,23 +231,34 @@ impl LabState {
         let view = |host: &HostRecord| HostState {
             name: host.name.clone(),
             address: host.address,
+            address6: host.address6,
             enter: enter_command(init_pid, record.user_namespace, host),
         };
         let one = |role| {
             let found = record.hosts.iter().find(|host| host.role == role).map(view);
             found.with_context(|| format!("the lab `{}` is not built yet", record.name))
         };
+        let containers = |node: &str| {
+            let on_it = record.containers.iter().filter(|(_, container)| container.node == node);
+            let view = |(name, container): (&String, &ContainerRecord)| ContainerState {
+                name: name.clone(),
+                namespace: container.namespace.clone(),
+                pod: container.pod.clone(),
+                pid: pids.get(&container.pid).copied(),
+                log: container.log.clone(),
+            };
+            on_it.map(view).collect()
+        };
         let nodes = record.hosts.iter().filter(|host| host.role == Role::Node).map(|host| NodeState {
             host: view(host),
             kube_proxy_pid: pid(&crate::names::kube_proxy(&host.name)),
-            speaker_pid: pid(&crate::names::speaker(&host.name)),
+            containers: containers(&host.name),
         });
         Ok(Self {
             init_pid,
             ready: record.ready,
             kubeconfig: record.kubeconfig.clone(),
             api_server_pid: pid(crate::names::API_SERVER),
-            controller_pid: pid(crate::names::CONTROLLER),
             nodes: nodes.collect(),
             control_plane: one(Role::ControlPlane)?,
             client: one(Role::Client)?,
@@ -266,28 +307,47 @@ fn is_alive(pid: u32) -> bool {
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
 }
 
-/// The host's number of every process in a PID namespace, by its number inside.
-pub fn host_pids(pid_namespace: &str) -> Result<BTreeMap<u32, u32>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir("/proc").context("reading /proc")?.filter_map(Result::ok) {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let inside =
-            fs::read_link(entry.path().join("ns/pid")).is_ok_and(|link| link.to_string_lossy() == pid_namespace);
-        if !inside {
-            continue;
-        }
-        // Processes come and go while /proc is read.
-        let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
-        if let Some(inner) = innermost_pid(&status) {
-            found.insert(inner, pid);
-        }
-    }
-    Ok(found)
+/// What `/proc` says of a process.
+struct Seen {
+    parent: u32,
+    /// Its numbers, from the host's namespace to the innermost (proc_pid_status(5), `NSpid`).
+    numbers: Vec<u32>,
+    is_inside: bool,
 }
 
-/// The number in the innermost namespace, from `/proc/<pid>/status` (proc_pid_status(5), `NSpid`).
-fn innermost_pid(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+/// The host's number of every process in a PID namespace, by its number inside. Containers have namespaces below it, and count.
+pub fn host_pids(pid_namespace: &str) -> Result<BTreeMap<u32, u32>> {
+    let mut seen = BTreeMap::new();
+    for entry in fs::read_dir("/proc").context("reading /proc")?.filter_map(Result::ok) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let is_inside =
+            fs::read_link(entry.path().join("ns/pid")).is_ok_and(|link| link.to_string_lossy() == pid_namespace);
+        // Processes come and go while /proc is read.
+        let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
+        let parent = numbers(&status, "PPid:").first().copied().unwrap_or_default();
+        seen.insert(pid, Seen { parent, numbers: numbers(&status, "NSpid:"), is_inside });
+    }
+    let Some(depth) = seen.values().find(|process| process.is_inside).map(|process| process.numbers.len()) else {
+        return Ok(BTreeMap::new());
+    };
+    let is_below = |pid: u32| {
+        let mut above = seen.get(&pid);
+        while let Some(process) = above {
+            if process.is_inside {
+                return true;
+            }
+            above = seen.get(&process.parent);
+        }
+        false
+    };
+    let inside = seen.iter().filter(|(pid, _)| is_below(**pid));
+    Ok(inside.filter_map(|(pid, process)| Some((*process.numbers.get(depth.checked_sub(1)?)?, *pid))).collect())
+}
+
+/// The numbers of one line of `/proc/<pid>/status`.
+fn numbers(status: &str, key: &str) -> Vec<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+    line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
 fn enter_command(init_pid: u32, user_namespace: bool, host: &HostRecord) -> Vec<String> {
@@ -308,14 +368,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_innermost_process_number_is_the_last_one() {
-        for (status, inner) in [
-            ("Name:\tx\nNSpid:\t4711\t17\t1\nThreads:\t1\n", Some(1)),
-            ("NSpid:\t4711\n", Some(4711)),
-            ("Name:\tx\n", None),
-            ("NSpid:\n", None),
+    fn the_numbers_of_a_process_are_read_from_the_outermost_to_the_innermost() {
+        for (status, expected) in [
+            ("Name:\tx\nNSpid:\t4711\t17\t1\nThreads:\t1\n", &[4711, 17, 1][..]),
+            ("NSpid:\t4711\n", &[4711]),
+            ("Name:\tx\n", &[]),
+            ("NSpid:\n", &[]),
         ] {
-            assert_eq!(innermost_pid(status), inner, "{status:?}");
+            assert_eq!(numbers(status, "NSpid:"), expected, "{status:?}");
         }
     }
 

@@ -101,15 +101,24 @@ fn outside(path: &str) -> Result<()> {
     let run_dir = launched.run_dir().clone();
     let status = launched.wait_at_most(TIME_LIMIT)?;
     drop(turn);
+    let said = fs::read_to_string(run_dir.log(LAB_LOG)).unwrap_or_default();
     let why = match status {
-        Some(status) if status.success() => return run_dir.remove(),
+        Some(status) if status.success() => {
+            pass_on(&said);
+            return run_dir.remove();
+        }
         Some(status) => format!("the test failed in its lab ({status})"),
         None => format!("the test took longer than {TIME_LIMIT:?} and was ended"),
     };
     run_dir.mark_failed(&why)?;
-    let said = fs::read_to_string(run_dir.log(LAB_LOG)).unwrap_or_default();
     let logs: Vec<_> = run_dir.log_files().iter().map(|path| format!("  {}", path.display())).collect();
     bail!("{why}:\n\n{}\n\nlogs of the lab:\n{}\n", last_lines(said.trim(), LINES_TOLD), logs.join("\n"))
+}
+
+/// What a test that passed said, such as what it measured, for whoever asks by `--nocapture` or `--show-output`.
+#[expect(clippy::print_stdout, reason = "the harness keeps what a test prints from those who did not ask")]
+fn pass_on(said: &str) {
+    print!("{said}");
 }
 
 /// The arguments with which a test's binary runs that one test as the first process of a lab. `path` has the crate's name in front.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::sink;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use berth_lab::testing::{Failure, Turn, arguments, runtime};
 use berth_lab::{
-    LIFELINE_LIMIT, Lab, LabConfig, LabState, Launch, Outcome, PodSpec, RunDir, entered, host_pids, lab_test, silent,
+    LIFELINE_LIMIT, Lab, LabConfig, LabState, Launch, Netns, Outcome, PodSpec, RunDir, entered, host_pids, lab_test,
+    silent,
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -68,6 +69,62 @@ lab_test! {
 }
 
 lab_test! {
+    async fn a_pod_answers_over_both_families(lab: Lab) -> Result<()> {
+        let pod = lab.pod(PodSpec::new("web-1", "node-1").label("app", "web")).await?;
+        let services: Api<Service> = Api::default_namespaced(lab.admin());
+        let service = json!({
+            "metadata": { "name": "web" },
+            "spec": {
+                "type": "NodePort", "ipFamilyPolicy": "RequireDualStack",
+                "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }],
+            },
+        });
+        let service = services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+        let cluster_ips = service.spec.as_ref().and_then(|spec| spec.cluster_ips.as_ref()).context("cluster IPs")?;
+        let cluster_ips: Vec<IpAddr> = cluster_ips.iter().map(|ip| ip.parse()).collect::<Result<_, _>>()?;
+        assert_eq!(cluster_ips.iter().map(IpAddr::is_ipv4).collect::<Vec<_>>(), [true, false]);
+
+        let slices: Api<EndpointSlice> = Api::default_namespaced(lab.admin());
+        let of_service = ListParams::default().labels("kubernetes.io/service-name=web");
+        lab.eventually("there are endpoints of both families", LIMIT, async || {
+            let mut found: Vec<_> = slices.list(&of_service).await?.items.into_iter()
+                .map(|slice| (slice.address_type, slice.endpoints.into_iter().flat_map(|e| e.addresses).collect::<Vec<_>>()))
+                .collect();
+            found.sort();
+            let expected = [
+                ("IPv4".to_owned(), vec![pod.address().to_string()]),
+                ("IPv6".to_owned(), vec![pod.address6().to_string()]),
+            ];
+            ensure!(found == expected, "endpoints: {found:?}");
+            Ok(Some(()))
+        }).await?;
+
+        let answers = async |from: &berth_lab::Host, to: SocketAddr| {
+            let answer = from.netns.probe(to, EVERY).answered(LIMIT).await.with_context(|| format!("{to} from {}", from.name))?;
+            let answer = answer.outcome.map_err(anyhow::Error::msg)?;
+            ensure!(answer.client.is_ipv4() == to.is_ipv4(), "{answer:?} to a client of {to}");
+            Ok(answer)
+        };
+        for node in lab.nodes() {
+            for cluster_ip in &cluster_ips {
+                node.netns().probe((*cluster_ip, 80).into(), EVERY).answered(LIMIT).await?;
+            }
+            for address in [IpAddr::from(node.address()), node.address6().into()] {
+                for outside in [lab.client(), lab.remote()] {
+                    assert_eq!(answers(outside, (address, node_port(&service)?).into()).await?.pod, "web-1");
+                }
+            }
+        }
+        // Routed, and not translated on the way: the pod sees who asks.
+        for (from, own) in [(lab.root().netns.clone(), lab.root().address6), (lab.node("node-2")?.netns().clone(), lab.node("node-2")?.address6())] {
+            let answer = from.probe((pod.address6(), 8080).into(), EVERY).answered(LIMIT).await?.outcome.map_err(anyhow::Error::msg)?;
+            assert_eq!(answer.client.ip(), own);
+        }
+        Ok(())
+    }
+}
+
+lab_test! {
     ONE_NODE;
     async fn a_pod_that_is_not_ready_or_gone_is_no_endpoint(lab: Lab) -> Result<()> {
         let pod = lab.pod(PodSpec::new("web-1", "node-1").label("app", "web").unready()).await?;
@@ -98,16 +155,23 @@ lab_test! {
     async fn a_cut_link_and_a_cut_path_stop_exactly_what_they_say(lab: Lab) -> Result<()> {
         let one = lab.pod(PodSpec::new("one", "node-1")).await?;
         let two = lab.pod(PodSpec::new("two", "node-2")).await?;
-        let answers = async |from: &berth_lab::Netns, to: Ipv4Addr| from.http_get((to, 8080).into(), "/", QUIET).await.is_ok();
+        let answers = async |from: &Netns, to: Ipv4Addr| from.http_get((to, 8080).into(), "/", QUIET).await.is_ok();
         let (node_1, node_2) = (lab.node("node-1")?.netns(), lab.node("node-2")?.netns());
         let root = &lab.root().netns;
-        assert!(answers(node_2, one.address()).await && answers(node_1, two.address()).await, "all is well");
+        let all_is_well = async || {
+            lab.eventually("all is well", LIMIT, async || {
+                let both = answers(node_2, one.address()).await && answers(node_1, two.address()).await;
+                Ok(both.then_some(()))
+            })
+            .await
+        };
+        all_is_well().await?;
 
         lab.drop_between("node-1", "node-2")?;
         assert!(!answers(node_2, one.address()).await && !answers(node_1, two.address()).await, "not between the nodes");
         assert!(answers(root, one.address()).await && answers(root, two.address()).await, "but from elsewhere");
         lab.restore_between("node-1", "node-2")?;
-        assert!(answers(node_2, one.address()).await && answers(node_1, two.address()).await, "all is well again");
+        all_is_well().await?;
 
         lab.cut_link("node-1")?;
         assert!(!answers(root, one.address()).await, "not over a cut link");

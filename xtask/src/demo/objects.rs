@@ -1,16 +1,17 @@
 //! The objects of the demo, as a person would write them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 
 /// Name of the Service.
 pub const SERVICE: &str = "web";
-/// The first address of the pool.
-pub const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+/// The first address of the pool in each family.
+pub const FIRST_ADDRESSES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x200))];
 /// The addresses of the pool.
-pub const POOL_RANGE: &str = "192.0.2.200-192.0.2.220";
+pub const POOL_RANGES: [&str; 2] = ["192.0.2.200-192.0.2.220", "2001:db8:2::200-2001:db8:2::220"];
 /// Name of the pool, and of what announces it.
 pub const POOL: &str = "demo";
 
@@ -21,9 +22,10 @@ pub const SELECTOR: (&str, &str) = ("app", SERVICE);
 
 /// The pool, and that its addresses are announced on the local network.
 pub fn pool() -> String {
+    let [v4, v6] = POOL_RANGES;
     format!(
         "apiVersion: berth.dev/v1alpha1\nkind: IPAddressPool\nmetadata:\n  name: {POOL}\n\
-         spec:\n  addresses:\n  - {POOL_RANGE}\n\
+         spec:\n  addresses:\n  - {v4}\n  - {v6}\n\
          ---\n\
          apiVersion: berth.dev/v1alpha1\nkind: L2Advertisement\nmetadata:\n  name: {POOL}\n\
          spec:\n  ipAddressPools:\n  - {POOL}\n"
@@ -39,8 +41,17 @@ pub fn service(target_port: u16) -> Result<Service, serde_json::Error> {
             "type": "LoadBalancer",
             "loadBalancerClass": berth_api::names::POOL_CLASS,
             "externalTrafficPolicy": "Local",
+            "ipFamilyPolicy": "RequireDualStack",
             "selector": { label: value },
             "ports": [{ "port": PORT, "targetPort": target_port }],
         },
     }))
+}
+
+/// What a person types to ask a Service at its address.
+pub fn url(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("http://{v4}/"),
+        IpAddr::V6(v6) => format!("http://[{v6}]/"),
+    }
 }

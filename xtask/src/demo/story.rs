@@ -1,7 +1,7 @@
 //! The demo's story, told from inside the lab.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use berth_api::Announcement;
 use berth_api::condition::types;
 use berth_api::crd::{IPAddressPool, L2Advertisement, Layer2Status};
-use berth_api::names::announcement_name;
+use berth_api::names::{GROUP, announcement_name};
 use berth_lab::{Answer, DEFAULT_PORT, Entered, Lab, LabConfig, PodSpec, Prober};
 use k8s_openapi::api::core::v1::Service;
-use kube::api::PostParams;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Resource};
 use serde::Serialize;
@@ -62,10 +64,17 @@ struct Story {
 
 /// The Service, once the client gets answers through it.
 struct Served {
-    address: Ipv4Addr,
     allocated: Duration,
-    first_answer: Duration,
     source_kept: bool,
+    v4: Reached,
+    v6: Reached,
+}
+
+/// An address of the Service.
+struct Reached {
+    address: IpAddr,
+    /// After the Service was created.
+    first_answer: Duration,
     answering: Layer2Status,
     /// Goes on asking.
     prober: Prober,
@@ -85,61 +94,71 @@ impl Story {
     }
 
     async fn tell(&self, options: &Options) -> Result<Report> {
-        let installed = self.install().await?;
+        self.install().await?;
         self.create_pool().await?;
         self.start_pods().await?;
-        self.settle(installed).await;
+        self.settle().await?;
         let served = self.create_service().await?;
-        let gap = self.kill_owner(&served).await?;
+        let (gap, gap6) = self.kill_owner(&served).await?;
+        let Served { allocated, source_kept, v4, v6 } = served;
         if options.keep {
-            self.boot(&served.answering.owner).await?;
+            self.boot(&v4.answering.owner).await?;
         }
         Ok(Report {
-            address: served.address.to_string(),
-            allocated_ms: served.allocated.as_millis(),
-            first_answer_ms: served.first_answer.as_millis(),
-            source_kept: served.source_kept,
+            address: v4.address,
+            address6: v6.address,
+            allocated_ms: allocated.as_millis(),
+            first_answer_ms: v4.first_answer.as_millis(),
+            first_answer6_ms: v6.first_answer.as_millis(),
+            source_kept,
             failover_gap_ms: gap.as_millis(),
+            failover_gap6_ms: gap6.as_millis(),
             total_s: (self.progress.elapsed().as_secs_f64() * 10.0).round() / 10.0,
         })
     }
 
-    /// Returns when Berth's kinds were there.
-    async fn install(&self) -> Result<Instant> {
-        self.progress
-            .step("installing Berth: a controller, and a speaker on each node, with no more rights than they need");
-        self.lab.install_berth_objects().await?;
-        let installed = Instant::now();
+    async fn install(&self) -> Result<()> {
+        self.progress.step("installing Berth: kubectl apply -f deploy/install.yaml");
         self.lab.install_berth().await?;
-        self.progress.seen("controller and speakers are ready");
-        Ok(installed)
+        self.progress.seen("2 controllers, one of which leads, and a speaker on each node are rolled out");
+        Ok(())
     }
 
-    async fn settle(&self, installed: Instant) {
-        let left = KINDS_SETTLE.saturating_sub(installed.elapsed());
-        let (left_s, settle_s) = (left.as_secs_f64(), KINDS_SETTLE.as_secs());
-        self.progress.note(format_args!(
-            "waiting {left_s:.1} s: for its first {settle_s} s, the API server delays what is created of a new kind"
-        ));
-        tokio::time::sleep(left).await;
+    /// Waits until the API server takes objects of Berth's kinds at once. Most often it does already.
+    async fn settle(&self) -> Result<()> {
+        let kinds: Api<CustomResourceDefinition> = Api::all(self.lab.admin());
+        let kinds = kinds.list(&ListParams::default()).await.context("listing Berth's kinds")?;
+        let ours = kinds.items.iter().filter(|kind| kind.spec.group == GROUP);
+        // To the second, as the API server itself compares it.
+        let Some(since) = ours.filter_map(served_since).max() else { return Ok(()) };
+        let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+        let left = KINDS_SETTLE.saturating_sub(age);
+        if !left.is_zero() {
+            let (left_s, settle_s) = (left.as_secs_f64(), KINDS_SETTLE.as_secs());
+            self.progress.note(format_args!(
+                "waiting {left_s:.1} s: for its first {settle_s} s, the API server delays what is created of a new kind"
+            ));
+            tokio::time::sleep(left).await;
+        }
+        Ok(())
     }
 
     async fn create_pool(&self) -> Result<()> {
-        let range = objects::POOL_RANGE;
-        self.progress.step(format_args!("creating an IPAddressPool with {range}, and an L2Advertisement for it"));
+        let ranges = objects::POOL_RANGES.join(" and ");
+        self.progress.step(format_args!("creating an IPAddressPool with {ranges}, and an L2Advertisement for it"));
         self.lab.apply_yaml(&objects::pool()).await?;
         let free = |pool: Option<&IPAddressPool>| {
             let status = pool?.status.as_ref()?;
             let ready = status.conditions.iter().any(|c| c.type_ == types::READY && c.status == "True");
-            status.available_ipv4.filter(|_| ready)
+            ready.then_some((status.available_ipv4?, status.available_ipv6?))
         };
-        let free = wait_for(Api::all(self.lab.admin()), objects::POOL, "the pool to be Ready", free).await?;
+        let (free, free6) = wait_for(Api::all(self.lab.admin()), objects::POOL, "the pool to be Ready", free).await?;
         let ready = |advertisement: Option<&L2Advertisement>| {
             let conditions = &advertisement?.status.as_ref()?.conditions;
             conditions.iter().any(|c| c.type_ == types::READY && c.status == "True").then_some(())
         };
         wait_for(Api::all(self.lab.admin()), objects::POOL, "the advertisement to be Ready", ready).await?;
-        self.progress.seen(format_args!("both are Ready; {free} addresses are free"));
+        self.progress.seen(format_args!("both are Ready; {free} IPv4 and {free6} IPv6 addresses are free"));
         Ok(())
     }
 
@@ -156,58 +175,80 @@ impl Story {
 
     async fn create_service(&self) -> Result<Served> {
         let progress = &self.progress;
-        progress.step("creating the Service `web`: type LoadBalancer, externalTrafficPolicy Local");
+        progress.step("creating the Service `web`: type LoadBalancer, both families, externalTrafficPolicy Local");
         let services: Api<Service> = Api::default_namespaced(self.lab.admin());
         let service = objects::service(DEFAULT_PORT)?;
         let created = Instant::now();
         let creating =
             async { services.create(&PostParams::default(), &service).await.context("creating the Service") };
-        let waiting = wait_for(services.clone(), objects::SERVICE, "the Service to get an address", ingress);
-        let (_, address) = tokio::try_join!(creating, waiting)?;
+        let waiting = wait_for(services.clone(), objects::SERVICE, "the Service to get two addresses", ingress);
+        let (_, addresses) = tokio::try_join!(creating, waiting)?;
         let allocated = created.elapsed();
         // From the first moment on, as an impatient person would.
-        let to = SocketAddr::from((address, objects::PORT));
-        let prober = self.lab.client().netns.probe(to, ASK_EVERY);
-        progress.seen(format_args!("its EXTERNAL-IP is {address}, after {} ms", allocated.as_millis()));
+        let [v4, v6] = addresses
+            .map(|address| (address, self.lab.client().netns.probe((address, objects::PORT).into(), ASK_EVERY)));
+        let [one, other] = addresses;
+        progress.seen(format_args!("its EXTERNAL-IP is {one},{other}, after {} ms", allocated.as_millis()));
+        let v4 = self.reached(v4, created).await?;
+        let v6 = self.reached(v6, created).await?;
 
+        progress.step("asking it from the client, outside the cluster");
+        let client = self.lab.client();
+        for (reached, own) in [(&v4, IpAddr::from(client.address)), (&v6, client.address6.into())] {
+            let seen = self.curl(reached.address).await?.client.ip();
+            ensure!(seen == own, "the pod saw {seen} and not the client's own address {own}");
+        }
+        let (first, first6) = (v4.first_answer.as_millis(), v6.first_answer.as_millis());
+        progress.seen(format_args!(
+            "the first answers came {first} ms and {first6} ms after the Service was created; the pods saw the client's own addresses"
+        ));
+        Ok(Served { allocated, source_kept: true, v4, v6 })
+    }
+
+    /// Waits until an address answers, and a node says that it is the one.
+    async fn reached(&self, (address, prober): (IpAddr, Prober), created: Instant) -> Result<Reached> {
         let first = prober.answered_since(created, LIMIT).await.context("asking the Service for the first time")?;
         let first_answer = first.finished.saturating_duration_since(created);
         let answering = self.answering(address, |_| true).await?;
-        progress.seen(format_args!("{} says on the network: {address} is at {}", answering.owner, answering.mac));
-
-        progress.step(format_args!("asking it from the client, outside the cluster: curl http://{address}/"));
-        let answer = self.curl(address).await?;
-        let client = self.lab.client().address;
-        let source_kept = answer.client.ip() == client;
-        ensure!(source_kept, "the pod saw {} and not the client's own address {client}", answer.client.ip());
-        progress
-            .seen(format_args!("the first answer came {} ms after the Service was created", first_answer.as_millis()));
-        progress.seen(format_args!("the pod saw {}: the client's own address was kept", answer.client.ip()));
-        Ok(Served { address, allocated, first_answer, source_kept, answering, prober })
+        let Layer2Status { owner, mac, .. } = &answering;
+        self.progress.seen(format_args!("{owner} says on the network: {address} is at {mac}"));
+        Ok(Reached { address, first_answer, answering, prober })
     }
 
-    async fn kill_owner(&self, served: &Served) -> Result<Duration> {
-        let Served { address, answering, prober, .. } = served;
-        let dead = &answering.owner;
+    /// The longest time without an answer, of each address.
+    async fn kill_owner(&self, served: &Served) -> Result<(Duration, Duration)> {
+        let dead = &served.v4.answering.owner;
         let every = ASK_EVERY.as_millis();
         self.progress.step(format_args!(
-            "{dead} dies: its cable is cut and its processes are killed; the client asks every {every} ms"
+            "{dead} dies: its cable is cut and its processes are killed; the client asks each address every {every} ms"
         ));
         let died = Instant::now();
         self.lab.crash_node(dead).await?;
+        let (v4, v6) = tokio::try_join!(self.survived(&served.v4, dead, died), self.survived(&served.v6, dead, died))?;
+        for (_, told) in [&v4, &v6] {
+            self.progress.seen(told);
+        }
+        let ((gap, _), (gap6, _)) = (v4, v6);
+        self.progress.step("asking again");
+        for reached in [&served.v4, &served.v6] {
+            let answer = self.curl(reached.address).await?;
+            ensure!(answer.node != *dead, "the answer comes from {dead}, which is dead");
+        }
+        Ok((gap, gap6))
+    }
+
+    /// Waits until an address has answered for a while after the death of a node; how long it did not, and the same in words.
+    async fn survived(&self, reached: &Reached, dead: &str, died: Instant) -> Result<(Duration, String)> {
+        let Reached { address, answering, prober, .. } = reached;
         let again =
             prober.answered_since(Instant::now(), LIMIT).await.context("waiting for an answer after the crash")?;
         prober.answered_since(again.finished + AFTERWARDS, LIMIT).await.context("waiting for further answers")?;
         let gap = prober.observation().longest_gap_since(died);
-        let now = self.answering(*address, |layer2| layer2.owner != *dead).await?;
-        self.progress
-            .seen(format_args!("{} noticed, asked the network, and took over: {address} is at {}", now.owner, now.mac));
-        self.progress.seen(format_args!("the client had no answer for {} ms", gap.as_millis()));
-
-        self.progress.step(format_args!("asking again: curl http://{address}/"));
-        let answer = self.curl(*address).await?;
-        ensure!(answer.node != *dead, "the answer comes from {dead}, which is dead");
-        Ok(gap)
+        let Layer2Status { owner, mac, .. } = self.answering(*address, |layer2| layer2.owner != dead).await?;
+        let what =
+            if answering.owner == dead { "noticed, asked the network, and took over" } else { "goes on answering" };
+        let gap_ms = gap.as_millis();
+        Ok((gap, format!("{owner} {what}: {address} is at {mac}; the client had no answer for {gap_ms} ms")))
     }
 
     async fn boot(&self, node: &str) -> Result<()> {
@@ -218,8 +259,8 @@ impl Story {
     }
 
     /// The real curl, as a person would type it.
-    async fn curl(&self, address: Ipv4Addr) -> Result<Answer> {
-        let url = format!("http://{address}/");
+    async fn curl(&self, address: IpAddr) -> Result<Answer> {
+        let url = objects::url(address);
         let mut curl = tokio::process::Command::from(self.lab.client().netns.command("curl"));
         let output = curl.args(["--silent", "--show-error", "--max-time", "5", &url]).output().await;
         let output = output.context("starting `curl`")?;
@@ -227,13 +268,13 @@ impl Story {
         if !output.status.success() {
             bail!("`curl {url}` on the client failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        self.progress.seen(&text);
+        self.progress.seen(format_args!("curl {url} says {text}"));
         serde_json::from_str(&text).with_context(|| format!("`{text}` is not the answer of a web server of the demo"))
     }
 
     /// Who answers for the address, as it says itself.
-    async fn answering(&self, address: Ipv4Addr, fits: impl Fn(&Layer2Status) -> bool) -> Result<Layer2Status> {
-        let name = announcement_name(address.into());
+    async fn answering(&self, address: IpAddr, fits: impl Fn(&Layer2Status) -> bool) -> Result<Layer2Status> {
+        let name = announcement_name(address);
         let layer2 = |announcement: Option<&Announcement>| {
             announcement?.status.as_ref()?.layer2.clone().filter(|layer2| fits(layer2))
         };
@@ -269,21 +310,32 @@ fn conditions(object: &Value) -> String {
     }
 }
 
-/// The address in a Service's status.
-fn ingress(service: Option<&Service>) -> Option<Ipv4Addr> {
+/// Since when the API server serves a kind.
+fn served_since(kind: &CustomResourceDefinition) -> Option<Timestamp> {
+    let conditions = kind.status.as_ref()?.conditions.as_ref()?;
+    let established = conditions.iter().find(|condition| condition.type_ == "Established")?;
+    Some(established.last_transition_time.as_ref()?.0)
+}
+
+/// The addresses in a Service's status, that of IPv4 first; nothing until there is one of each family.
+fn ingress(service: Option<&Service>) -> Option<[IpAddr; 2]> {
     let ingress = service?.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
-    ingress.iter().find_map(|ingress| ingress.ip.as_ref()?.parse().ok())
+    let all: Vec<IpAddr> = ingress.iter().filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect();
+    let of = |is_v4| all.iter().copied().find(|address| address.is_ipv4() == is_v4);
+    Some([of(true)?, of(false)?])
 }
 
 /// The report, for a person.
 fn summary(report: &Report) -> String {
-    let Report { address, allocated_ms, first_answer_ms, failover_gap_ms, total_s, .. } = report;
+    let Report { address, address6, allocated_ms, total_s, .. } = report;
+    let (first, first6) = (report.first_answer_ms, report.first_answer6_ms);
+    let (gap, gap6) = (report.failover_gap_ms, report.failover_gap6_ms);
     format!(
-        "\naddress                          {address}\n\
-         Service created -> address       {allocated_ms} ms\n\
-         Service created -> first answer  {first_answer_ms} ms\n\
+        "\naddresses                        {address} and {address6}\n\
+         Service created -> addresses     {allocated_ms} ms\n\
+         Service created -> first answer  {first} ms and {first6} ms\n\
          client's own address kept        yes\n\
-         node died -> answered again      {failover_gap_ms} ms without an answer\n\
+         node died -> answered again      {gap} ms and {gap6} ms without an answer\n\
          whole demo                       {total_s} s"
     )
 }

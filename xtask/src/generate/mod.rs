@@ -1,9 +1,11 @@
 //! `cargo xtask generate`: files that are made from the code, so that they cannot say anything else.
 
 mod crds;
+mod manifests;
 mod markdown;
 mod rbac;
 mod reference;
+mod template;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use anyhow::Context as _;
 use crate::{output, workspace};
 
 /// Folders in which every file is generated; what else lies there is left over and goes.
-const OWNED_FOLDERS: [&str; 3] = ["deploy/crds", "deploy/rbac", "docs/reference"];
+const OWNED_FOLDERS: [&str; 4] = ["deploy/admission", "deploy/crds", "deploy/rbac", "docs/reference"];
 
 /// A file as it should be.
 struct Generated {
@@ -64,8 +66,12 @@ pub fn run(check: bool) -> anyhow::Result<ExitCode> {
 
 /// Everything that is generated.
 fn all() -> anyhow::Result<Vec<Generated>> {
-    let mut files = crds::files()?;
+    // In the order in which an API server takes them: namespaces, kinds, accounts and rights, policies, workloads.
+    let mut files = rbac::namespaces()?;
+    files.extend(crds::files()?);
     files.extend(rbac::files()?);
+    files.extend(manifests::files()?);
+    files.extend(manifests::collections(&files)?);
     files.extend(reference::files());
     Ok(files)
 }

@@ -15,10 +15,17 @@ pub fn files() -> Vec<Generated> {
     vec![
         Generated::new("docs/reference/api.md", api()),
         Generated::new("docs/reference/controller.md", flags(berth_controller::command())),
+        Generated::new("docs/reference/kubectl-berth.md", cli(berth_cli::command())),
         Generated::new("docs/reference/metrics.md", metrics()),
+        Generated::new("docs/reference/plan.schema.json", plan_schema()),
         Generated::new("docs/reference/reasons.md", reasons()),
         Generated::new("docs/reference/speaker.md", flags(berth_speaker::command())),
     ]
+}
+
+/// JSON has no comments, so nothing in it says that it is generated; the folder does.
+fn plan_schema() -> String {
+    format!("{:#}\n", berth_cli::plan_schema())
 }
 
 fn reasons() -> String {
@@ -54,6 +61,50 @@ fn kind(kind: MetricKind) -> &'static str {
         MetricKind::Gauge => "gauge",
         MetricKind::Histogram => "histogram",
     }
+}
+
+/// The kubectl plugin: flags that all subcommands have, each subcommand's own, and what it finds by itself.
+fn cli(mut command: Command) -> String {
+    command.build();
+    let flags_of = |command: &Command, global: bool| {
+        let own = |argument: &&Arg| argument.is_global_set() == global;
+        let ours = |argument: &&Arg| !matches!(argument.get_id().as_str(), "help" | "version");
+        let rows = command.get_arguments().filter(ours).filter(own).map(plugin_flag);
+        table(["Flag", "Default", "What it does"], rows).trim_end().to_owned()
+    };
+    let notes = |command: &Command| {
+        let text = command.get_after_help()?.to_string();
+        Some(format!("```text\n{}\n```", text.trim_end()))
+    };
+    let mut parts: Vec<_> = command
+        .get_subcommands()
+        .map(|sub| {
+            let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+            let title = format!("## kubectl berth {}\n\n{about}.", sub.get_name());
+            [Some(title), Some(flags_of(sub, false)), notes(sub)].into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+        })
+        .collect();
+    parts.push(format!("## Flags of all\n\nkubectl's own, with kubectl's meaning.\n\n{}", flags_of(&command, true)));
+    parts.extend(notes(&command));
+    let rows = berth_cli::Finding::ALL.iter().map(|finding| [code(finding.as_str()), finding.description().to_owned()]);
+    let findings = table(["Finding", "What it means and what to do"], rows);
+    parts.push(format!(
+        "## Findings\n\nBeside the [reasons](reasons.md) that Berth writes on objects, `status` says:\n\n{findings}"
+    ));
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    page("kubectl berth", &format!("{about}. How it is installed and read is in [its guide](../cli.md)."), &parts)
+}
+
+/// A flag or an argument of the plugin, which reads no variables of its own.
+fn plugin_flag(argument: &Arg) -> [String; 3] {
+    let [long, _, default, about] = flag(argument);
+    let value = argument.get_value_names().unwrap_or_default().join(" ");
+    let name = match (argument.get_short(), argument.is_positional()) {
+        (_, true) => code(&value),
+        (Some(short), false) => format!("`-{short}`, {long}"),
+        (None, false) => long,
+    };
+    [name, default, about]
 }
 
 fn flags(mut command: Command) -> String {

@@ -16,6 +16,11 @@ pub fn file(documents: &[String]) -> String {
     format!("{HEADER}{}", documents.join("---\n"))
 }
 
+/// What stands in a generated file below its header.
+pub fn body(file: &str) -> &str {
+    file.strip_prefix(HEADER).unwrap_or(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,20 +1,40 @@
-//! A small strict API server, and a controller's world that learns from it: a name exists once, an update or deletion needs
-//! the version it saw.
+//! A small strict API server, and a controller's world that learns from it: a name exists once, an update, a deletion or a
+//! status needs the version that it is based on.
 
+use std::collections::BTreeMap;
+
+use berth_api::crd::IPAddressPoolStatus;
+use berth_api::names::announcement_name;
 use berth_api::{IPAddressPool, L2Advertisement};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use berth_api::Announcement;
+use berth_pool::plan::Step as PoolStep;
+use berth_pool::view::ServiceView;
+
 use super::super::*;
 use super::key;
-use crate::args::DefaultProvider;
-use crate::view::{AdvertisementView, NodeView, PoolView, SliceView};
-use crate::world::Change;
+use berth_pool::view::{AdvertisementView, AnnouncementView, NodeView, PoolView, Report, SliceView};
+use berth_pool::world::Change;
 
+/// The API server's no.
 #[derive(Debug, PartialEq)]
-pub(super) struct Refused;
+pub(super) enum Refused {
+    /// The name is taken, or the object is gone or another.
+    Other,
+    /// There is a Service that the watch has not shown.
+    Behind,
+    /// The Service has changed since this version.
+    Outdated(u64),
+}
+
+/// The name of an address's Announcement; a name is left as it is.
+pub(super) fn named(address: &str) -> String {
+    address.parse().map_or(address.to_owned(), announcement_name)
+}
 
 /// The API server and a controller's world that learns from it.
 pub(super) struct Cluster {
@@ -22,8 +42,13 @@ pub(super) struct Cluster {
     pub(super) services: BTreeMap<ServiceKey, Service>,
     pub(super) announcements: BTreeMap<String, Announcement>,
     pub(super) version: u64,
+    /// The watch of Services shows nothing for now.
+    pub(super) behind: bool,
     pub(super) writes: Vec<String>,
     pub(super) notes: Vec<String>,
+    pub(super) pools: BTreeMap<String, IPAddressPool>,
+    /// In seconds since 1970.
+    pub(super) now: i64,
 }
 
 impl Cluster {
@@ -33,8 +58,11 @@ impl Cluster {
             services: BTreeMap::new(),
             announcements: BTreeMap::new(),
             version: 0,
+            behind: false,
             writes: vec![],
             notes: vec![],
+            pools: BTreeMap::new(),
+            now: 1_000_000,
         };
         for n in 1..=3 {
             cluster.node(n, json!({}));
@@ -60,24 +88,62 @@ impl Cluster {
         let name = format!("node-{n}");
         let node: Node = serde_json::from_value(json!({
             "metadata": {"name": name, "labels": labels},
-            "status": {"addresses": [{"type": "InternalIP", "address": format!("192.0.2.{}", 10 + n)}],
+            "status": {"addresses": [{"type": "InternalIP", "address": format!("192.0.2.{}", 10 + n)},
+                                     {"type": "InternalIP", "address": format!("2001:db8:2::{}", 10 + n)}],
                        "conditions": [{"type": "Ready", "status": "True"}]},
         }))
         .unwrap();
         self.world.learn(Change::Node(name.clone(), Some(NodeView::of(&node))));
         let interfaces = serde_json::from_value(json!([
-            {"name": "eth0", "mac": format!("02:00:00:00:00:{n:02x}"), "addresses": [format!("192.0.2.{}/24", 10 + n)]},
+            {"name": "eth0", "mac": format!("02:00:00:00:00:{n:02x}"), "addresses": [format!("192.0.2.{}/24", 10 + n), format!("2001:db8:2::{}/64", 10 + n)]},
         ]));
-        self.world.learn(Change::SpeakerNode(name, Some(interfaces.unwrap())));
+        self.world
+            .learn(Change::SpeakerNode(name, Some(Report { interfaces: interfaces.unwrap(), gateways: Vec::new() })));
     }
 
     pub(super) fn pool(&mut self, name: &str, addresses: &[&str]) {
+        self.pool_with(name, json!({"addresses": addresses}));
+    }
+
+    pub(super) fn pool_with(&mut self, name: &str, spec: Value) {
         let pool: IPAddressPool = serde_json::from_value(json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "IPAddressPool", "metadata": {"name": name},
-            "spec": {"addresses": addresses, "autoAssign": true},
+            "spec": spec,
         }))
         .unwrap();
-        self.world.learn(Change::Pool(name.to_owned(), Some(PoolView::of(&pool))));
+        let before = self.pools.remove(name).and_then(|pool| pool.status);
+        self.show_pool(IPAddressPool { status: before, ..pool });
+    }
+
+    fn show_pool(&mut self, pool: IPAddressPool) {
+        let name = pool.name_any();
+        self.world.learn(Change::Pool(name.clone(), Some(PoolView::of(&pool))));
+        self.pools.insert(name, pool);
+    }
+
+    /// The status of every pool whose status has changed is written and shown; what it says of addresses that cool down.
+    pub(super) fn write_pools(&mut self) -> Vec<String> {
+        let (now, dirty) = (self.now, self.world.take_dirty_pools());
+        let mut told = Vec::new();
+        for name in dirty {
+            let Some(mut pool) = self.pools.get(&name).cloned() else { continue };
+            let (cooling, report) = (self.world.cooling(&name, now), self.world.ipam.report(&name).unwrap());
+            let now = Timestamp::from_second(now).unwrap();
+            let change = berth_pool::report::pool_change(&name, &PoolView::of(&pool), report, &cooling, now);
+            let Some(change) = change else { continue };
+            let status: IPAddressPoolStatus = serde_json::from_value(change.body["status"].clone()).unwrap();
+            told.extend(
+                status.cooling_down.iter().map(|c| format!("{name} {} {}", c.addresses, c.until.0.as_second())),
+            );
+            pool.status = Some(status);
+            self.show_pool(pool);
+        }
+        told
+    }
+
+    pub(super) fn namespace(&mut self, name: &str, labels: Value) {
+        let labels = serde_json::from_value(labels).unwrap();
+        self.world.learn(Change::Namespace(name.to_owned(), Some(labels)));
     }
 
     pub(super) fn advertise(&mut self, spec: Value) {
@@ -91,24 +157,37 @@ impl Cluster {
     }
 
     pub(super) fn endpoints(&mut self, service: &str, nodes: &[&str]) {
+        self.endpoints_of(service, "IPv4", nodes);
+    }
+
+    pub(super) fn endpoints_of(&mut self, service: &str, address_type: &str, nodes: &[&str]) {
         let endpoints: Vec<_> = nodes.iter().map(|n| json!({"addresses": ["10.0.0.1"], "nodeName": n})).collect();
         let slice: EndpointSlice = serde_json::from_value(json!({
-            "metadata": {"name": service, "namespace": "shop", "labels": {"kubernetes.io/service-name": service}},
-            "addressType": "IPv4", "endpoints": endpoints,
+            "metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": service}},
+            "addressType": address_type, "endpoints": endpoints,
         }))
         .unwrap();
-        self.world.learn(Change::Slice(("shop".to_owned(), service.to_owned()), SliceView::of(&slice)));
+        let name = format!("{service}-{address_type}");
+        self.world.learn(Change::Slice(("shop".to_owned(), name), SliceView::of(&slice)));
     }
 
     /// A user creates a Service or changes its specification.
     pub(super) fn apply(&mut self, name: &str, spec: Value) {
-        let mut object =
-            json!({"metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}")}, "spec": spec});
+        self.apply_with(name, spec, json!({}));
+    }
+
+    pub(super) fn apply_with(&mut self, name: &str, spec: Value, annotations: Value) {
+        self.version += 1;
+        let before = self.services.get(&key(name));
+        let uid = before.map_or(format!("uid-{}", self.version), |s| s.metadata.uid.clone().unwrap());
+        let metadata = json!({"name": name, "namespace": "shop", "uid": uid, "resourceVersion": self.version.to_string(),
+                              "annotations": annotations});
+        let mut object = json!({"metadata": metadata, "spec": spec});
         if object["spec"]["type"].is_null() {
             object["spec"]["type"] = json!("LoadBalancer");
         }
         let mut service: Service = serde_json::from_value(object).unwrap();
-        service.status = self.services.get(&key(name)).and_then(|s| s.status.clone());
+        service.status = before.and_then(|s| s.status.clone());
         self.services.insert(key(name), service);
         self.tell(name);
     }
@@ -119,20 +198,32 @@ impl Cluster {
     }
 
     pub(super) fn tell(&mut self, name: &str) {
-        let view = self.services.get(&key(name)).and_then(|s| ServiceView::of(s, DefaultProvider::Pool));
+        if self.behind {
+            return;
+        }
+        let view = self.services.get(&key(name)).and_then(viewed);
         self.world.learn(Change::Service(key(name), view));
+    }
+
+    /// The watch shows the present, which the names are part of.
+    pub(super) fn catch_up(&mut self, names: impl IntoIterator<Item = String>) {
+        self.behind = false;
+        for name in names {
+            self.tell(&name);
+        }
     }
 
     /// A speaker claims.
     pub(super) fn claim(&mut self, address: &str, node: &str, epoch: u64) {
         self.version += 1;
-        let mut announcement = self.announcements[address].clone();
+        let name = &named(address);
+        let mut announcement = self.announcements[name].clone();
         announcement.metadata.resource_version = Some(self.version.to_string());
         let status = json!({"layer2": {"owner": node, "epoch": epoch, "since": "2026-01-01T00:00:00Z",
                             "mac": "02:00:00:00:00:01", "interface": "eth0"}});
         announcement.status = Some(serde_json::from_value(status).unwrap());
-        self.announcements.insert(address.to_owned(), announcement);
-        self.show(address);
+        self.announcements.insert(name.clone(), announcement);
+        self.show(name);
     }
 
     /// An Announcement whose owner has not claimed it yet.
@@ -152,11 +243,13 @@ impl Cluster {
 
     /// Plans and applies until there is nothing left to do; every `fail`th write is lost.
     pub(super) fn settle(&mut self, fail: Option<usize>) {
-        for _ in 0..200 {
+        for _ in 0..400 {
             let Some(key) = self.world.next(|_| false) else { return };
-            let plan = plan(&self.world, &key, Timestamp::UNIX_EPOCH);
-            self.world.set_waiting(&key, plan.waiting);
-            if let Some((address, pool)) = &plan.claims {
+            let plan = plan(&self.world, &BTreeMap::new(), &key, Timestamp::UNIX_EPOCH);
+            self.world.set_waiting(&key, plan.lack);
+            plan.cool.iter().for_each(|address| self.world.cool(*address, self.now));
+            plan.kept.iter().for_each(|address| self.world.warm(*address));
+            for (address, pool) in &plan.claims {
                 self.world.hold(*address, &key, pool);
             }
             for step in plan.steps {
@@ -164,58 +257,79 @@ impl Cluster {
                 if lost {
                     self.writes.push("lost".to_owned());
                 }
-                if lost || self.write(step).is_err() {
-                    if let Some((address, _)) = plan.claims {
-                        self.world.unhold(address);
-                    }
-                    self.world.mark(&key);
-                    break;
+                let Err(refused) = (if lost { Err(Refused::Other) } else { self.write(step) }) else { continue };
+                for (address, _) in &plan.claims {
+                    self.world.unhold(*address);
                 }
+                match refused {
+                    Refused::Other => self.world.mark(&key),
+                    // Tried again after a while; until then nothing else can come of it.
+                    Refused::Behind => {}
+                    Refused::Outdated(planned_on) => self.world.is_outdated(&key, planned_on),
+                }
+                break;
             }
         }
-        panic!("does not settle: {:?}", self.writes);
+        panic!("does not settle: {:?}", &self.writes[..self.writes.len().min(24)]);
     }
 
     pub(super) fn write(&mut self, step: Step) -> Result<(), Refused> {
         self.version += 1;
         let version = Some(self.version.to_string());
         match step {
-            Step::Claim(address, mut announcement) => {
+            Step::Pool(PoolStep::Claim { address, mut announcement }) => {
                 self.writes.push(format!("claim {address}"));
-                if self.announcements.contains_key(&address.to_string()) {
-                    return Err(Refused);
+                let name = announcement.name_any();
+                assert_eq!(name, announcement_name(address));
+                if self.announcements.contains_key(&name) {
+                    return Err(Refused::Other);
                 }
                 announcement.metadata.resource_version = version;
                 announcement.metadata.uid = Some(format!("uid-{}", self.version));
-                self.announcements.insert(address.to_string(), *announcement);
-                self.show(&address.to_string());
+                self.announcements.insert(name.clone(), *announcement);
+                self.show(&name);
             }
-            Step::Update(mut announcement) => {
+            Step::Pool(PoolStep::Update { mut announcement }) => {
                 let name = announcement.name_any();
                 self.writes.push(format!("update {name}"));
-                let seen = self.announcements.get(&name).ok_or(Refused)?;
+                let seen = self.announcements.get(&name).ok_or(Refused::Other)?;
                 if seen.metadata.resource_version != announcement.metadata.resource_version {
-                    return Err(Refused);
+                    return Err(Refused::Other);
                 }
                 announcement.metadata.resource_version = version;
                 announcement.status = seen.status.clone();
                 self.announcements.insert(name.clone(), *announcement);
                 self.show(&name);
             }
-            Step::Release(identity) => {
+            Step::Pool(PoolStep::Release(identity)) => {
                 self.writes.push(format!("release {}", identity.name));
-                let seen = self.announcements.get(&identity.name).ok_or(Refused)?;
+                let seen = self.announcements.get(&identity.name).ok_or(Refused::Other)?;
                 if seen.metadata.resource_version.as_deref() != Some(&identity.resource_version) {
-                    return Err(Refused);
+                    return Err(Refused::Other);
                 }
                 self.announcements.remove(&identity.name);
                 self.show(&identity.name);
             }
+            Step::Gone(key) => {
+                if self.services.get(&key).and_then(viewed).is_some() {
+                    return Err(Refused::Behind);
+                }
+            }
             Step::Status(status, notes) => {
                 self.writes.push(format!("status {} {}", status.key.name, status.addresses.join(",")));
+                // A uid without an object is a conflict too.
+                let outdated = Refused::Outdated(status.planned_on);
+                let Some(service) = self.services.get_mut(&status.key) else { return Err(outdated) };
+                let metadata = &mut service.metadata;
+                let based_on = [&status.body["metadata"]["uid"], &status.body["metadata"]["resourceVersion"]];
+                if based_on.map(Value::as_str) != [metadata.uid.as_deref(), metadata.resource_version.as_deref()] {
+                    self.writes.push("conflict".to_owned());
+                    return Err(outdated);
+                }
                 self.notes.extend(notes.into_iter().map(|n| format!("{} {}", n.reason, n.message)));
-                let service = self.services.get_mut(&status.key).ok_or(Refused)?;
+                metadata.resource_version = version;
                 service.status = serde_json::from_value(status.body["status"].clone()).unwrap();
+                self.world.status_written(&status.key, self.version);
                 self.tell(&status.key.name);
             }
         }
@@ -227,17 +341,25 @@ impl Cluster {
     }
 
     pub(super) fn ingress(&self, name: &str) -> Option<String> {
-        let view = ServiceView::of(&self.services[&key(name)], DefaultProvider::Pool)?;
-        view.previous().map(|a| a.to_string())
+        let view = viewed(&self.services[&key(name)])?;
+        let addresses: Vec<_> = view.addresses().map(|a| a.to_string()).collect();
+        (!addresses.is_empty()).then(|| addresses.join(" "))
     }
 
     pub(super) fn condition(&self, name: &str, kind: &str) -> String {
-        let view = ServiceView::of(&self.services[&key(name)], DefaultProvider::Pool).unwrap();
-        let condition = view.conditions.iter().find(|c| c.type_ == kind).unwrap();
+        let status = self.services[&key(name)].status.as_ref().unwrap();
+        let condition = status.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap();
         format!("{} {} {}", condition.status, condition.reason, condition.message)
     }
 
     pub(super) fn owner(&self, address: &str) -> Option<String> {
-        self.announcements[address].spec.layer2.as_ref()?.owner.clone()
+        self.announcements[&named(address)].spec.layer2.as_ref()?.owner.clone()
     }
+}
+
+/// A Service as the watch of a controller shows it that serves those without a class from the pools.
+pub(super) fn viewed(service: &Service) -> Option<ServiceView> {
+    let pool = berth_provider::class::ProviderName::Pool;
+    let classes = berth_provider::class::Classes::new(&[pool].into(), &[], Some(pool)).unwrap();
+    ServiceView::of(service, (&classes.of(service)).into())
 }

@@ -1,9 +1,13 @@
 //! Why a Service does not get the address that it asks for.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use berth_api::Reason;
 use berth_api::service::ServiceKey;
+use berth_api::sharing::Clash;
+use berth_api::{IpFamily, Reason};
+use jiff::Timestamp;
+
+use super::pools::Exclusion;
 
 /// Why no address serves a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,59 +30,132 @@ pub enum Refusal {
         /// Their names, each with what is wrong.
         pools: Vec<String>,
     },
-    /// The pools that could serve are full.
-    #[error("every address of {} is held; enlarge it or release one", list(pools))]
-    PoolExhausted {
+    /// The pools that could serve are disabled.
+    #[error("{} is disabled and gives nothing new; set `disabled: false` there or use another", list(pools))]
+    PoolDisabled {
         /// Their names.
+        pools: Vec<String>,
+    },
+    /// The pools that could serve are for others.
+    #[error(
+        "{} is not for this Service (`spec.serviceAllocation`); use another pool, or let it admit {service}",
+        list(pools)
+    )]
+    PoolNotAdmitted {
+        /// Who asks.
+        service: ServiceKey,
+        /// Their names.
+        pools: Vec<String>,
+    },
+    /// The pools that could serve are full.
+    #[error("every {family} address of {} is held; enlarge it or release one", list(pools))]
+    PoolExhausted {
+        /// The family that is asked for.
+        family: IpFamily,
+        /// Their names.
+        pools: Vec<String>,
+    },
+    /// What is free of the pools that could serve was released a moment ago.
+    #[error(
+        "every {family} address of {} is held or was released a moment ago; one is free again at {}",
+        list(pools),
+        time(*until)
+    )]
+    PoolCoolingDown {
+        /// The family that is asked for.
+        family: IpFamily,
+        /// Their names.
+        pools: Vec<String>,
+        /// When the first of them is free, in seconds since 1970.
+        until: i64,
+    },
+    /// The pools that could serve have no address of the family at all.
+    #[error(
+        "{} has no {family} addresses; add some to `spec.addresses` there, or create a pool with some",
+        list(pools)
+    )]
+    FamilyUnavailable {
+        /// The family that is asked for.
+        family: IpFamily,
+        /// Their names.
+        pools: Vec<String>,
+    },
+    /// No pool has a free address of each family.
+    #[error(
+        "no single pool has a free address of each family, and both come from one; {} have some of one",
+        list(pools)
+    )]
+    NoDualStackPool {
+        /// The pools that have some of one.
         pools: Vec<String>,
     },
     /// The requested address is in no pool.
     #[error("{address} is in no IPAddressPool; ask for an address of a pool, or add it to one")]
     AddressOutsidePools {
         /// It.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The requested address is not in the requested pool.
     #[error("{address} is not in IPAddressPool `{pool}` but in `{actual}`; correct one of the two requests")]
     AddressNotInPool {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The pool that was asked for.
         pool: String,
         /// The pool that has it.
         actual: String,
     },
-    /// The requested address is held by another Service.
-    #[error("{address} is held by Service {holder}; ask for another, or release it there")]
+    /// The requested addresses are in two pools.
+    #[error(
+        "{address} is in IPAddressPool `{pool}` and {other} in `{other_pool}`, and both addresses of a Service come from one; ask for two of one pool"
+    )]
+    PoolsDiffer {
+        /// The one address.
+        address: IpAddr,
+        /// Its pool.
+        pool: String,
+        /// The other address.
+        other: IpAddr,
+        /// Its pool.
+        other_pool: String,
+    },
+    /// The requested address is held by another Service, and may not be shared with it.
+    #[error("{address} is held by Service {holder}{}", clash_told(clash, *wished))]
     AddressInUse {
         /// It.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Who holds it.
         holder: ServiceKey,
+        /// Why it is not shared.
+        clash: Clash,
+        /// Whether the Service that asks wishes to share.
+        wished: bool,
     },
-    /// The requested address is held, and the Service hoped to share it.
-    #[error("{address} is held by Service {holder}, and sharing an address is not supported yet; ask for another")]
-    SharingUnsupported {
+    /// The requested address is somebody's who is no Service.
+    #[error("{address} is {}; ask for another", whose(exclusion, *address))]
+    Excluded {
         /// It.
-        address: Ipv4Addr,
-        /// Who holds it.
-        holder: ServiceKey,
-    },
-    /// The requested address is a node's own.
-    #[error("{address} is the own address of node {node}; ask for another")]
-    NodeAddress {
-        /// It.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Whose it is.
-        node: String,
+        exclusion: Exclusion,
     },
-    /// The requested address is the network or broadcast address of a subnet of the nodes.
-    #[error("{address} is the network or broadcast address of the nodes' subnet {subnet}; ask for another")]
-    SubnetAddress {
+    /// The requested address is one that the pool leaves out.
+    #[error("{address} ends in .0 or .255, which IPAddressPool `{pool}` leaves out (`avoidBuggyIPs`); ask for another")]
+    BuggyAddress {
         /// It.
-        address: Ipv4Addr,
-        /// The subnet.
-        subnet: String,
+        address: IpAddr,
+        /// The pool.
+        pool: String,
+    },
+    /// The requested address was released a moment ago.
+    #[error("{address} was released a moment ago and is given to nobody before {} (`coolDownSeconds` of IPAddressPool `{pool}`)", time(*until))]
+    CoolingDown {
+        /// It.
+        address: IpAddr,
+        /// Its pool.
+        pool: String,
+        /// When it is free, in seconds since 1970.
+        until: i64,
     },
 }
 
@@ -89,15 +166,83 @@ impl Refusal {
             Self::NoPool { .. } => Reason::NoPool,
             Self::PoolNotFound { .. } => Reason::PoolNotFound,
             Self::PoolNotReady { .. } => Reason::PoolNotReady,
+            Self::PoolDisabled { .. } => Reason::PoolDisabled,
+            Self::PoolNotAdmitted { .. } => Reason::PoolNotAdmitted,
             Self::PoolExhausted { .. } => Reason::PoolExhausted,
+            Self::FamilyUnavailable { .. } => Reason::FamilyUnavailable,
+            Self::NoDualStackPool { .. } => Reason::NoDualStackPool,
             Self::AddressOutsidePools { .. } => Reason::AddressOutsidePools,
             Self::AddressNotInPool { .. } => Reason::AddressNotInPool,
-            Self::AddressInUse { .. } => Reason::AddressInUse,
-            Self::SharingUnsupported { .. } => Reason::SharingUnsupported,
-            Self::NodeAddress { .. } => Reason::NodeAddress,
-            Self::SubnetAddress { .. } => Reason::SubnetAddress,
+            Self::PoolsDiffer { .. } => Reason::PoolsDiffer,
+            Self::AddressInUse { wished: false, .. } => Reason::AddressInUse,
+            Self::AddressInUse { clash, .. } => match clash {
+                Clash::NotWished => Reason::AddressInUse,
+                Clash::Key => Reason::SharingKeyDiffers,
+                Clash::Namespace => Reason::SharingNamespaceDiffers,
+                Clash::Port(_) => Reason::SharingPortTaken,
+                Clash::Policy => Reason::SharingPolicyDiffers,
+            },
+            Self::Excluded { exclusion, .. } => match exclusion {
+                Exclusion::Node(_) => Reason::NodeAddress,
+                Exclusion::Gateway(_) => Reason::GatewayAddress,
+                Exclusion::Subnet(_) => Reason::SubnetAddress,
+                Exclusion::Pods(_) => Reason::PodNetwork,
+                Exclusion::Services(_) => Reason::ServiceNetwork,
+            },
+            Self::BuggyAddress { .. } => Reason::BuggyAddress,
+            Self::CoolingDown { .. } | Self::PoolCoolingDown { .. } => Reason::CoolingDown,
         }
     }
+
+    /// Whether an address that becomes free, or one that is shared on other terms, may end it. The others end by a change of
+    /// pools, namespaces or nodes.
+    pub fn ends_by_release(&self) -> bool {
+        matches!(
+            self,
+            Self::PoolExhausted { .. }
+                | Self::PoolCoolingDown { .. }
+                | Self::NoDualStackPool { .. }
+                | Self::AddressInUse { .. }
+                | Self::CoolingDown { .. }
+        )
+    }
+}
+
+impl Refusal {
+    /// The very address that is waited for, where no other will do.
+    pub fn awaited(&self) -> Option<IpAddr> {
+        match self {
+            Self::AddressInUse { address, .. } | Self::CoolingDown { address, .. } => Some(*address),
+            _ => None,
+        }
+    }
+}
+
+fn clash_told(clash: &Clash, wished: bool) -> String {
+    match clash {
+        _ if !wished => "; ask for another, or release it there".to_owned(),
+        Clash::NotWished => {
+            ", which does not share it; ask for another, or let both ask to share it by the same key".to_owned()
+        }
+        clash => format!(", and {clash}; ask for another, or change one of the two"),
+    }
+}
+
+fn whose(exclusion: &Exclusion, address: IpAddr) -> String {
+    match exclusion {
+        Exclusion::Node(node) => format!("the own address of node {node}"),
+        Exclusion::Gateway(node) => format!("a gateway of node {node}"),
+        Exclusion::Subnet(subnet) => match IpFamily::of(address) {
+            IpFamily::V4 => format!("the network or broadcast address of the nodes' subnet {subnet}"),
+            IpFamily::V6 => format!("the subnet-router anycast address of the nodes' subnet {subnet}"),
+        },
+        Exclusion::Pods(node) => format!("for the pods of node {node}"),
+        Exclusion::Services(name) => format!("for the cluster IPs of ServiceCIDR {name}"),
+    }
+}
+
+fn time(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 fn no_pool(others: usize) -> String {

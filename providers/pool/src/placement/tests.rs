@@ -234,6 +234,32 @@ proptest! {
 }
 
 #[test]
+fn a_member_is_found_at_its_own_address_of_the_family_and_subnet_of_the_virtual_one() {
+    let mut nodes = nodes();
+    for (n, node) in nodes.values_mut().enumerate() {
+        let own = ["fe80::1/64".to_owned(), format!("2001:db8:1::{n}/64"), format!("2001:db8:2::{n}/64")];
+        node.interfaces[0].addresses.extend(own.iter().map(|net| net.parse::<ipnet::IpNet>().unwrap()));
+    }
+    let place = |address: &str| {
+        let rules = everywhere();
+        place(Question {
+            address: address.parse().unwrap(),
+            nodes: &nodes,
+            rules: &rules,
+            serving: None,
+            current: None,
+            claimed: None,
+        })
+    };
+    let members = place("2001:db8:2::200").assignment.unwrap().members;
+    assert_eq!(members.len(), 3);
+    assert!(members.iter().all(|m| m.address.to_string().starts_with("2001:db8:2::")), "{members:?}");
+    let members = place(VIP).assignment.unwrap().members;
+    assert!(members.iter().all(|m| m.address.is_ipv4()), "{members:?}");
+    assert_eq!(place("2001:db8:3::200").reason, Reason::NoEligibleNode);
+}
+
+#[test]
 fn an_interface_that_comes_up_does_not_move_an_address_on_its_own_node() {
     let mut case = Case::placed();
     let mut second = case.nodes["node-b"].interfaces[0].clone();

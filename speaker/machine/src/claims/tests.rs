@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn address(n: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, n)
+fn address(n: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, n])
 }
 
 fn deliver(told: &mut Told, heard: &mut Heard) -> Learnt {
@@ -119,12 +119,12 @@ proptest! {
             let (bodies, lost) = match step {
                 Step::Claim(n, epoch) => {
                     told.claim(address(n), epoch);
-                    model.insert(address(n).into(), epoch);
+                    model.insert(address(n), epoch);
                     continue;
                 }
                 Step::Drop(n) => {
                     told.drop(address(n), 9);
-                    model.remove(&IpAddr::V4(address(n)));
+                    model.remove(&address(n));
                     continue;
                 }
                 Step::Repeat(n) => {

@@ -1,7 +1,7 @@
 //! What the cluster says: places and sessions come and go.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use berth_api::MacAddr;
 use berth_wire::heartbeat::NodeName;
@@ -37,7 +37,7 @@ impl Machine {
         }
     }
 
-    fn place(&mut self, address: Ipv4Addr, me: Member, assignment: Assignment) {
+    fn place(&mut self, address: IpAddr, me: Member, assignment: Assignment) {
         if self.stopping.is_some() && !self.places.contains_key(&address) {
             return;
         }
@@ -85,7 +85,7 @@ impl Machine {
     }
 
     /// Gives the address its place on the link; returns whether it answers and that place changed.
-    fn seat(&mut self, address: Ipv4Addr, me: Member, assignment: &Assignment) -> bool {
+    fn seat(&mut self, address: IpAddr, me: Member, assignment: &Assignment) -> bool {
         let mut moved = false;
         let mut added = true;
         if let Some(place) = self.places.get_mut(&address) {
@@ -118,7 +118,7 @@ impl Machine {
         moved
     }
 
-    fn unwatch(&mut self, interface: &str, address: Ipv4Addr) {
+    fn unwatch(&mut self, interface: &str, address: IpAddr) {
         if let Some(addresses) = self.watched.get_mut(interface) {
             addresses.remove(&address);
             if addresses.is_empty() {
@@ -129,7 +129,7 @@ impl Machine {
     }
 
     /// Keeps a session with exactly the other members, and knows exactly their Ethernet addresses.
-    fn meet(&mut self, address: Ipv4Addr, members: &[Member]) {
+    fn meet(&mut self, address: IpAddr, members: &[Member]) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let interface = place.me.interface.clone();
         let told = match &place.phase {
@@ -145,6 +145,13 @@ impl Machine {
             *self.macs.entry(member.mac).or_insert(0) += 1;
             if member.node != self.node {
                 let id = self.session(member, &interface);
+                if let Some(session) = self.sessions.get_mut(&id)
+                    && session.share(address, Some(member.address))
+                    && let Some(epoch) = told
+                {
+                    session.told.claim(address, epoch);
+                    self.urgent.insert(id);
+                }
                 peers.insert(member.node.clone(), Peer { id, node: member.node.clone(), mac: member.mac });
             }
         }
@@ -157,15 +164,6 @@ impl Machine {
                 peers.insert(peer.node.clone(), peer);
             } else {
                 self.part(address, peer.id);
-            }
-        }
-        for peer in peers.values() {
-            let Some(session) = self.sessions.get_mut(&peer.id) else { continue };
-            if session.shared.insert(address)
-                && let Some(epoch) = told
-            {
-                session.told.claim(address, epoch);
-                self.urgent.insert(peer.id);
             }
         }
         if let Some(place) = self.places.get_mut(&address) {
@@ -183,23 +181,20 @@ impl Machine {
         }
     }
 
-    /// The session with a member, which begins with a heartbeat if there is none yet.
+    /// The session with a member, which begins with a heartbeat if there is none yet. `interface` is this node's, by which the
+    /// member is heard.
     fn session(&mut self, member: &Member, interface: &str) -> PeerId {
-        let key = (member.node.clone(), member.address);
-        if let Some(&id) = self.ids.get(&key) {
+        let by_interface = self.ids.entry(member.node.clone()).or_default();
+        if let Some(&id) = by_interface.get(interface) {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.mac = member.mac;
-                if session.interface != interface {
-                    interface.clone_into(&mut session.interface);
-                }
             }
             return id;
         }
         let id = PeerId(self.next_id);
         self.next_id += 1;
-        let session = Session::new(member, interface.to_owned(), self.now);
-        self.sessions.insert(id, session);
-        self.ids.insert(key, id);
+        by_interface.insert(interface.to_owned(), id);
+        self.sessions.insert(id, Session::new(member, interface.to_owned(), self.now));
         self.timers.set(Timer::Silence(id), Some(self.now + DETECTION_TIME));
         self.urgent.insert(id);
         id
@@ -207,12 +202,12 @@ impl Machine {
 
     /// A partner claims an address in which it has no part as far as this node knows: its word counts, and it gets this
     /// node's. Its copy of the Announcement may be the newer one.
-    pub(super) fn admit(&mut self, address: Ipv4Addr, id: PeerId) {
+    pub(super) fn admit(&mut self, address: IpAddr, id: PeerId) {
         let (Some(place), Some(session)) = (self.places.get_mut(&address), self.sessions.get_mut(&id)) else { return };
         if place.peer(&session.node).is_some() {
             return;
         }
-        session.shared.insert(address);
+        session.share(address, None);
         if let Phase::Answering(ownership) = &place.phase {
             session.told.claim(address, ownership.epoch);
         }
@@ -220,12 +215,16 @@ impl Machine {
     }
 
     /// An address is no longer shared with a partner; the last one ends the session.
-    fn part(&mut self, address: Ipv4Addr, id: PeerId) {
+    fn part(&mut self, address: IpAddr, id: PeerId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.shared.remove(&address);
         session.told.drop(address, 0);
-        if session.shared.is_empty() {
-            self.ids.remove(&(session.node.clone(), session.address));
+        if session.unshare(address) {
+            if let Some(by_interface) = self.ids.get_mut(&session.node) {
+                by_interface.remove(&session.interface);
+                if by_interface.is_empty() {
+                    self.ids.remove(&session.node);
+                }
+            }
             self.sessions.remove(&id);
             self.timers.set(Timer::Silence(id), None);
             self.urgent.remove(&id);
@@ -233,7 +232,7 @@ impl Machine {
     }
 
     /// Forgets an address altogether.
-    pub(super) fn remove_place(&mut self, address: Ipv4Addr) {
+    pub(super) fn remove_place(&mut self, address: IpAddr) {
         let Some(place) = self.places.remove(&address) else { return };
         for timer in [Timer::Step(address), Timer::Announce(address), Timer::Calm(address)] {
             self.timers.set(timer, None);
@@ -251,7 +250,7 @@ impl Machine {
     }
 
     /// Answers from another place on the link than before.
-    fn reannounce(&mut self, address: Ipv4Addr) {
+    fn reannounce(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let Phase::Answering(ownership) = &mut place.phase else { return };
         ownership.schedule = Schedule::full(self.now);
@@ -260,7 +259,7 @@ impl Machine {
     }
 
     /// Says in the status what is so now.
-    pub(super) fn report(&mut self, address: Ipv4Addr) {
+    pub(super) fn report(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let foreign = place.foreign.map(|(mac, _)| mac);
         place.named = foreign.map(|mac| (mac, self.now));

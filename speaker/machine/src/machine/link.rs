@@ -1,9 +1,9 @@
 //! What is heard on the link, and what is said there about addresses of ours.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use berth_api::MacAddr;
-use berth_wire::arp::{Frame, Operation};
+use berth_wire::neighbor::Frame;
 
 use super::{Machine, Timer};
 use crate::liveness::{Liveness, PeerId, Session};
@@ -11,14 +11,16 @@ use crate::takeover::{Answered, Origin, Phase, Verifying};
 use crate::timing::{CONFLICT_CALM, CONFLICT_RECHECK, DEFEND_INTERVAL, DETECTION_TIME, IDLE_OWNER_WAIT};
 
 impl Machine {
-    pub(super) fn on_arp(&mut self, interface: &str, frame: &Frame) {
-        let arp = &frame.arp;
-        // Whoever sends from an address says that it has it (RFC 5227 section 2.4); a probe sends from none.
-        if self.is_watched(interface, arp.sender_ip) {
-            self.on_sighting(arp.sender_ip, arp.sender_mac);
+    pub(super) fn on_frame(&mut self, interface: &str, frame: &Frame) {
+        if let Some((address, mac)) = frame.claim()
+            && self.is_watched(interface, address)
+        {
+            self.on_sighting(address, mac);
         }
-        if arp.operation == Operation::Request && !arp.is_gratuitous() && self.is_watched(interface, arp.target_ip) {
-            self.on_question(arp.target_ip, frame);
+        if let Some(address) = frame.question()
+            && self.is_watched(interface, address)
+        {
+            self.on_question(address, frame);
         }
     }
 
@@ -27,7 +29,7 @@ impl Machine {
         if !changed {
             return;
         }
-        let addresses: Vec<Ipv4Addr> = self.watched_addresses(interface).collect();
+        let addresses: Vec<IpAddr> = self.watched_addresses(interface).collect();
         if up {
             let on_it = |(id, session): (&PeerId, &Session)| (session.interface == interface).then_some(*id);
             let sessions: Vec<PeerId> = self.sessions.iter().filter_map(on_it).collect();
@@ -52,11 +54,11 @@ impl Machine {
         }
     }
 
-    fn is_watched(&self, interface: &str, address: Ipv4Addr) -> bool {
+    fn is_watched(&self, interface: &str, address: IpAddr) -> bool {
         self.places.get(&address).is_some_and(|place| place.me.interface == interface)
     }
 
-    fn origin(&self, address: Ipv4Addr, mac: MacAddr) -> Origin {
+    fn origin(&self, address: IpAddr, mac: MacAddr) -> Origin {
         let Some(place) = self.places.get(&address) else { return Origin::Foreign };
         if mac == place.me.mac {
             return Origin::Own;
@@ -69,7 +71,7 @@ impl Machine {
     }
 
     /// Somebody was seen with the address.
-    fn on_sighting(&mut self, address: Ipv4Addr, mac: MacAddr) {
+    fn on_sighting(&mut self, address: IpAddr, mac: MacAddr) {
         let origin = self.origin(address, mac);
         let Some(place) = self.places.get(&address) else { return };
         let by = match &origin {
@@ -110,7 +112,7 @@ impl Machine {
 
     /// Whether somebody seen with the address only waits for the one that it was assigned to, which is silent: it yields to whoever
     /// claims a higher number. One that stands before this node in the line does not have to.
-    fn makes_way(&self, address: Ipv4Addr, by: Answered) -> bool {
+    fn makes_way(&self, address: IpAddr, by: Answered) -> bool {
         let (Some(place), Answered::Peer(id)) = (self.places.get(&address), by) else { return false };
         let (Some(top), Some(peer)) = (&place.top, place.peers.iter().find(|peer| peer.id == id)) else { return false };
         // What it claims is known only while it is heard.
@@ -126,7 +128,7 @@ impl Machine {
     }
 
     /// A partner that has the address without being known to claim it is asked for its claims.
-    fn ask_unless_top(&mut self, address: Ipv4Addr, by: Answered) {
+    fn ask_unless_top(&mut self, address: IpAddr, by: Answered) {
         let Some(place) = self.places.get(&address) else { return };
         if let Answered::Peer(id) = by
             && place.top.as_ref().and_then(|top| place.peer(&top.node)).is_none_or(|top| top.id != id)
@@ -136,7 +138,7 @@ impl Machine {
     }
 
     /// A machine that is none of our nodes was seen with the address.
-    fn on_foreign(&mut self, address: Ipv4Addr, mac: MacAddr) {
+    fn on_foreign(&mut self, address: IpAddr, mac: MacAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         self.counters.conflicts += 1;
         // Several machines that take turns are said no more often than one is fought.
@@ -168,7 +170,7 @@ impl Machine {
     }
 
     /// A foreign machine has not been heard for a while.
-    pub(super) fn on_calm(&mut self, address: Ipv4Addr) {
+    pub(super) fn on_calm(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         (place.foreign, place.named) = (None, None);
         if matches!(place.phase, Phase::Answering(_)) {
@@ -177,20 +179,27 @@ impl Machine {
     }
 
     /// Somebody asks who has the address.
-    fn on_question(&mut self, address: Ipv4Addr, frame: &Frame) {
+    fn on_question(&mut self, address: IpAddr, frame: &Frame) {
         let Some(place) = self.places.get(&address) else { return };
         let mac = place.me.mac;
         match &place.phase {
-            Phase::Answering(_)
-                if frame.arp.sender_mac != mac && (frame.dst == MacAddr::BROADCAST || frame.dst == mac) =>
-            {
+            Phase::Answering(_) if frame.sender_mac() != mac && frame.reaches(mac) => {
                 let interface = place.me.interface.clone();
-                self.counters.replies += 1;
-                self.send_arp(interface, Frame::reply_to(frame, mac));
+                self.counters.replies.count(address);
+                self.send_frame(interface, Frame::reply_to(frame, mac));
             }
-            // One ahead of this node asks the wire, too: it is about to take over, even if its heartbeats are not heard here.
-            Phase::Probing(_) if frame.arp.is_probe() => {
-                if let Origin::Peer(peer) = self.origin(address, frame.arp.sender_mac)
+            // Two that both ask before first use get it neither (RFC 5227 section 2.1.1, RFC 4862 section 5.4.3).
+            Phase::Verifying(Verifying { resume: None, .. })
+                if frame.is_probe()
+                    && place.seen.is_none()
+                    && self.origin(address, frame.sender_mac()) == Origin::Foreign =>
+            {
+                self.on_foreign(address, frame.sender_mac());
+            }
+            // One ahead of this node asks the wire, too: it is about to take over, even if its heartbeats are not heard here. An IPv6
+            // address in use is asked for from an own one, which its kernel might also do; a short wait for nothing is the price.
+            Phase::Probing(_) if frame.is_probe() || address.is_ipv6() => {
+                if let Origin::Peer(peer) = self.origin(address, frame.sender_mac())
                     && place.ahead().is_some_and(|ahead| ahead.contains(&&peer.node))
                 {
                     self.hold_back(address, DETECTION_TIME);
@@ -201,7 +210,7 @@ impl Machine {
     }
 
     /// Makes the announcement that is due, and sets the time of the next one.
-    pub(super) fn announce(&mut self, address: Ipv4Addr) {
+    pub(super) fn announce(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let Phase::Answering(ownership) = &mut place.phase else { return };
         let due = ownership.schedule.next().is_some_and(|at| at <= self.now);
@@ -212,12 +221,12 @@ impl Machine {
         }
     }
 
-    /// Both forms, because stations differ in which one they learn from.
-    fn send_announcement(&mut self, address: Ipv4Addr) {
+    fn send_announcement(&mut self, address: IpAddr) {
         let Some(place) = self.places.get(&address) else { return };
         let (interface, mac) = (place.me.interface.clone(), place.me.mac);
-        self.counters.gratuitous += 2;
-        self.send_arp(interface.clone(), Frame::gratuitous_request(mac, address));
-        self.send_arp(interface, Frame::gratuitous_reply(mac, address));
+        for frame in Frame::announcements(mac, address) {
+            self.counters.announcements.count(address);
+            self.send_frame(interface.clone(), frame);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Who answers: watching the owner, asking the wire, claiming and yielding.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::Reason;
@@ -15,7 +15,7 @@ use crate::timing::{DETECTION_TIME, IDLE_OWNER_WAIT, PROBE_COUNT, PROBE_LATE, PR
 
 impl Machine {
     /// Brings an address in line with who is to answer for it.
-    pub(super) fn settle(&mut self, address: Ipv4Addr) {
+    pub(super) fn settle(&mut self, address: IpAddr) {
         let stopping = self.stopping.is_some();
         let Some(place) = self.places.get_mut(&address) else { return };
         let mine = place.is_mine() && !stopping;
@@ -39,7 +39,7 @@ impl Machine {
     }
 
     /// A node says itself that it answers.
-    pub(super) fn on_claim(&mut self, address: Ipv4Addr, claim: OwnerClaim, from: PeerId) {
+    pub(super) fn on_claim(&mut self, address: IpAddr, claim: OwnerClaim, from: PeerId) {
         let Some(place) = self.places.get_mut(&address) else { return };
         if place.peer(&claim.node).is_none_or(|peer| peer.id != from) {
             return;
@@ -67,7 +67,7 @@ impl Machine {
     }
 
     /// Lets a partner know what it seems not to know.
-    fn repeat(&mut self, address: Ipv4Addr, id: PeerId) {
+    fn repeat(&mut self, address: IpAddr, id: PeerId) {
         let seen = self.places.get(&address).and_then(|place| place.seen);
         if let (Some(seen), Some(session)) = (seen, self.sessions.get_mut(&id)) {
             session.told.repeat(address, seen);
@@ -76,7 +76,7 @@ impl Machine {
     }
 
     /// A partner knows that this number was claimed, though not by itself.
-    pub(super) fn on_claim_seen(&mut self, address: Ipv4Addr, epoch: u64) {
+    pub(super) fn on_claim_seen(&mut self, address: IpAddr, epoch: u64) {
         // A partner that forgot everything says 0, for nothing.
         let Some(place) = self.places.get_mut(&address).filter(|_| epoch > 0) else { return };
         place.seen = place.seen.max(Some(epoch));
@@ -90,7 +90,7 @@ impl Machine {
     }
 
     /// The Announcement's status says that another node answers.
-    pub(super) fn on_claim_written(&mut self, address: Ipv4Addr, claim: &OwnerClaim) {
+    pub(super) fn on_claim_written(&mut self, address: IpAddr, claim: &OwnerClaim) {
         let Some(place) = self.places.get_mut(&address) else { return };
         if place.peer(&claim.node).is_some() && place.right().is_some_and(|right| claim.beats(&right)) {
             place.hear(self.now, claim);
@@ -99,7 +99,7 @@ impl Machine {
     }
 
     /// A partner that was to answer says that it does not: it gets its time again.
-    pub(super) fn on_claim_dropped(&mut self, address: Ipv4Addr, from: PeerId) {
+    pub(super) fn on_claim_dropped(&mut self, address: IpAddr, from: PeerId) {
         let Some(place) = self.places.get_mut(&address) else { return };
         if let Some(top) = &place.top
             && place.peer(&top.node).is_some_and(|peer| peer.id == from)
@@ -110,7 +110,7 @@ impl Machine {
     }
 
     /// Silent from now on; says so if this node answered before.
-    fn stand_by(&mut self, address: Ipv4Addr) {
+    fn stand_by(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let phase = std::mem::replace(&mut place.phase, Phase::Standby);
         self.timers.set(Timer::Step(address), None);
@@ -138,7 +138,7 @@ impl Machine {
     }
 
     /// Sets the time of the next step of a standby.
-    pub(super) fn watch_top(&mut self, address: Ipv4Addr) {
+    pub(super) fn watch_top(&mut self, address: IpAddr) {
         if let Some(place) = self.places.get(&address)
             && place.phase == Phase::Standby
         {
@@ -185,7 +185,7 @@ impl Machine {
     }
 
     /// A step of an address is due.
-    pub(super) fn on_step(&mut self, due: Duration, address: Ipv4Addr) {
+    pub(super) fn on_step(&mut self, due: Duration, address: IpAddr) {
         let Some(place) = self.places.get(&address) else { return };
         match &place.phase {
             Phase::Standby => match self.takeover_due(place) {
@@ -222,14 +222,14 @@ impl Machine {
         }
     }
 
-    fn set_phase(&mut self, address: Ipv4Addr, phase: Phase) {
+    fn set_phase(&mut self, address: IpAddr, phase: Phase) {
         if let Some(place) = self.places.get_mut(&address) {
             place.phase = phase;
         }
     }
 
     /// The next probe, or `None` when all were sent and waited for.
-    fn next_probe(&mut self, due: Duration, address: Ipv4Addr, probe: Probe) -> Option<Probe> {
+    fn next_probe(&mut self, due: Duration, address: IpAddr, probe: Probe) -> Option<Probe> {
         if self.now > due + PROBE_LATE {
             return Some(self.begin_probe(address));
         }
@@ -243,7 +243,7 @@ impl Machine {
     }
 
     /// Nobody answered for a silent owner's address.
-    fn unanswered(&mut self, address: Ipv4Addr) {
+    fn unanswered(&mut self, address: IpAddr) {
         self.set_phase(address, Phase::Standby);
         let due = self.places.get(&address).and_then(|place| self.takeover_due(place));
         if due.is_some_and(|due| due <= self.now) {
@@ -254,7 +254,7 @@ impl Machine {
         }
     }
 
-    fn take_over(&mut self, address: Ipv4Addr) {
+    fn take_over(&mut self, address: IpAddr) {
         if let Some(place) = self.places.get(&address) {
             let epoch = place.next_epoch();
             self.counters.takeovers += 1;
@@ -263,7 +263,7 @@ impl Machine {
     }
 
     /// Somebody of ours has the address: no takeover for a while.
-    pub(super) fn hold_back(&mut self, address: Ipv4Addr, time: Duration) {
+    pub(super) fn hold_back(&mut self, address: IpAddr, time: Duration) {
         if let Some(place) = self.places.get_mut(&address) {
             place.phase = Phase::Standby;
             place.hold_until = self.now + time;
@@ -272,14 +272,14 @@ impl Machine {
     }
 
     /// Asks the wire before this node answers.
-    pub(super) fn verify(&mut self, address: Ipv4Addr, resume: Option<Ownership>) {
+    pub(super) fn verify(&mut self, address: IpAddr, resume: Option<Ownership>) {
         self.timers.set(Timer::Announce(address), None);
         let probe = self.begin_probe(address);
         self.set_phase(address, Phase::Verifying(Verifying { probe, resume, answered: None, rounds: 0 }));
     }
 
     /// A node of ours answered the question of this one, which is to answer itself.
-    pub(super) fn verifying_answered(&mut self, address: Ipv4Addr, by: Answered) {
+    pub(super) fn verifying_answered(&mut self, address: IpAddr, by: Answered) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let Phase::Verifying(verifying) = &place.phase else { return };
         let right = place.right();
@@ -314,7 +314,7 @@ impl Machine {
     }
 
     /// Nothing speaks against answering. `from_peer` says that another node of ours still does, which hears of it now.
-    fn verified(&mut self, address: Ipv4Addr, from_peer: bool) {
+    fn verified(&mut self, address: IpAddr, from_peer: bool) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let Phase::Verifying(verifying) = &place.phase else { return };
         let intended = place.intended();
@@ -332,7 +332,7 @@ impl Machine {
     }
 
     /// Answers from now on, and lets everybody know.
-    fn claim(&mut self, address: Ipv4Addr, epoch: u64, cause: Reason) {
+    fn claim(&mut self, address: IpAddr, epoch: u64, cause: Reason) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let schedule = Schedule::full(self.now);
         if place.seen.is_none() {
@@ -349,7 +349,7 @@ impl Machine {
     }
 
     /// Tells every partner with a part in the address what is claimed for it.
-    fn tell_all(&mut self, address: Ipv4Addr) {
+    fn tell_all(&mut self, address: IpAddr) {
         let Some(place) = self.places.get(&address) else { return };
         let Phase::Answering(ownership) = &place.phase else { return };
         for peer in &place.peers {
@@ -361,7 +361,7 @@ impl Machine {
     }
 
     /// Whether a partner could take the address over from this node, which is about to stop.
-    pub(super) fn can_hand_over(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn can_hand_over(&self, address: IpAddr) -> bool {
         self.places.get(&address).is_some_and(|place| {
             matches!(place.phase, Phase::Answering(_))
                 && place

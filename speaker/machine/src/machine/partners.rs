@@ -1,7 +1,6 @@
 //! What partners say, and when they fall silent.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use berth_wire::heartbeat::Message;
 
@@ -11,8 +10,10 @@ use crate::liveness::{Liveness, PeerId, Refused};
 use crate::timing::DETECTION_TIME;
 
 impl Machine {
-    pub(super) fn on_heartbeat(&mut self, from: Ipv4Addr, message: &Message) {
-        let id = self.ids.get(&(message.sender.clone(), from)).copied();
+    pub(super) fn on_heartbeat(&mut self, interface: &str, message: &Message) {
+        // From which address it comes does not matter. Each end chooses from the Announcements that it has read over which of its
+        // addresses it talks to the other, and the other may not have read the same yet. What counts is that the sender proves to hear us.
+        let id = self.ids.get(&message.sender).and_then(|by_interface| by_interface.get(interface)).copied();
         let Some((id, session)) = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
             self.counters.refused_unknown += 1;
             return;
@@ -50,7 +51,7 @@ impl Machine {
         let node = session.node.clone();
         // A partner that came up or stops is looked at for all that is shared with it, else only for what it speaks of.
         let everything = accepted.came_up || accepted.began_to_stop;
-        let shared = if everything { session.shared.clone() } else { BTreeSet::new() };
+        let shared: Vec<IpAddr> = if everything { session.shared().collect() } else { Vec::new() };
         for (address, epoch) in learnt.claimed {
             self.admit(address, id);
             self.on_claim(address, OwnerClaim { node: node.clone(), epoch }, id);
@@ -73,7 +74,7 @@ impl Machine {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.liveness = Liveness::Silent;
         // Its own addresses have lost their owner; in the line for others, those behind it move up.
-        for address in session.shared.clone() {
+        for address in session.shared().collect::<Vec<_>>() {
             self.watch_top(address);
         }
     }

@@ -1,6 +1,7 @@
 //! One machine alone: what its calls promise.
 
 use berth_wire::heartbeat::{Claim, Digest, EPOCH_MAX, Entries};
+use berth_wire::{arp, ndp};
 
 use super::*;
 use crate::input::{Member, OwnerClaim};
@@ -12,20 +13,20 @@ fn name(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
 
-fn vip(n: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, 100 + n)
+fn vip(n: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, 100 + n])
 }
 
 fn member(node: &str, last: u8) -> Member {
     Member {
         node: name(node),
         interface: "eth0".to_owned(),
-        address: Ipv4Addr::new(192, 0, 2, last),
+        address: IpAddr::from([192, 0, 2, last]),
         mac: MacAddr([2, 0, 0, 0, 0, last]),
     }
 }
 
-fn assignment(address: Ipv4Addr, owner: &str, epoch: u64) -> Assignment {
+fn assignment(address: IpAddr, owner: &str, epoch: u64) -> Assignment {
     Assignment {
         address,
         owner: Some(name(owner)),
@@ -34,6 +35,28 @@ fn assignment(address: Ipv4Addr, owner: &str, epoch: u64) -> Assignment {
         members: vec![member("a", 1), member("b", 2)],
         claimed: None,
     }
+}
+
+/// The first of the frames that announce an address.
+fn announcement(mac: MacAddr, address: IpAddr) -> Frame {
+    Frame::announcements(mac, address).next().unwrap()
+}
+
+fn vip6(n: u8) -> IpAddr {
+    IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100 + u16::from(n)])
+}
+
+/// Where nodes are found for IPv6 addresses.
+fn own6(last: u8) -> IpAddr {
+    IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)])
+}
+
+fn assignment6(address: IpAddr, owner: &str, epoch: u64) -> Assignment {
+    let mut assignment = assignment(address, owner, epoch);
+    for (member, last) in assignment.members.iter_mut().zip(1..) {
+        member.address = own6(last);
+    }
+    assignment
 }
 
 fn drain(machine: &mut Machine) -> Vec<Effect> {
@@ -94,7 +117,7 @@ fn a_withdrawn_address_is_given_up_without_a_frame() {
     machine.withdraw(now, vip(0));
     assert_eq!(drain(&mut machine), []);
     let question = Frame::probe(MacAddr([2, 0, 0, 0, 0, 9]), vip(0));
-    machine.arp_received(now, "eth0", &question);
+    machine.frame_received(now, "eth0", &question);
     assert_eq!((drain(&mut machine), machine.next_deadline()), (vec![], None));
 }
 
@@ -124,9 +147,12 @@ fn questions_are_answered_where_they_are_asked_and_only_if_they_are_meant() {
     let asker = MacAddr([2, 0, 0, 0, 0, 9]);
     let own = member("a", 1).mac;
     let question = Frame::probe(asker, vip(0));
-    let to = |dst| Frame { dst, ..question };
-    let mut answer = Frame::reply_to(&question, asker);
-    (answer.arp.sender_ip, answer.arp.target_ip) = (Ipv4Addr::new(192, 0, 2, 9), vip(0));
+    let IpAddr::V4(target) = vip(0) else { panic!("IPv4") };
+    let probe = arp::Frame::probe(asker, target);
+    let to = |dst| Frame::Arp(arp::Frame { dst, ..probe });
+    let mut answer = arp::Frame::reply_to(&probe, asker);
+    (answer.arp.sender_ip, answer.arp.target_ip) = ([192, 0, 2, 9].into(), target);
+    let answer = Frame::Arp(answer);
     let table = [
         ("eth0", question, true, "to everybody"),
         ("eth0", to(own), true, "to this node, to refresh an entry"),
@@ -134,18 +160,18 @@ fn questions_are_answered_where_they_are_asked_and_only_if_they_are_meant() {
         ("eth1", question, false, "on another link"),
         ("eth0", Frame::probe(asker, vip(1)), false, "for another address"),
         ("eth0", answer, false, "an answer that is for somebody with this address"),
-        ("eth0", Frame::gratuitous_request(own, vip(0)), false, "the own announcement, heard again"),
+        ("eth0", announcement(own, vip(0)), false, "the own announcement, heard again"),
     ];
     for (interface, frame, answered, why) in table {
-        machine.arp_received(now, interface, &frame);
+        machine.frame_received(now, interface, &frame);
         let expected = if answered {
-            vec![Effect::SendArp { interface: "eth0".to_owned(), frame: Frame::reply_to(&frame, own) }]
+            vec![Effect::SendFrame { interface: "eth0".to_owned(), frame: Frame::reply_to(&frame, own) }]
         } else {
             vec![]
         };
         assert_eq!(drain(&mut machine), expected, "{why}");
     }
-    assert_eq!(machine.counters().replies, 2);
+    assert_eq!(machine.counters().replies.total(), 2);
 }
 
 #[test]
@@ -153,8 +179,8 @@ fn a_process_that_did_not_run_asks_the_wire_before_it_looks_at_anything() {
     for (away, answers) in [(HEARTBEAT_INTERVAL, true), (DETECTION_TIME, false), (DETECTION_TIME * 100, false)] {
         let (mut machine, now) = owner();
         run(&mut machine, now + HEARTBEAT_INTERVAL);
-        machine.arp_received(now + HEARTBEAT_INTERVAL + away, "eth0", &Frame::probe(MacAddr([2; 6]), vip(0)));
-        let replies = machine.counters().replies;
+        machine.frame_received(now + HEARTBEAT_INTERVAL + away, "eth0", &Frame::probe(MacAddr([2; 6]), vip(0)));
+        let replies = machine.counters().replies.total();
         assert_eq!(replies == 1, answers, "away for {away:?}");
         assert_eq!(machine.counters().fenced == 0, answers);
     }
@@ -168,7 +194,7 @@ fn a_process_that_runs_without_sending_heartbeats_is_as_good_as_away() {
     let mut at = now;
     while at < sent + DETECTION_TIME + HEARTBEAT_INTERVAL {
         at += Duration::from_millis(10);
-        machine.arp_received(at, "eth0", &Frame::probe(MacAddr([2; 6]), vip(1)));
+        machine.frame_received(at, "eth0", &Frame::probe(MacAddr([2; 6]), vip(1)));
     }
     assert_eq!(machine.counters().fenced, 1);
 }
@@ -201,13 +227,12 @@ fn a_partner_is_told_ten_times_a_second_that_this_node_lives() {
 fn heartbeats_of_strangers_and_old_ones_are_counted_and_ignored() {
     let (mut machine, now) = owner();
     let message = |sender, sequence| Message { want_claims: true, ..claims(sender, 3, sequence, &[]) };
-    let (known, strange) = (member("b", 2).address, Ipv4Addr::new(192, 0, 2, 77));
-    machine.heartbeat_received(now, strange, &message("b", 1));
-    machine.heartbeat_received(now, known, &message("x", 1));
+    machine.heartbeat_received(now, "eth1", &message("b", 1));
+    machine.heartbeat_received(now, "eth0", &message("x", 1));
     assert_eq!((machine.counters().refused_unknown, drain(&mut machine).len()), (2, 0));
-    machine.heartbeat_received(now, known, &message("b", 5));
+    machine.heartbeat_received(now, "eth0", &message("b", 5));
     assert_eq!(drain(&mut machine).len(), 1, "the list that was asked for");
-    machine.heartbeat_received(now, known, &message("b", 5));
+    machine.heartbeat_received(now, "eth0", &message("b", 5));
     assert_eq!((machine.counters().refused_sequence, drain(&mut machine).len()), (1, 0));
     assert_eq!(machine.counters().heartbeats, 1);
 }
@@ -215,8 +240,7 @@ fn heartbeats_of_strangers_and_old_ones_are_counted_and_ignored() {
 #[test]
 fn whoever_does_not_prove_to_hear_this_node_changes_nothing() {
     let (mut machine, now) = owner();
-    let partner = member("b", 2).address;
-    machine.heartbeat_received(now, partner, &claims("b", 3, 1, &[]));
+    machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[]));
     drain(&mut machine);
     for (heard_boot_id, boot_id) in [(0, 99), (6, 99), (0, 3)] {
         let forged = Message {
@@ -226,13 +250,13 @@ fn whoever_does_not_prove_to_hear_this_node_changes_nothing() {
             ..claims("b", boot_id, 1_000, &[(vip(0), EPOCH_MAX), (vip(1), 9)])
         };
         let before = drain(&mut machine);
-        machine.heartbeat_received(now, partner, &forged);
+        machine.heartbeat_received(now, "eth0", &forged);
         assert_eq!((before, machine.answering().collect::<Vec<_>>()), (vec![], vec![(vip(0), 1)]));
         drain(&mut machine);
     }
     assert_eq!(machine.counters().refused_unproven, 3);
     // The partner goes on to be heard, is not called silent by it, and no less because of its number.
-    machine.heartbeat_received(now, partner, &claims("b", 3, 2, &[(vip(0), 2)]));
+    machine.heartbeat_received(now, "eth0", &claims("b", 3, 2, &[(vip(0), 2)]));
     assert_eq!((machine.counters().heartbeats, machine.state(vip(0))), (2, Some(State::Standby)));
 }
 
@@ -242,7 +266,7 @@ fn a_partner_that_is_not_proven_is_answered_with_its_boot_id_and_not_by_more_tha
     let hello = |boot_id| Message { heard_boot_id: 0, want_claims: true, ..claims("b", boot_id, 1, &[]) };
     let mut answers = Vec::new();
     for i in 0..100u32 {
-        machine.heartbeat_received(now + ANSWER_INTERVAL / 10 * i, member("b", 2).address, &hello(50 + u64::from(i)));
+        machine.heartbeat_received(now + ANSWER_INTERVAL / 10 * i, "eth0", &hello(50 + u64::from(i)));
         answers.extend(drain(&mut machine));
     }
     let heard = answers.iter().filter_map(|effect| match effect {
@@ -258,19 +282,18 @@ fn a_partner_that_is_not_proven_is_answered_with_its_boot_id_and_not_by_more_tha
 #[test]
 fn the_last_number_there_is_does_no_harm() {
     let (mut machine, now) = owner();
-    let partner = member("b", 2).address;
-    machine.heartbeat_received(now, partner, &claims("b", 3, 1, &[(vip(0), EPOCH_MAX)]));
+    machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[(vip(0), EPOCH_MAX)]));
     assert_eq!(machine.state(vip(0)), Some(State::Standby));
     run(&mut machine, now + Duration::from_secs(2));
     assert_eq!(machine.answering().collect::<Vec<_>>(), [(vip(0), EPOCH_MAX)], "the partner fell silent");
 }
 
-fn claims(node: &str, boot_id: u64, sequence: u64, epochs: &[(Ipv4Addr, u64)]) -> Message {
+fn claims(node: &str, boot_id: u64, sequence: u64, epochs: &[(IpAddr, u64)]) -> Message {
     let mut digest = Digest::EMPTY;
     let mut entries = Vec::new();
     for &(address, epoch) in epochs {
-        digest = digest.with(address.into(), epoch);
-        entries.push(Claim { address: address.into(), epoch, answers: true });
+        digest = digest.with(address, epoch);
+        entries.push(Claim { address, epoch, answers: true });
     }
     let body = match Entries::split(&entries).next() {
         Some(entries) => Body::Changes { digest, count: epochs.len() as u32, entries },
@@ -293,17 +316,17 @@ fn partners_hear_of_a_claim_in_the_moment_it_is_made() {
     let mut machine = speaker("a");
     machine.assign(T0, assignment(vip(0), "a", 1));
     let effects = run(&mut machine, T0 + PROBE_WAIT);
-    assert_eq!(said(&effects), [Claim { address: vip(0).into(), epoch: 1, answers: true }]);
+    assert_eq!(said(&effects), [Claim { address: vip(0), epoch: 1, answers: true }]);
 }
 
 #[test]
 fn a_claim_that_does_not_prevail_is_answered_with_the_one_that_does() {
-    let own = Claim { address: vip(0).into(), epoch: 1, answers: true };
+    let own = Claim { address: vip(0), epoch: 1, answers: true };
     for (epoch, answered) in [(0, vec![own]), (1, vec![own]), (2, vec![])] {
         let (mut machine, now) = owner();
-        machine.heartbeat_received(now, member("b", 2).address, &claims("b", 3, 1, &[]));
+        machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[]));
         drain(&mut machine);
-        machine.heartbeat_received(now, member("b", 2).address, &claims("b", 3, 2, &[(vip(0), epoch)]));
+        machine.heartbeat_received(now, "eth0", &claims("b", 3, 2, &[(vip(0), epoch)]));
         assert_eq!(said(&drain(&mut machine)), answered, "claimed with {epoch}");
         assert_eq!(machine.answering().count(), answered.len());
     }
@@ -312,10 +335,10 @@ fn a_claim_that_does_not_prevail_is_answered_with_the_one_that_does() {
 #[test]
 fn partners_hear_that_an_address_was_given_up_and_for_which_number() {
     let (mut machine, now) = owner();
-    machine.heartbeat_received(now, member("b", 2).address, &claims("b", 3, 1, &[(vip(0), 5)]));
+    machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[(vip(0), 5)]));
     let effects = run(&mut machine, now + HEARTBEAT_INTERVAL);
     assert!(effects.contains(&Effect::Yielded { address: vip(0), to: Some(name("b")), epoch: 5 }));
-    assert_eq!(said(&effects), [Claim { address: vip(0).into(), epoch: 5, answers: false }]);
+    assert_eq!(said(&effects), [Claim { address: vip(0), epoch: 5, answers: false }]);
 }
 
 #[test]
@@ -327,7 +350,7 @@ fn a_verdict_that_comes_late_is_not_trusted() {
     );
     let silent = T0 + DETECTION_TIME;
     run(&mut machine, silent + PROBE_SPACING);
-    assert_eq!((machine.state(vip(0)), machine.counters().probes), (Some(State::Probing), 2));
+    assert_eq!((machine.state(vip(0)), machine.counters().probes.total()), (Some(State::Probing), 2));
     // Late enough for answers to wait unread, not late enough to count as away.
     let late = silent + PROBE_WAIT * 3;
     machine.tick(late);
@@ -342,13 +365,13 @@ fn what_was_known_before_a_pause_is_not_taken_for_what_is_so_now() {
     let (mut machine, now) = owner();
     machine.assign(now, assignment(vip(0), "a", 3));
     // The partner answered with a lower number when it was last heard of.
-    machine.heartbeat_received(now, partner.address, &claims("b", 3, 1, &[(vip(0), 2)]));
+    machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[(vip(0), 2)]));
     let later = now + DETECTION_TIME * 5;
     machine.tick(later);
-    let reply = Frame::gratuitous_reply(partner.mac, vip(0));
-    machine.arp_received(later, "eth0", &reply);
+    let reply = announcement(partner.mac, vip(0));
+    machine.frame_received(later, "eth0", &reply);
     assert_eq!(machine.state(vip(0)), Some(State::Verifying), "it may have claimed a higher one meanwhile");
-    machine.heartbeat_received(later, partner.address, &claims("b", 3, 2, &[(vip(0), 4)]));
+    machine.heartbeat_received(later, "eth0", &claims("b", 3, 2, &[(vip(0), 4)]));
     assert_eq!(machine.state(vip(0)), Some(State::Standby));
 }
 
@@ -359,7 +382,7 @@ fn a_changed_ethernet_address_is_announced_again() {
     changed.members[0].mac = MacAddr([2, 7, 7, 7, 7, 7]);
     machine.assign(now, changed);
     let effects = drain(&mut machine);
-    let announced = |effect: &Effect| matches!(effect, Effect::SendArp { frame, .. } if frame.src.0[1] == 7);
+    let announced = |effect: &Effect| matches!(effect, Effect::SendFrame { frame, .. } if frame.sender_mac().0[1] == 7);
     assert_eq!(effects.iter().filter(|effect| announced(effect)).count(), 2);
     let written = |effect: &Effect| matches!(effect, Effect::StatusChanged { status, .. } if status.mac.0[1] == 7);
     assert_eq!(effects.iter().filter(|effect| written(effect)).count(), 1);
@@ -375,10 +398,10 @@ fn an_address_in_use_is_defended_and_the_offender_named_once() {
     let mut statuses = Vec::new();
     for i in 0..100u32 {
         let at = now + Duration::from_millis(50) * i;
-        machine.arp_received(at, "eth0", &Frame::gratuitous_request(foreign, vip(0)));
+        machine.frame_received(at, "eth0", &announcement(foreign, vip(0)));
         for effect in run(&mut machine, at) {
             match effect {
-                Effect::SendArp { frame, .. } => frames.push(frame),
+                Effect::SendFrame { frame, .. } => frames.push(frame),
                 Effect::StatusChanged { status, .. } => statuses.push(status),
                 _ => {}
             }
@@ -401,7 +424,7 @@ fn two_machines_that_both_claim_an_address_of_ours_do_not_flood_the_status() {
     for i in 0..250u32 {
         let foreign = MacAddr([2, 9, 9, 9, 9, (i % 2) as u8]);
         let at = now + Duration::from_millis(100) * i;
-        machine.arp_received(at, "eth0", &Frame::gratuitous_request(foreign, vip(0)));
+        machine.frame_received(at, "eth0", &announcement(foreign, vip(0)));
         named.extend(run(&mut machine, at).into_iter().filter_map(|effect| match effect {
             Effect::StatusChanged { status, .. } if status.cause == berth_api::Reason::Answering => status.foreign,
             _ => None,
@@ -452,8 +475,125 @@ fn after_a_stop_nothing_is_said_any_more() {
     machine.stop(now);
     assert_eq!(drain(&mut machine).last(), Some(&Effect::Stopped));
     machine.assign(now, assignment(vip(1), "a", 1));
-    machine.arp_received(now, "eth0", &Frame::probe(MacAddr([2; 6]), vip(0)));
+    machine.frame_received(now, "eth0", &Frame::probe(MacAddr([2; 6]), vip(0)));
     machine.tick(now + Duration::from_secs(1));
     machine.stop(now + Duration::from_secs(1));
     assert_eq!((drain(&mut machine), machine.next_deadline()), (vec![], None));
+}
+
+#[test]
+fn an_ipv6_address_is_asked_for_announced_and_answered_for() {
+    let mut machine = speaker("a");
+    machine.assign(T0, assignment6(vip6(0), "a", 1));
+    let own = member("a", 1).mac;
+    let effects = run(&mut machine, T0 + PROBE_WAIT);
+    let sent: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::SendFrame { frame, .. } => Some(*frame),
+            _ => None,
+        })
+        .collect();
+    let probe = Frame::probe(own, vip6(0));
+    assert_eq!(sent, [probe, probe, announcement(own, vip6(0))]);
+    let IpAddr::V6(target) = vip6(0) else { panic!("IPv6") };
+    let (asker, now) = (MacAddr([2, 0, 0, 0, 0, 9]), T0 + PROBE_WAIT);
+    let question = ndp::Frame::solicit(asker, "2001:db8::9".parse().unwrap(), target);
+    let to = |dst| Frame::Ndp(ndp::Frame { dst, ..question });
+    let table = [
+        ("eth0", Frame::Ndp(question), true, "to the group of the address"),
+        ("eth0", to(own), true, "to this node, to refresh an entry"),
+        ("eth0", to(MacAddr([2, 0, 0, 0, 0, 8])), false, "to another one, seen in passing"),
+        ("eth1", Frame::Ndp(question), false, "on another link"),
+        ("eth0", Frame::probe(asker, vip6(0)), true, "duplicate address detection of another host"),
+        ("eth0", Frame::probe(asker, vip6(1)), false, "for another address"),
+        ("eth0", Frame::Ndp(ndp::Frame::reply_to(&question, own)), false, "the own answer, heard again"),
+    ];
+    for (interface, frame, answered, why) in table {
+        machine.frame_received(now, interface, &frame);
+        let reply = Effect::SendFrame { interface: "eth0".to_owned(), frame: Frame::reply_to(&frame, own) };
+        assert_eq!(drain(&mut machine), if answered { vec![reply] } else { vec![] }, "{why}");
+    }
+    assert_eq!(machine.counters().replies, crate::PerFamily { ipv4: 0, ipv6: 3 });
+    assert_eq!(machine.counters().conflicts, 0, "a host whose detection was answered does not use the address");
+}
+
+#[test]
+fn a_silent_owner_of_an_ipv6_address_is_asked_from_an_own_address() {
+    let mut machine = speaker("b");
+    let claimed = Some(OwnerClaim { node: name("a"), epoch: 1 });
+    machine.assign(T0, Assignment { claimed, ..assignment6(vip6(0), "a", 1) });
+    let effects = run(&mut machine, T0 + DETECTION_TIME);
+    let frame = Frame::ask(member("b", 2).mac, own6(2), vip6(0));
+    assert!(effects.contains(&Effect::SendFrame { interface: "eth0".to_owned(), frame }), "{effects:?}");
+    assert_eq!(frame.claim(), Some((own6(2), member("b", 2).mac)), "so that the answer comes to it alone");
+}
+
+#[test]
+fn a_foreign_machine_that_asks_for_an_address_at_the_same_time_keeps_it_from_being_used() {
+    let foreign = MacAddr([2, 9, 9, 9, 9, 9]);
+    for (asker, state) in [(foreign, State::Conflicted), (member("b", 2).mac, State::Verifying)] {
+        for (address, assignment) in [(vip(0), assignment(vip(0), "a", 1)), (vip6(0), assignment6(vip6(0), "a", 1))] {
+            let mut machine = speaker("a");
+            machine.assign(T0, assignment);
+            machine.frame_received(T0 + PROBE_SPACING / 2, "eth0", &Frame::probe(asker, address));
+            assert_eq!(machine.state(address), Some(state), "{address} asked for by {asker}");
+        }
+    }
+}
+
+#[test]
+fn addresses_of_both_families_share_one_session() {
+    let mut machine = speaker("a");
+    machine.assign(T0, assignment6(vip6(0), "a", 1));
+    machine.assign(T0, assignment(vip(0), "a", 1));
+    assert_eq!(machine.partners().count(), 1);
+    let talks_to = |machine: &mut Machine, now| {
+        let effects = run(machine, now);
+        let addresses = effects.iter().filter_map(|effect| match effect {
+            Effect::SendHeartbeat { address, .. } => Some(*address),
+            _ => None,
+        });
+        addresses.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    let mut now = T0 + HEARTBEAT_INTERVAL;
+    assert_eq!(talks_to(&mut machine, now), [own6(2)], "where it was met first");
+    machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[]));
+    // Without the address that it was met for, it is talked to at the other one, as the same process.
+    machine.withdraw(now, vip6(0));
+    drain(&mut machine);
+    now += HEARTBEAT_INTERVAL;
+    assert_eq!(talks_to(&mut machine, now), [member("b", 2).address]);
+    assert_eq!(machine.partners().collect::<Vec<_>>(), [(&name("b"), true)]);
+    // Found elsewhere, it is followed.
+    let mut moved = assignment(vip(0), "a", 1);
+    moved.members[1].address = member("b", 22).address;
+    machine.assign(now, moved);
+    now += HEARTBEAT_INTERVAL;
+    drain(&mut machine);
+    assert_eq!(talks_to(&mut machine, now), [member("b", 22).address]);
+    assert_eq!(machine.partners().collect::<Vec<_>>(), [(&name("b"), true)]);
+    machine.withdraw(now, vip(0));
+    assert_eq!(machine.partners().count(), 0);
+}
+
+#[test]
+fn a_node_that_is_met_on_two_interfaces_has_a_session_on_each() {
+    let mut machine = speaker("a");
+    machine.link_changed(T0, "eth1", true);
+    machine.assign(T0, assignment(vip(0), "b", 1));
+    let mut other = assignment(vip(1), "b", 1);
+    for member in &mut other.members {
+        member.interface = "eth1".to_owned();
+        let IpAddr::V4(address) = member.address else { panic!("IPv4") };
+        member.address = IpAddr::from([198, 51, 100, address.octets()[3]]);
+    }
+    machine.assign(T0, other);
+    for (interface, heard) in [("eth0", false), ("eth1", true)] {
+        machine.heartbeat_received(T0, interface, &claims("b", 3, 1, &[]));
+        assert_eq!(machine.partners().collect::<Vec<_>>(), [(&name("b"), heard)], "after {interface}");
+    }
+    machine.withdraw(T0, vip(0));
+    machine.heartbeat_received(T0, "eth0", &claims("b", 3, 2, &[]));
+    assert_eq!((machine.partners().count(), machine.counters().refused_unknown), (1, 1));
 }

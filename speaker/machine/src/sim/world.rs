@@ -2,15 +2,16 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use berth_api::MacAddr;
-use berth_wire::arp::{ArpPacket, Frame, Operation};
+use berth_wire::arp::{self, ArpPacket, Operation};
 use berth_wire::heartbeat::{Message, NodeName};
+use berth_wire::ndp;
 
-use crate::{Assignment, Effect, Machine, Member, OwnerClaim, State, Status};
+use crate::{Assignment, Effect, Frame, Machine, Member, OwnerClaim, State, Status};
 
 /// The bound of the design, on both "nobody answers" and "two answer".
 pub(super) const BOUND: Duration = Duration::from_millis(500);
@@ -22,15 +23,18 @@ pub(super) fn ms(millis: u64) -> Duration {
 thread_local! {
     /// Whether worlds of this thread keep a history, which costs more than all else.
     static VERBOSE: Cell<bool> = const { Cell::new(false) };
+    /// Which of two addresses that follow each other is the one of IPv6.
+    static ODD: Cell<bool> = const { Cell::new(true) };
 }
 
 /// Seeds for each test: enough to catch every broken rule within seconds. `BERTH_SIM_SEEDS` asks for more.
 const SEEDS: u64 = 100;
 
-/// Runs a test over seeds. One that fails is run again with its history.
+/// Runs a test over seeds, in half of them with the address families the other way round. One that fails is run again with its history.
 pub(super) fn each_seed(test: impl Fn(u64)) {
     let seeds = std::env::var("BERTH_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
     for seed in 0..seeds {
+        ODD.set(seed / 2 % 2 == 0);
         if catch_unwind(AssertUnwindSafe(|| test(seed))).is_err() {
             VERBOSE.set(true);
             test(seed);
@@ -79,6 +83,7 @@ pub(super) struct Node {
     pub(super) name: NodeName,
     pub(super) mac: MacAddr,
     pub(super) ip: Ipv4Addr,
+    pub(super) ip6: Ipv6Addr,
     pub(super) machine: Option<Machine>,
     pub(super) paused: bool,
     /// What came while it was paused.
@@ -90,13 +95,20 @@ pub(super) struct Node {
     /// Whether its driver holds the link to be up.
     linked: bool,
     /// Highest epoch that this process ever said for an address.
-    epochs: BTreeMap<Ipv4Addr, u64>,
+    epochs: BTreeMap<IpAddr, u64>,
+}
+
+impl Node {
+    /// Its own address, of the family of this one.
+    fn address(&self, like: IpAddr) -> IpAddr {
+        if like.is_ipv4() { self.ip.into() } else { self.ip6.into() }
+    }
 }
 
 #[derive(Clone)]
 enum Input {
-    Heartbeat(Ipv4Addr, Message),
-    Arp(Frame),
+    Heartbeat(Message),
+    Frame(Frame),
 }
 
 enum Event {
@@ -124,28 +136,28 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     /// Which part of the link each node is in.
     pub(super) sides: Vec<u8>,
-    pub(super) api: BTreeMap<Ipv4Addr, Announced>,
+    pub(super) api: BTreeMap<IpAddr, Announced>,
     /// Whether the controller adopts what speakers claim.
     pub(super) adopts: bool,
     /// Pairs between which heartbeats are dropped, though not ARP.
     pub(super) deaf: BTreeSet<(usize, usize)>,
     /// A machine that is none of ours and has this address.
-    pub(super) foreign: Option<(Ipv4Addr, MacAddr)>,
+    pub(super) foreign: Option<(IpAddr, MacAddr)>,
     events: BTreeMap<(Duration, u64), Event>,
     order: u64,
     /// When the last packet arrives that is on its way.
     arrivals: BTreeMap<(usize, usize), Duration>,
     wakes: Vec<u64>,
     pub(super) history: Vec<String>,
-    pub(super) statuses: Vec<(Duration, usize, Ipv4Addr, Status)>,
+    pub(super) statuses: Vec<(Duration, usize, IpAddr, Status)>,
     pub(super) stopped: Vec<usize>,
     /// Replies that the client got: when, for what, from whom.
-    pub(super) replies: Vec<(Duration, Ipv4Addr, MacAddr)>,
+    pub(super) replies: Vec<(Duration, IpAddr, MacAddr)>,
     /// Since when the judge sees none, or several that could hear each other.
-    none_since: BTreeMap<Ipv4Addr, Duration>,
-    many_since: BTreeMap<Ipv4Addr, Duration>,
-    pub(super) longest_none: BTreeMap<Ipv4Addr, Duration>,
-    pub(super) longest_many: BTreeMap<Ipv4Addr, Duration>,
+    none_since: BTreeMap<IpAddr, Duration>,
+    many_since: BTreeMap<IpAddr, Duration>,
+    pub(super) longest_none: BTreeMap<IpAddr, Duration>,
+    pub(super) longest_many: BTreeMap<IpAddr, Duration>,
     pub(super) datagrams: u64,
     /// Whether gaps are watched for: not in a test with very many addresses.
     pub(super) judged: bool,
@@ -153,9 +165,15 @@ pub(super) struct World {
 
 pub(super) const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
 const CLIENT_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+const CLIENT_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 200);
 
-pub(super) fn vip(n: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, 100 + n)
+/// Addresses of both families in turns; which one is first differs by seed.
+pub(super) fn vip(n: u8) -> IpAddr {
+    if (n % 2 == 1) == ODD.get() {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 100 + u16::from(n)).into()
+    } else {
+        Ipv4Addr::new(192, 0, 2, 100 + n).into()
+    }
 }
 
 impl World {
@@ -166,6 +184,7 @@ impl World {
                 name: NodeName::new(&format!("node-{}", char::from(b'a' + i as u8))).unwrap(),
                 mac: MacAddr([2, 0, 0, 0, 0, i as u8 + 1]),
                 ip: Ipv4Addr::new(192, 0, 2, i as u8 + 1),
+                ip6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, i as u16 + 1),
                 machine: None,
                 paused: false,
                 queued: Vec::new(),
@@ -298,7 +317,7 @@ impl World {
         self.judge();
     }
 
-    pub(super) fn announce(&mut self, address: Ipv4Addr, owner: usize, standbys: Vec<usize>, epoch: u64) {
+    pub(super) fn announce(&mut self, address: IpAddr, owner: usize, standbys: Vec<usize>, epoch: u64) {
         self.note(|| format!("assign {address} to {owner}, then {standbys:?}, epoch {epoch}"));
         let claimed = self.api.get(&address).and_then(|announced| announced.claimed.clone());
         self.api.insert(address, Announced { owner, standbys, epoch, claimed });
@@ -312,13 +331,13 @@ impl World {
         }
     }
 
-    fn publish(&mut self, address: Ipv4Addr) {
+    fn publish(&mut self, address: IpAddr) {
         for node in 0..self.nodes.len() {
             self.publish_to(address, node);
         }
     }
 
-    pub(super) fn publish_to(&mut self, address: Ipv4Addr, node: usize) {
+    pub(super) fn publish_to(&mut self, address: IpAddr, node: usize) {
         if !self.nodes[node].api_reachable {
             return;
         }
@@ -327,13 +346,13 @@ impl World {
         self.schedule(after, Event::Assign(node, assignment));
     }
 
-    pub(super) fn assignment(&self, address: Ipv4Addr) -> Assignment {
+    pub(super) fn assignment(&self, address: IpAddr) -> Assignment {
         let announced = &self.api[&address];
         let name = |i: usize| self.nodes[i].name.clone();
         let members = std::iter::once(announced.owner).chain(announced.standbys.iter().copied()).map(|i| Member {
             node: name(i),
             interface: "eth0".to_owned(),
-            address: self.nodes[i].ip,
+            address: self.nodes[i].address(address),
             mac: self.nodes[i].mac,
         });
         Assignment {
@@ -415,10 +434,10 @@ impl World {
             return;
         }
         match input {
-            Input::Heartbeat(from, message) => {
-                self.act(node, |machine, now| machine.heartbeat_received(now, from, &message));
+            Input::Heartbeat(message) => {
+                self.act(node, |machine, now| machine.heartbeat_received(now, "eth0", &message));
             }
-            Input::Arp(frame) => self.act(node, |machine, now| machine.arp_received(now, "eth0", &frame)),
+            Input::Frame(frame) => self.act(node, |machine, now| machine.frame_received(now, "eth0", &frame)),
         }
     }
 
@@ -452,16 +471,17 @@ impl World {
                 self.datagrams += 1;
                 // Everything goes through its bytes, as on a wire.
                 let message = Message::parse(&message.emit()).unwrap();
-                let target = self.nodes.iter().position(|other| other.name == to && other.ip == address).unwrap();
+                let target = self.nodes.iter().position(|other| other.name == to && other.address(address) == address);
+                let target = target.unwrap();
                 if self.deaf.contains(&(node, target)) {
                     return;
                 }
-                let from = self.nodes[node].ip;
-                self.put(node, target, self.wire.heartbeat_loss, &Input::Heartbeat(from, message));
+                self.put(node, target, self.wire.heartbeat_loss, &Input::Heartbeat(message));
             }
-            Effect::SendArp { frame, .. } => {
-                self.note(|| {
-                    format!("{node} arp {:?} {} -> {}", frame.arp.operation, frame.arp.sender_ip, frame.arp.target_ip)
+            Effect::SendFrame { frame, .. } => {
+                self.note(|| match (frame.question(), frame.claim()) {
+                    (Some(address), _) => format!("{node} asks for {address}"),
+                    (None, claim) => format!("{node} tells {} that it has {claim:?}", frame.dst()),
                 });
                 let frame = Frame::parse(&frame.emit()).unwrap();
                 self.broadcast(node, frame);
@@ -487,7 +507,7 @@ impl World {
         }
     }
 
-    fn write(&mut self, node: usize, address: Ipv4Addr, status: &Status) {
+    fn write(&mut self, node: usize, address: IpAddr, status: &Status) {
         if !self.nodes[node].api_reachable || status.state != State::Answering {
             return;
         }
@@ -508,20 +528,22 @@ impl World {
     }
 
     fn broadcast(&mut self, from: usize, frame: Frame) {
+        // The lowest bit of the first byte marks a group.
+        let to_all = frame.dst().0[0] & 1 == 1;
         for target in 0..self.nodes.len() {
-            if target != from && (frame.dst == MacAddr::BROADCAST || frame.dst == self.nodes[target].mac) {
-                self.put(from, target, self.wire.arp_loss, &Input::Arp(frame));
+            if target != from && (to_all || frame.dst() == self.nodes[target].mac) {
+                self.put(from, target, self.wire.arp_loss, &Input::Frame(frame));
             }
         }
-        if frame.dst == CLIENT {
-            self.replies.push((self.now, frame.arp.sender_ip, frame.arp.sender_mac));
+        if let Some((address, mac)) = frame.claim()
+            && frame.dst() == CLIENT
+        {
+            self.replies.push((self.now, address, mac));
         }
         if let Some((address, mac)) = self.foreign
-            && frame.arp.operation == Operation::Request
-            && frame.arp.target_ip == address
-            && frame.arp.sender_ip != address
+            && frame.question() == Some(address)
         {
-            let reply = Input::Arp(Frame::reply_to(&frame, mac));
+            let reply = Input::Frame(Frame::reply_to(&frame, mac));
             self.put(from, from, self.wire.arp_loss, &reply);
         }
     }
@@ -545,39 +567,42 @@ impl World {
     /// The client asks for every address.
     fn ask(&mut self) {
         for address in self.api.keys().copied().collect::<Vec<_>>() {
-            let question = Frame {
-                dst: MacAddr::BROADCAST,
-                src: CLIENT,
-                arp: ArpPacket {
-                    operation: Operation::Request,
-                    sender_mac: CLIENT,
-                    sender_ip: CLIENT_IP,
-                    target_mac: MacAddr::ZERO,
-                    target_ip: address,
-                },
+            let question = match address {
+                IpAddr::V4(target_ip) => Frame::Arp(arp::Frame {
+                    dst: MacAddr::BROADCAST,
+                    src: CLIENT,
+                    arp: ArpPacket {
+                        operation: Operation::Request,
+                        sender_mac: CLIENT,
+                        sender_ip: CLIENT_IP,
+                        target_mac: MacAddr::ZERO,
+                        target_ip,
+                    },
+                }),
+                IpAddr::V6(target) => Frame::Ndp(ndp::Frame::solicit(CLIENT, CLIENT_IP6, target)),
             };
             for node in 0..self.nodes.len() {
-                self.schedule(Duration::from_micros(50), Event::Deliver(node, Input::Arp(question)));
+                self.schedule(Duration::from_micros(50), Event::Deliver(node, Input::Frame(question)));
             }
         }
     }
 
     // What the judge sees.
 
-    pub(super) fn answering(&self, address: Ipv4Addr) -> Vec<usize> {
+    pub(super) fn answering(&self, address: IpAddr) -> Vec<usize> {
         let answers = |node: &Node| {
             !node.paused && node.machine.as_ref().is_some_and(|m| m.state(address) == Some(State::Answering))
         };
         (0..self.nodes.len()).filter(|i| answers(&self.nodes[*i])).collect()
     }
 
-    pub(super) fn epoch(&self, node: usize, address: Ipv4Addr) -> u64 {
+    pub(super) fn epoch(&self, node: usize, address: IpAddr) -> u64 {
         let machine = self.nodes[node].machine.as_ref().unwrap();
         machine.answering().find(|(a, _)| *a == address).unwrap().1
     }
 
     /// Highest number that a living machine knows to have been claimed.
-    pub(super) fn highest_seen(&self, address: Ipv4Addr) -> Option<u64> {
+    pub(super) fn highest_seen(&self, address: IpAddr) -> Option<u64> {
         self.nodes.iter().filter_map(|node| node.machine.as_ref()?.seen(address)).max()
     }
 
@@ -606,21 +631,21 @@ impl World {
         })
     }
 
-    pub(super) fn assert_gap_within(&self, address: Ipv4Addr, bound: Duration) {
+    pub(super) fn assert_gap_within(&self, address: IpAddr, bound: Duration) {
         let gap = self.longest_none.get(&address).copied().unwrap_or_default();
         assert!(gap <= bound, "nobody answered for {gap:?}\n{}", self.story());
     }
 
-    pub(super) fn assert_double_within(&self, address: Ipv4Addr, bound: Duration) {
+    pub(super) fn assert_double_within(&self, address: IpAddr, bound: Duration) {
         let double = self.longest_many.get(&address).copied().unwrap_or_default();
         assert!(double <= bound, "two answered for {double:?}\n{}", self.story());
     }
 }
 
 fn track(
-    since: &mut BTreeMap<Ipv4Addr, Duration>,
-    longest: &mut BTreeMap<Ipv4Addr, Duration>,
-    address: Ipv4Addr,
+    since: &mut BTreeMap<IpAddr, Duration>,
+    longest: &mut BTreeMap<IpAddr, Duration>,
+    address: IpAddr,
     now: Duration,
     holds: bool,
 ) {

@@ -13,11 +13,11 @@ fn claim(node: &str, epoch: u64) -> OwnerClaim {
 }
 
 fn assignment(owner: &str, epoch: u64, claimed: Option<(&str, u64)>) -> Assignment {
-    let address = Ipv4Addr::new(192, 0, 2, 100);
+    let address = IpAddr::from([192, 0, 2, 100]);
     let member = |node: &str, last| Member {
         node: name(node),
         interface: "eth0".to_owned(),
-        address: Ipv4Addr::new(192, 0, 2, last),
+        address: IpAddr::from([192, 0, 2, last]),
         mac: MacAddr([2, 0, 0, 0, 0, last]),
     };
     Assignment {

@@ -7,6 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arp::Frame;
+use crate::ndp;
+
+fn program(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Program {
+    arp_program(addresses, MAX_INSTRUCTIONS)
+}
 
 /// Runs a program as the kernel does; a load behind the end of the packet rejects it.
 fn run(program: &[Instruction], packet: &[u8]) -> u32 {
@@ -122,7 +127,7 @@ fn the_program_of_every_number_of_ranges_is_valid_and_the_limit_is_used_well() {
         // Pairs cost one instruction more on the left edge than single addresses.
         let pairs = spread(n).flat_map(|a| [a, Ipv4Addr::from(u32::from(a) + 1)]);
         for (limit, program) in
-            [(MAX_INSTRUCTIONS, program(pairs)), (SMALL_INSTRUCTIONS, program_within(spread(n), SMALL_INSTRUCTIONS))]
+            [(MAX_INSTRUCTIONS, program(pairs)), (SMALL_INSTRUCTIONS, arp_program(spread(n), SMALL_INSTRUCTIONS))]
         {
             check(&program.instructions, limit);
             if limit == MAX_INSTRUCTIONS && program.exact {
@@ -174,7 +179,7 @@ proptest! {
         set in prop::collection::btree_set(any::<u32>(), 1..20_000), small: bool,
     ) {
         let limit = if small { SMALL_INSTRUCTIONS } else { MAX_INSTRUCTIONS };
-        let program = program_within(set.iter().map(|a| Ipv4Addr::from(*a)), limit);
+        let program = arp_program(set.iter().map(|a| Ipv4Addr::from(*a)), limit);
         check(&program.instructions, limit);
         for address in &set {
             prop_assert!(accepts(&program, &request(*address, OTHER)));
@@ -184,6 +189,84 @@ proptest! {
             for address in around(&set) {
                 prop_assert_eq!(accepts(&program, &request(0x7f00_0001, address)), set.contains(&address) || set.contains(&OTHER));
             }
+        }
+    }
+}
+
+const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
+/// A solicitation for `target` from `source`.
+fn solicitation(source: u128, target: u128) -> Vec<u8> {
+    ndp::Frame::solicit(MAC, source.into(), target.into()).emit()
+}
+
+/// An address in no set of these tests.
+const OTHER6: u128 = 0xfe80 << 112 | 0x7f00_0001;
+
+fn ndp(set: &BTreeSet<u128>, limit: usize) -> Program {
+    let program = ndp_program(set.iter().map(|a| Ipv6Addr::from(*a)), limit);
+    check(&program.instructions, limit);
+    program
+}
+
+#[test]
+fn only_solicitations_and_advertisements_from_this_link_are_accepted() {
+    let target: Ipv6Addr = "2001:db8::10".parse().unwrap();
+    let program = ndp_program([target], MAX_INSTRUCTIONS);
+    let good = ndp::Frame::probe(MAC, target).emit();
+    let answer = ndp::Frame::unsolicited(MAC, target).emit();
+    assert!(accepts(&program, &good) && accepts(&program, &answer));
+    // EtherType, next header, hop limit, type and code.
+    for (at, value) in [(13, 0x00), (20, 17), (21, 254), (54, 134), (54, 137), (55, 1)] {
+        let mut bad = good.clone();
+        bad[at] = value;
+        assert!(!accepts(&program, &bad), "byte {at} is {value}");
+    }
+    for length in 0..good.len() {
+        assert_eq!(accepts(&program, &good[..length]), length >= 78, "{length} bytes");
+    }
+    assert!(!accepts(&ndp_program([], MAX_INSTRUCTIONS), &good));
+    assert!(!accepts(&program, &request(OTHER, 0x10)), "arp");
+}
+
+#[test]
+fn addresses_that_differ_anywhere_are_told_apart() {
+    let ours: u128 = "2001:db8:1:2:3:4:5:6".parse::<Ipv6Addr>().unwrap().into();
+    let program = ndp(&[ours].into(), MAX_INSTRUCTIONS);
+    assert!(accepts(&program, &solicitation(OTHER6, ours)) && accepts(&program, &solicitation(ours, OTHER6)));
+    for bit in 0..120 {
+        assert!(!accepts(&program, &solicitation(OTHER6, ours ^ (1 << bit))), "bit {bit}");
+        assert!(!accepts(&program, &solicitation(ours ^ (1 << bit), OTHER6)), "bit {bit}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_program_for_ipv6_accepts_exactly_the_set(
+        seeds in prop::collection::btree_set((0u128..16, 0u128..2_048), 1..300), spacing in 1u128..5,
+    ) {
+        let address = |(prefix, last): (u128, u128)| 0x2001 << 112 | prefix << 40 | (last * spacing);
+        let set: BTreeSet<u128> = seeds.iter().copied().map(address).collect();
+        let program = ndp(&set, MAX_INSTRUCTIONS);
+        prop_assert!(program.exact);
+        for at in set.iter().flat_map(|a| [*a - 1, *a, *a + 1, *a ^ 1 << 41, *a ^ 1 << 100]) {
+            prop_assert_eq!(accepts(&program, &solicitation(OTHER6, at)), set.contains(&at));
+            prop_assert_eq!(accepts(&program, &solicitation(at, OTHER6)), set.contains(&at));
+        }
+    }
+
+    #[test]
+    fn any_ipv6_addresses_give_a_valid_program_that_accepts_them_all(
+        seeds in prop::collection::btree_set((0u128..40, any::<u32>()), 1..6_000), small: bool,
+    ) {
+        let limit = if small { SMALL_INSTRUCTIONS } else { MAX_INSTRUCTIONS };
+        let set: BTreeSet<u128> = seeds.iter().map(|(prefix, last)| 0x2001 << 112 | prefix << 40 | u128::from(*last)).collect();
+        let program = ndp(&set, limit);
+        for at in &set {
+            prop_assert!(accepts(&program, &solicitation(OTHER6, *at)));
+            prop_assert!(accepts(&program, &solicitation(*at, OTHER6)));
         }
     }
 }

@@ -17,12 +17,15 @@ use crate::network::API_ADDRESS;
 /// Who the control plane's own parts are. Kubernetes binds its roles to these names.
 const ADMIN: &str = "admin";
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+const SCHEDULER: &str = "system:kube-scheduler";
 const KUBE_PROXY: &str = "system:kube-proxy";
 /// The group that may do everything.
 const MASTERS: &str = "system:masters";
 
 /// The cluster IP of the API server: the first of the range.
-const API_CLUSTER_IP: &str = "10.96.0.1";
+pub(crate) const API_CLUSTER_IP: &str = "10.96.0.1";
+/// The certificate by which clients know the API server.
+pub(crate) const CA_FILE: &str = "ca.crt";
 /// Random bytes of a token: as hard to guess as an AES-128 key.
 const TOKEN_BYTES: usize = 16;
 
@@ -33,6 +36,7 @@ pub(crate) struct Credentials {
     ca: String,
     admin: String,
     controller_manager: String,
+    scheduler: String,
     kube_proxy: String,
 }
 
@@ -48,8 +52,15 @@ impl Credentials {
         let serving_key = KeyPair::generate()?;
         let serving = serving.signed_by(&serving_key, &ca)?;
 
-        let credentials =
-            Self { ca: ca.pem(), admin: token()?, controller_manager: token()?, kube_proxy: token()?, dir };
+        let credentials = Self {
+            ca: ca.pem(),
+            admin: token()?,
+            controller_manager: token()?,
+            scheduler: token()?,
+            kube_proxy: token()?,
+            dir,
+        };
+        credentials.write(CA_FILE, &credentials.ca)?;
         credentials.write("serving.crt", &serving.pem())?;
         credentials.write("serving.key", &serving_key.serialize_pem())?;
         let service_accounts = KeyPair::generate()?;
@@ -57,16 +68,18 @@ impl Credentials {
         credentials.write("service-accounts.pub", &service_accounts.public_key_pem())?;
         credentials.write("tokens.csv", &credentials.tokens())?;
         credentials.write_kubeconfig("kube-controller-manager", &credentials.controller_manager)?;
+        credentials.write_kubeconfig("kube-scheduler", &credentials.scheduler)?;
         credentials.write_kubeconfig("kube-proxy", &credentials.kube_proxy)?;
         Ok(credentials)
     }
 
     /// Columns of the API server's `--token-auth-file`: token, user, uid, groups.
     fn tokens(&self) -> String {
-        let Self { admin, controller_manager, kube_proxy, .. } = self;
+        let Self { admin, controller_manager, scheduler, kube_proxy, .. } = self;
         format!(
             "{admin},{ADMIN},{ADMIN},{MASTERS}\n\
              {controller_manager},{CONTROLLER_MANAGER},{CONTROLLER_MANAGER},{MASTERS}\n\
+             {scheduler},{SCHEDULER},{SCHEDULER},{MASTERS}\n\
              {kube_proxy},{KUBE_PROXY},{KUBE_PROXY}\n"
         )
     }
@@ -84,6 +97,11 @@ impl Credentials {
     /// Writes a kubeconfig for use inside the lab.
     pub(crate) fn write_kubeconfig(&self, who: &str, token: &str) -> Result<PathBuf> {
         self.write(&format!("{who}.kubeconfig"), &self.kubeconfig(&server(), token)?)
+    }
+
+    /// Writes the administrator's kubeconfig for use inside the lab.
+    pub(crate) fn write_admin_kubeconfig(&self) -> Result<PathBuf> {
+        self.write_kubeconfig(ADMIN, &self.admin)
     }
 
     /// Writes the administrator's kubeconfig for use outside the lab, where the API server is at `server`.

@@ -1,13 +1,14 @@
 //! A lab with Berth, a pool and an advertisement, and the words that scenarios are told in.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use berth_api::crd::Layer2Status;
+use berth_api::names::announcement_name;
 use berth_api::{Announcement, IPAddressPool, MacAddr};
-use berth_lab::{Answer, ArpWatch, Lab, Netns, Pod, PodSpec, Prober};
+use berth_lab::{Answer, ArpWatch, BerthConfig, Lab, Netns, Pod, PodEdit, PodSpec, Prober};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -41,7 +42,16 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start(lab: Lab) -> Result<Self> {
-        lab.install_berth().await?;
+        Self::start_with(lab, &BerthConfig::default()).await
+    }
+
+    /// With further arguments for the controllers.
+    pub async fn start_with_args(lab: Lab, args: &[&str]) -> Result<Self> {
+        Self::start_with(lab, &BerthConfig { controller: PodEdit::args(args), ..BerthConfig::default() }).await
+    }
+
+    pub async fn start_with(lab: Lab, config: &BerthConfig) -> Result<Self> {
+        lab.install_berth_with(config).await?;
         lab.apply_yaml(POOL).await?;
         lab.apply_yaml(ADVERTISEMENT).await?;
         Ok(Self { lab })
@@ -72,8 +82,13 @@ impl Cluster {
             "ports": [{"port": 80, "targetPort": 8080}],
         });
         merge(&mut spec, more);
-        let service = serde_json::from_value(json!({"metadata": {"name": app}, "spec": spec}))?;
-        Ok(self.services().create(&PostParams::default(), &service).await?)
+        self.annotated(app, json!({}), spec).await
+    }
+
+    /// Creates a Service of this specification, with these annotations.
+    pub async fn annotated(&self, name: &str, annotations: Value, spec: Value) -> Result<Service> {
+        let service = json!({"metadata": {"name": name, "annotations": annotations}, "spec": spec});
+        Ok(self.services().create(&PostParams::default(), &serde_json::from_value(service)?).await?)
     }
 
     /// Changes a Service as a user would.
@@ -92,6 +107,48 @@ impl Cluster {
         let service = self.services().get(name).await?;
         let ingress = service.status.and_then(|s| s.load_balancer?.ingress).unwrap_or_default();
         Ok(ingress.first().and_then(|i| i.ip.as_ref()).map(|ip| ip.parse()).transpose()?)
+    }
+
+    /// Where a Service's status says that it is reached: addresses, or names.
+    pub async fn published(&self, name: &str) -> Result<Vec<String>> {
+        Ok(published(&self.services().get(name).await?))
+    }
+
+    /// Waits until a Service's status says exactly that it is reached there.
+    pub async fn publishes(&self, name: &str, expected: &[&str]) -> Result<()> {
+        self.lab
+            .eventually(&format!("Service {name} is reached at {expected:?}"), SOON, async || {
+                let seen = self.published(name).await?;
+                ensure!(seen == expected, "it is {seen:?}");
+                Ok(Some(()))
+            })
+            .await
+    }
+
+    /// Waits until nothing of Berth is in a Service's status.
+    pub async fn bare(&self, name: &str) -> Result<()> {
+        self.lab
+            .eventually(&format!("nothing is in the status of Service {name}"), SOON, async || {
+                let status = self.services().get(name).await?.status.unwrap_or_default();
+                let ingress = status.load_balancer.and_then(|l| l.ingress).unwrap_or_default();
+                let conditions = status.conditions.unwrap_or_default();
+                ensure!(ingress.is_empty() && conditions.is_empty(), "{ingress:?} {conditions:?}");
+                Ok(Some(()))
+            })
+            .await
+    }
+
+    /// Waits until a Service has an address of each family.
+    pub async fn addresses(&self, name: &str) -> Result<[IpAddr; 2]> {
+        self.lab
+            .eventually(&format!("Service {name} has an address of each family"), SOON, async || {
+                let service = self.services().get(name).await?;
+                let ingress = service.status.and_then(|s| s.load_balancer?.ingress).unwrap_or_default();
+                let all = ingress.iter().filter_map(|i| i.ip.as_ref()?.parse().ok());
+                let [v4, v6] = [true, false].map(|is_v4| all.clone().find(|a: &IpAddr| a.is_ipv4() == is_v4));
+                Ok(v4.zip(v6).map(|(v4, v6)| [v4, v6]))
+            })
+            .await
     }
 
     /// Waits until a Service has an address.
@@ -127,14 +184,18 @@ impl Cluster {
             .await
     }
 
+    /// The events about an object of this name.
+    pub async fn events(&self, name: &str) -> Result<Vec<Event>> {
+        let mut all = Api::<Event>::all(self.lab.admin()).list(&ListParams::default()).await?.items;
+        all.retain(|event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name)));
+        Ok(all)
+    }
+
     /// Waits for an event with this reason about an object of this name; returns its note.
     pub async fn event(&self, name: &str, reason: &str) -> Result<String> {
-        let events: Api<Event> = Api::all(self.lab.admin());
         self.lab
             .eventually(&format!("an event {reason} about {name}"), SOON, async || {
-                let all = events.list(&ListParams::default()).await?.items;
-                let about = |e: &&Event| e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name));
-                let ours: Vec<_> = all.iter().filter(about).collect();
+                let ours = self.events(name).await?;
                 let found = ours.iter().find(|e| e.reason.as_deref() == Some(reason));
                 let reasons: Vec<_> = ours.iter().map(|e| e.reason.as_deref()).collect();
                 let found = found.with_context(|| format!("about it there are {reasons:?}"))?;
@@ -144,13 +205,14 @@ impl Cluster {
     }
 
     /// Who answers for an address, as the Announcement's status says.
-    pub async fn answering(&self, address: Ipv4Addr) -> Result<Layer2Status> {
-        let status = self.announcements().get(&address.to_string()).await?.status.unwrap_or_default();
+    pub async fn answering(&self, address: impl Into<IpAddr>) -> Result<Layer2Status> {
+        let status = self.announcements().get(&announcement_name(address.into())).await?.status.unwrap_or_default();
         status.layer2.context("nobody claimed it yet")
     }
 
     /// Waits until the status says that a node answers that fits.
-    pub async fn owner(&self, address: Ipv4Addr, fits: impl Fn(&str) -> bool) -> Result<String> {
+    pub async fn owner(&self, address: impl Into<IpAddr>, fits: impl Fn(&str) -> bool) -> Result<String> {
+        let address = address.into();
         self.lab
             .eventually(&format!("somebody answers for {address}"), SOON, async || {
                 let owner = self.answering(address).await?.owner;
@@ -161,10 +223,11 @@ impl Cluster {
     }
 
     /// Waits until both sides of the Announcement name the same owner and `standbys` nodes stand by.
-    pub async fn settled(&self, address: Ipv4Addr, standbys: usize) -> Result<Announcement> {
+    pub async fn settled(&self, address: impl Into<IpAddr>, standbys: usize) -> Result<Announcement> {
+        let address = address.into();
         self.lab
             .eventually(&format!("the Announcement of {address} settles"), SOON, async || {
-                let announcement = self.announcements().get(&address.to_string()).await?;
+                let announcement = self.announcements().get(&announcement_name(address)).await?;
                 let spec = announcement.spec.layer2.clone().context("no owner is named")?;
                 let status = announcement.status.clone().and_then(|s| s.layer2).context("nobody claimed it yet")?;
                 ensure!(
@@ -190,7 +253,7 @@ impl Cluster {
     }
 
     /// A prober on the LAN that has had its first answer.
-    pub async fn probing(&self, address: Ipv4Addr) -> Result<Prober> {
+    pub async fn probing(&self, address: impl Into<IpAddr>) -> Result<Prober> {
         let prober = self.lab.client().netns.probe(http(address), EVERY);
         prober.answered(SOON).await?;
         Ok(prober)
@@ -203,12 +266,18 @@ impl Cluster {
     }
 }
 
-pub fn http(address: Ipv4Addr) -> SocketAddr {
-    (address, 80).into()
+/// Where a Service's status says that it is reached: addresses, or names.
+pub fn published(service: &Service) -> Vec<String> {
+    let ingress = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
+    ingress.into_iter().flatten().filter_map(|i| i.ip.clone().or(i.hostname.clone())).collect()
+}
+
+pub fn http(address: impl Into<IpAddr>) -> SocketAddr {
+    (address.into(), 80).into()
 }
 
 /// Waits until a Service answers somebody.
-pub async fn answers(from: &Netns, address: Ipv4Addr) -> Result<Answer> {
+pub async fn answers(from: &Netns, address: impl Into<IpAddr>) -> Result<Answer> {
     let attempt = from.probe(http(address), EVERY).answered(SOON).await?;
     attempt.outcome.map_err(anyhow::Error::msg)
 }

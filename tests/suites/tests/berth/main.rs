@@ -3,7 +3,11 @@
 mod cluster;
 
 mod address;
+mod classes;
 mod failover;
+mod families;
+mod leader;
 mod manners;
+mod mock;
 mod outage;
 mod refusal;

@@ -1,9 +1,12 @@
 //! What operators see: rights, health, metrics, tables.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use berth_api::SpeakerNode;
 use berth_lab::{HTTP_PORT, Lab, lab_test};
+use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
@@ -24,20 +27,25 @@ lab_test! {
             let answer = node.netns().http_get((node.address(), HTTP_PORT).into(), path, Duration::from_secs(5)).await?;
             assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"), "{path}");
         }
-        let controller = lab.controller_metrics().await?;
-        for line in [
-            "berth_controller_pool_addresses_assigned{pool=\"default\"} 1",
-            "berth_controller_writes_total{kind=\"Announcement\",result=\"ok\"}",
-            "berth_controller_services_waiting 0",
-        ] {
-            ensure!(controller.contains(line), "no `{line}` in\n{controller}");
-        }
+        // Counters of pools follow a moment after what they count.
+        lab.eventually("the controller's metrics", SOON, async || {
+            let controller = lab.controller_metrics().await?;
+            for line in [
+                "berth_controller_pool_addresses_assigned{pool=\"default\",family=\"IPv4\"} 1",
+                "berth_controller_writes_total{kind=\"Announcement\",result=\"ok\"}",
+                "berth_controller_services_waiting 0",
+            ] {
+                ensure!(controller.contains(line), "no `{line}` in\n{controller}");
+            }
+            Ok(Some(()))
+        })
+        .await?;
         let speaker = lab.speaker_metrics(&owner).await?;
         ensure!(speaker.contains("berth_speaker_addresses_answering 1"), "{speaker}");
         ensure!(!speaker.contains("192.0.2."), "a label for each address would grow without bound:\n{speaker}");
 
         // Capabilities: the speaker's packet sockets, and nothing for the controller.
-        for (process, expected) in [(lab.speaker(&owner)?, NET_RAW), (lab.controller()?, 0)] {
+        for (process, expected) in [(lab.speaker(&owner)?, NET_RAW), (lab.controller().await?, 0)] {
             let pid = process.pid().context("it runs")?;
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
             for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
@@ -46,10 +54,16 @@ lab_test! {
             }
         }
 
+        // What no Service may be given, because a router has it.
+        let reports: Api<SpeakerNode> = Api::all(lab.admin());
+        let gateways = reports.get(&owner).await?.spec.gateways;
+        let router = [IpAddr::from(lab.router().address), lab.router().address6.into()];
+        ensure!(router.iter().all(|address| gateways.contains(address)), "{router:?} in {gateways:?}");
+
         // Tables, as `kubectl get` asks for them.
         for (plural, expected) in [
             ("announcements", json!({"Name": "192.0.2.200", "Pool": "default", "Namespace": "default", "Service": "web", "Answers": owner, "Interface": "eth0"})),
-            ("ipaddresspools", json!({"Name": "default", "Ready": "True", "Reason": "Valid", "Used": 1, "Free": 9})),
+            ("ipaddresspools", json!({"Name": "default", "Ready": "True", "Reason": "Valid", "IPv4-Used": 1, "IPv4-Free": 9})),
             ("l2advertisements", json!({"Name": "default", "Ready": "True", "Reason": "Valid"})),
             ("speakernodes", json!({"Name": "node-1", "Version": env!("CARGO_PKG_VERSION"), "Interfaces": "eth0"})),
         ] {

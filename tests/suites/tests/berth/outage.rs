@@ -43,11 +43,13 @@ lab_test! {
         let before = cluster.services().get("web").await?;
         let announcement = cluster.announcements().get(&address.to_string()).await?;
 
-        lab.controller()?.kill().await?;
+        let controller = lab.controller().await?;
+        let restarts = controller.restarts();
+        controller.kill().await?;
         cluster.delete("goes").await?;
         cluster.service("comes", json!({})).await?;
         answers(&lab.client().netns, address).await.context("while the controller is dead")?;
-        lab.controller()?.start()?;
+        controller.restarted(restarts, SOON).await?;
         cluster.address("comes").await?;
         lab.eventually("what the deleted Service held is given back", SOON, async || {
             let holder = cluster.announcements().get_opt(&freed.to_string()).await?;

@@ -28,6 +28,10 @@ lab_test! {
             ("web", "neither a CIDR such as 192.0.2.0/28 nor a range such as 192.0.2.10-192.0.2.20: web"),
             ("192.0.2.1-192.0.2.2-192.0.2.3", "neither a CIDR"),
             ("192.0.2.210/28", "bits are set behind the prefix, so it is unclear which addresses are meant; clear them or write a range: 192.0.2.210/28"),
+            ("2001:db8::/129", "neither a CIDR"),
+            ("2001:db8::5/64", "bits are set behind the prefix"),
+            ("::ffff:192.0.2.210", "neither a CIDR"),
+            ("192.0.2.210-2001:db8::1", "starts in one address family and ends in the other, write one entry for each: 192.0.2.210-2001:db8::1"),
         ] {
             match cluster.pools().create(&PostParams::default(), &pool("wrong", json!([entry]))?).await {
                 Ok(_) => bail!("{entry} was taken"),
@@ -40,7 +44,9 @@ lab_test! {
             ("twice", json!(["192.0.2.230-192.0.2.233", "192.0.2.232/31"]), "Overlap", "`spec.addresses[1]` and `spec.addresses[0]`"),
             ("overlap", json!(["192.0.2.205-192.0.2.215"]), "Overlap", "192.0.2.205-192.0.2.209 is also part of the older pool `default`"),
             ("node", json!(["192.0.2.12-192.0.2.12"]), "NodeAddress", "192.0.2.12 is the own address of node node-2"),
-            ("six", json!(["2001:db8::/64"]), "FamilyUnsupported", "IPv6"),
+            ("node6", json!(["2001:db8:2::12-2001:db8:2::12"]), "NodeAddress", "2001:db8:2::12 is the own address of node node-2"),
+            ("reversed6", json!(["2001:db8:2::9-2001:db8:2::5"]), "RangeReversed", "write `2001:db8:2::5-2001:db8:2::9`"),
+            ("local6", json!(["192.0.2.240", "fe80::/64"]), "InvalidAddress", "link-local"),
         ] {
             cluster.pools().create(&PostParams::default(), &pool(name, addresses)?).await?;
             let (status, message) = cluster.pool_reason(name, reason).await?;
@@ -49,6 +55,14 @@ lab_test! {
             assert_eq!(cluster.pool_reason("default", "Valid").await?.0, "True");
             cluster.pools().delete(name, &DeleteParams::default()).await?;
         }
+
+        // Both families in one pool, however large.
+        let both = json!(["2001:db8:5::/64", " 192.0.2.240 - 192.0.2.243 ", "2001:db8:3::1-2001:db8:3::7", "2001:db8:4::1"]);
+        cluster.pools().create(&PostParams::default(), &pool("both", both)?).await?;
+        cluster.pool_reason("both", "Valid").await?;
+        let status = cluster.pools().get("both").await?.status.context("it has a condition")?;
+        assert_eq!((status.available_ipv4, status.available_ipv6), (Some(4), Some(i64::MAX)));
+        cluster.pools().delete("both", &DeleteParams::default()).await?;
 
         // A good pool that is made bad gives nothing new, keeps what is held, and recovers.
         let change = async |addresses: Value| {
@@ -80,6 +94,7 @@ lab_test! {
             ("outside", json!({"loadBalancerIP": "198.51.100.9"}), json!({}), "AddressOutsidePools", "198.51.100.9 is in no IPAddressPool"),
             ("nowhere", json!({}), json!({"metallb.io/address-pool": "gold"}), "PoolNotFound", "there is no IPAddressPool `gold`"),
             ("elsewhere", json!({"loadBalancerIP": "198.51.100.9"}), json!({"metallb.io/loadBalancerIPs": "192.0.2.200"}), "InvalidRequest", "remove one of them"),
+            ("family", json!({}), json!({"berth.dev/load-balancer-ips": "2001:db8:2::200"}), "FamilyMismatch", "asks for 2001:db8:2::200, but the Service has IPv4 alone"),
         ] {
             let mut spec = json!({"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]});
             if let (Value::Object(spec), Value::Object(more)) = (&mut spec, more) {

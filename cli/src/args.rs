@@ -1,0 +1,330 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::plan::{ClassArgs, Removal};
+
+const EXIT_CODES: &str = "Exit codes: 0 nothing that could be looked at is broken, 1 something does not work, \
+2 wrong usage, or the cluster or the Service asked about could not be reached.";
+
+const PLAN_HELP: &str = "Examples:
+  What an edit of a pool does to the cluster, before it is applied:
+    kubectl berth plan -f pools.yaml
+  Who would lose an address if a pool were deleted:
+    kubectl berth plan --delete ipaddresspool/office
+  Without a cluster, from files that are everything there is:
+    kubectl get services,namespaces,nodes,endpointslices,ipaddresspools,l2advertisements,announcements,speakernodes -A -o yaml > world.yaml
+    kubectl berth plan --offline -f world.yaml -f pools.yaml --default-provider pool
+  In a pipeline, to stop where somebody would lose an address:
+    kubectl berth plan -f manifests/ -R -o json > plan.json || exit 1
+
+Without --offline the objects are laid over those of the cluster: each takes the place of the one of its name, and what the API server \
+fills in and the file leaves out stays. Nothing is written anywhere. The schema of -o json is docs/reference/plan.schema.json.
+
+Exit codes: 0 nobody loses an address, 2 somebody would lose a working address or have it replaced, 1 the plan could not be made.";
+
+/// Shows what Berth serves, and at which link a Service stops working
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "kubectl-berth",
+    bin_name = "kubectl berth",
+    version,
+    disable_help_subcommand = true,
+    after_help = format!("Examples:
+  kubectl berth status
+  kubectl berth status web -n shop
+  kubectl berth status -A -o json
+  kubectl berth plan -f pools.yaml
+  kubectl berth version
+
+{EXIT_CODES}")
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How the cluster is reached.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// What to do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Show the installation and its Services, or where the chain of one Service breaks
+    #[command(after_help = "Examples:
+  The installation, and the Services of the current namespace:
+    kubectl berth status
+  Those of all namespaces, with more columns:
+    kubectl berth status -A -o wide
+  One Service, link by link, from its class to its endpoints:
+    kubectl berth status web
+  For a script:
+    kubectl berth status web -o json | jq -r '.links[] | select(.state == \"broken\") | .reason'")]
+    Status(StatusArgs),
+    /// Show what the controller would do, by its own planner: who keeps, gains or loses an address, and why
+    #[command(after_help = PLAN_HELP)]
+    Plan(PlanArgs),
+    /// Show the versions of this plugin, of Berth in the cluster and of Kubernetes
+    Version(VersionArgs),
+    /// Print a script that completes `kubectl-berth` in a shell
+    #[command(after_help = "Examples:
+  For the running shell:
+    source <(kubectl berth completion bash)
+  For every bash of this user:
+    kubectl berth completion bash > ~/.local/share/bash-completion/completions/kubectl-berth
+
+These scripts complete `kubectl-berth ...`. For `kubectl berth ...`, kubectl's own completion asks a program `kubectl_complete-berth`
+on the PATH, and this program is one when it is called by that name:
+    ln -s \"$(command -v kubectl-berth)\" ~/.local/bin/kubectl_complete-berth")]
+    Completion(CompletionArgs),
+}
+
+/// Arguments of `status`.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// The Service to follow link by link; without one, a summary
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+    /// Services of all namespaces
+    #[arg(short = 'A', long, conflicts_with_all = ["service", "namespace"])]
+    pub all_namespaces: bool,
+    /// How to print it; by default as tables
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<StatusOutput>,
+}
+
+/// Output of `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StatusOutput {
+    /// The report as JSON
+    Json,
+    /// The report as YAML
+    Yaml,
+    /// Tables with more columns
+    Wide,
+}
+
+/// Arguments of `plan`.
+#[derive(Args, Clone, Debug)]
+pub struct PlanArgs {
+    /// Objects in YAML or JSON: files, directories, or - for standard input; may be given several times
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        required_unless_present = "delete"
+    )]
+    pub filename: Vec<String>,
+    /// Look into directories below those that are named, too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Plan as if the object were deleted: KIND/NAME, such as ipaddresspool/office, or service/NAMESPACE/NAME; may be given several times
+    #[arg(long, value_name = "KIND/NAME")]
+    pub delete: Vec<Removal>,
+    /// The files are everything there is; ask no cluster
+    #[arg(long, requires = "filename")]
+    pub offline: bool,
+    /// How to print it; by default as tables
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<StatusOutput>,
+    /// Who serves what.
+    #[command(flatten)]
+    pub classes: ClassArgs,
+}
+
+/// Arguments of `version`.
+#[derive(Args, Clone, Debug)]
+pub struct VersionArgs {
+    /// Only this plugin's; asks no cluster
+    #[arg(long)]
+    pub client: bool,
+    /// How to print it; by default as lines of text
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<VersionOutput>,
+}
+
+/// Output of `version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VersionOutput {
+    /// As JSON
+    Json,
+    /// As YAML
+    Yaml,
+}
+
+/// Arguments of `completion`.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// A shell that scripts are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub enum Shell {
+    /// Bash
+    Bash,
+    /// Zsh
+    Zsh,
+    /// Fish
+    Fish,
+    /// PowerShell
+    #[value(name = "powershell")]
+    Power,
+}
+
+/// kubectl's own flags, with kubectl's meaning.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct ClientArgs {
+    /// The kubeconfig; by default those that KUBECONFIG lists, or `~/.kube/config`
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The cluster of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// The user of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub user: Option<String>,
+    /// The namespace; by default that of the context
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Address of the API server
+    #[arg(short, long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// Bearer token to authenticate with
+    #[arg(long, global = true, value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// User to act as
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub as_user: Option<String>,
+    /// Group to act as; may be given several times
+    #[arg(long, global = true, value_name = "GROUP", requires = "as_user")]
+    pub as_group: Vec<String>,
+    /// Certificate of the authority that signed the API server's certificate
+    #[arg(long, global = true, value_name = "FILE")]
+    pub certificate_authority: Option<PathBuf>,
+    /// Client certificate to authenticate with
+    #[arg(long, global = true, value_name = "FILE")]
+    pub client_certificate: Option<PathBuf>,
+    /// Key of the client certificate
+    #[arg(long, global = true, value_name = "FILE")]
+    pub client_key: Option<PathBuf>,
+    /// Name that the API server's certificate has to be for
+    #[arg(long, global = true, value_name = "NAME")]
+    pub tls_server_name: Option<String>,
+    /// Believe any certificate of the API server; the connection is then not safe
+    #[arg(long, global = true)]
+    pub insecure_skip_tls_verify: bool,
+    /// Longest that one request may take, such as 5s, 2m or a number of seconds; 0 waits for as long as it takes
+    #[arg(long, global = true, value_name = "DURATION", default_value = "0", value_parser = duration)]
+    pub request_timeout: Limit,
+}
+
+/// The longest that a request may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit(pub Option<Duration>);
+
+/// Reads a duration as kubectl does: seconds, or numbers with units. Zero is no limit.
+fn duration(text: &str) -> Result<Limit, String> {
+    let wrong = || format!("`{text}` is no duration; write one such as 30s, 2m or 1h30m, or a number of seconds");
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Limit((seconds > 0).then(|| Duration::from_secs(seconds))));
+    }
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(wrong)?;
+        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let milliseconds = match &rest[digits..unit] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        let part = number.checked_mul(milliseconds).map(Duration::from_millis);
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        rest = &rest[unit..];
+    }
+    if text.is_empty() {
+        return Err(wrong());
+    }
+    Ok(Limit((total > Duration::ZERO).then_some(total)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_reads_as_in_kubectl() {
+        for (text, milliseconds) in [
+            ("0", Some(None::<u128>)),
+            ("0s", Some(None)),
+            ("5", Some(Some(5_000))),
+            ("5s", Some(Some(5_000))),
+            ("1h30m", Some(Some(5_400_000))),
+            ("250ms", Some(Some(250))),
+            ("", None),
+            ("s", None),
+            ("5 s", None),
+            ("5x", None),
+            ("-5s", None),
+            ("s5", None),
+            ("99999999999999999999", None),
+            ("18446744073709551615h", None),
+        ] {
+            let read = duration(text).ok().map(|limit| limit.0.map(|limit| limit.as_millis()));
+            assert_eq!(read, milliseconds, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn flags_stand_before_or_behind_the_subcommand() {
+        for line in [
+            &["kubectl-berth", "-n", "shop", "--context", "lab", "status", "web", "-o", "json"][..],
+            &["kubectl-berth", "status", "web", "-o", "json", "-n", "shop", "--context", "lab"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.client.namespace.as_deref(), Some("shop"));
+            assert_eq!(cli.client.context.as_deref(), Some("lab"));
+            let Command::Status(status) = cli.command else { panic!("{line:?}") };
+            assert_eq!((status.service.as_deref(), status.output), (Some("web"), Some(StatusOutput::Json)));
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_wrong_usage() {
+        for line in [
+            &["kubectl-berth"][..],
+            &["kubectl-berth", "status", "-A", "web"],
+            &["kubectl-berth", "status", "-A", "-n", "shop"],
+            &["kubectl-berth", "status", "-o", "table"],
+            &["kubectl-berth", "status", "--as-group", "admins"],
+            &["kubectl-berth", "status", "--request-timeout", "soon"],
+            &["kubectl-berth", "version", "-o", "wide"],
+            &["kubectl-berth", "completion", "tcsh"],
+        ] {
+            let error = Cli::try_parse_from(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line:?}: {error}");
+        }
+    }
+}

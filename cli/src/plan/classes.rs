@@ -1,0 +1,237 @@
+//! Which provider serves which class: as flags say, else as the controller in the cluster was told.
+
+use std::collections::BTreeSet;
+
+use berth_provider::class::{
+    Classes, ClassesError, DEFAULT_DEFAULT, DEFAULT_PROVIDERS, DefaultProvider, Mapping, ProviderName,
+};
+use clap::{Args, Parser, ValueEnum};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Container, EnvVar};
+
+use crate::observed::Seen;
+
+/// The controller's container.
+const CONTAINER: &str = "controller";
+/// The controller's flags that say who serves what, and the variables that stand for them.
+const FLAGS: [(&str, &str); 3] = [
+    ("--providers", "BERTH_PROVIDERS"),
+    ("--default-provider", "BERTH_DEFAULT_PROVIDER"),
+    ("--class", "BERTH_CLASSES"),
+];
+
+/// The controller's own flags that say who serves what.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(next_help_heading = "The controller's flags")]
+pub struct ClassArgs {
+    /// The providers that are switched on [default: as the controller's Deployment says; offline: pool]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PROVIDER,...")]
+    pub providers: Option<Vec<ProviderName>>,
+    /// Who serves a Service without `spec.loadBalancerClass` [default: as the controller's Deployment says; offline: none]
+    #[arg(long, value_enum, value_name = "PROVIDER")]
+    pub default_provider: Option<DefaultProvider>,
+    /// A further class that a provider serves, such as example.com/lb=pool; may be given several times [default: as the controller's Deployment says; offline: none]
+    #[arg(long = "class", value_delimiter = ',', value_name = "CLASS=PROVIDER")]
+    pub classes: Option<Vec<Mapping>>,
+}
+
+/// Why it cannot be said who serves what.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClassesUnknown {
+    /// The flags do not go together.
+    #[error(transparent)]
+    Flags(#[from] ClassesError),
+    /// The controller's own defaults cannot be read: this program is broken.
+    #[error("the default `{0}` is no provider")]
+    Default(&'static str),
+}
+
+impl ClassArgs {
+    /// Who serves which class.
+    pub fn served(&self) -> Result<Classes, ClassesUnknown> {
+        let read = |word: &'static str| ProviderName::from_str(word, true).map_err(|_| ClassesUnknown::Default(word));
+        let providers: BTreeSet<_> = match &self.providers {
+            Some(providers) => providers.iter().copied().collect(),
+            None => DEFAULT_PROVIDERS.split(',').map(read).collect::<Result<_, _>>()?,
+        };
+        let default = match self.default_provider {
+            Some(default) => default,
+            None => DefaultProvider::from_str(DEFAULT_DEFAULT, true)
+                .map_err(|_| ClassesUnknown::Default(DEFAULT_DEFAULT))?,
+        };
+        Ok(Classes::new(&providers, self.classes.as_deref().unwrap_or_default(), default.name())?)
+    }
+
+    fn or(&self, other: Self) -> Self {
+        Self {
+            providers: self.providers.clone().or(other.providers),
+            default_provider: self.default_provider.or(other.default_provider),
+            classes: self.classes.clone().or(other.classes),
+        }
+    }
+}
+
+/// What the flags say, and where they say nothing, what the controller of the cluster was started with.
+pub fn in_cluster(given: &ClassArgs, controller: &Seen<Option<Deployment>>, notes: &mut Vec<String>) -> ClassArgs {
+    if given.providers.is_some() && given.default_provider.is_some() && given.classes.is_some() {
+        return given.clone();
+    }
+    let found = match controller {
+        Seen::Here(Some(deployment)) => of_deployment(deployment),
+        Seen::Here(None) | Seen::KindMissing => Err("there is none".to_owned()),
+        Seen::Unreadable(why) => Err(why.message.clone()),
+    };
+    given.or(found.unwrap_or_else(|why| {
+        notes.push(format!(
+            "warning: who serves which class is not known from the controller's Deployment: {why}; planned as with \
+             --providers={DEFAULT_PROVIDERS} --default-provider={DEFAULT_DEFAULT}, unless these flags say otherwise"
+        ));
+        ClassArgs::default()
+    }))
+}
+
+/// The flags among the words of a controller's command line.
+#[derive(Parser)]
+#[command(args_override_self = true)]
+struct Words {
+    #[command(flatten)]
+    flags: ClassArgs,
+}
+
+/// What a Deployment starts the controller with, or why that cannot be said.
+fn of_deployment(deployment: &Deployment) -> Result<ClassArgs, String> {
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let containers = pod.map(|pod| &pod.containers[..]).unwrap_or_default();
+    let container = containers.iter().find(|container| container.name == CONTAINER);
+    let container = container.or(containers.first()).ok_or("it has no container")?;
+    let words = words_of(container)?;
+    if let Some(word) = words.iter().find(|word| word.contains("$(")) {
+        return Err(format!("`{word}` is filled in when the container starts"));
+    }
+    let read = Words::try_parse_from(std::iter::once("controller".to_owned()).chain(words));
+    let mut flags = read.map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?.flags;
+    // A variable counts where the flag is not there.
+    for (flag, variable) in FLAGS {
+        let given = match flag {
+            "--providers" => flags.providers.is_some(),
+            "--default-provider" => flags.default_provider.is_some(),
+            _ => flags.classes.is_some(),
+        };
+        let set = container.env.iter().flatten().find(|env| env.name == variable);
+        if given {
+            continue;
+        }
+        match set {
+            Some(EnvVar { value: Some(value), value_from: None, .. }) => {
+                let words = ["controller".to_owned(), format!("{flag}={value}")];
+                let more = Words::try_parse_from(words).map_err(|_| format!("`{variable}={value}` cannot be read"))?;
+                flags = flags.or(more.flags);
+            }
+            Some(EnvVar { value_from: Some(_), .. }) => {
+                return Err(format!("the variable {variable} comes from another object"));
+            }
+            None if container.env_from.as_ref().is_some_and(|from| !from.is_empty()) => {
+                return Err(format!("the variable {variable} may come from another object"));
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(flags)
+}
+
+/// The words of a container's command line that are about classes; the others are of no concern here.
+fn words_of(container: &Container) -> Result<Vec<String>, String> {
+    let mut all = container.command.iter().flatten().chain(container.args.iter().flatten());
+    let mut words = Vec::new();
+    while let Some(word) = all.next() {
+        let is = |flag: &str| word == flag || word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='));
+        if !FLAGS.iter().any(|(flag, _)| is(flag)) {
+            continue;
+        }
+        words.push(word.clone());
+        if !word.contains('=') {
+            words.push(all.next().ok_or_else(|| format!("`{word}` has no value"))?.clone());
+        }
+    }
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn deployment(container: Value) -> Deployment {
+        let mut container = container;
+        container["name"] = json!("controller");
+        let pod = json!({"spec": {"containers": [{"name": "proxy", "args": ["--class=a/b=mock"]}, container]}});
+        serde_json::from_value(json!({"spec": {"selector": {}, "template": pod}})).unwrap()
+    }
+
+    fn told(args: &ClassArgs) -> String {
+        let ClassArgs { providers, default_provider, classes } = args;
+        let providers = providers.as_ref().map(|p| p.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(","));
+        let classes = classes.as_ref().map(|c| c.iter().map(|m| m.class.clone()).collect::<Vec<_>>().join(","));
+        let or = |text: Option<String>| text.unwrap_or_else(|| "?".to_owned());
+        format!("{} {} {}", or(providers), or(default_provider.map(|d| format!("{d:?}"))), or(classes))
+    }
+
+    #[test]
+    fn a_deployment_tells_what_its_controller_serves() {
+        for (container, expected) in [
+            (json!({}), Ok("? ? ?")),
+            (json!({"args": ["--log-format=json", "--default-provider=pool"]}), Ok("? Pool ?")),
+            (json!({"args": ["--default-provider", "pool", "--providers", "pool,mock"]}), Ok("pool,mock Pool ?")),
+            (json!({"command": ["/berth-controller", "--default-provider=mock"]}), Ok("? Mock ?")),
+            // As the controller itself: of one that is given again the last counts, and these add up.
+            (json!({"args": ["--default-provider=pool", "--default-provider=none"]}), Ok("? None ?")),
+            (json!({"args": ["--class=a/b=pool", "--class", "c/d=pool"]}), Ok("? ? a/b,c/d")),
+            (json!({"env": [{"name": "BERTH_DEFAULT_PROVIDER", "value": "pool"}]}), Ok("? Pool ?")),
+            (
+                json!({"args": ["--default-provider=none"], "env": [{"name": "BERTH_DEFAULT_PROVIDER", "value": "pool"}]}),
+                Ok("? None ?"),
+            ),
+            (json!({"args": ["--providers"]}), Err("`--providers` has no value")),
+            (json!({"args": ["--providers=$(P)"]}), Err("`--providers=$(P)` is filled in when the container starts")),
+            (
+                json!({"args": ["--providers=cloud"]}),
+                Err("error: invalid value 'cloud' for '--providers <PROVIDER,...>'"),
+            ),
+            (
+                json!({"env": [{"name": "BERTH_PROVIDERS", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]}),
+                Err("the variable BERTH_PROVIDERS comes from another object"),
+            ),
+            (
+                json!({"envFrom": [{"configMapRef": {"name": "a"}}]}),
+                Err("the variable BERTH_PROVIDERS may come from another object"),
+            ),
+        ] {
+            let found = of_deployment(&deployment(container.clone()));
+            assert_eq!(found.as_ref().map(told).map_err(String::as_str), expected.map(str::to_owned), "{container}");
+        }
+    }
+
+    #[test]
+    fn a_flag_counts_more_than_the_deployment_and_what_is_not_known_is_told() {
+        let given = ClassArgs { default_provider: Some(DefaultProvider::None), ..ClassArgs::default() };
+        let mut notes = Vec::new();
+        let there = Seen::Here(Some(deployment(json!({"args": ["--default-provider=pool", "--providers=mock"]}))));
+        assert_eq!((told(&in_cluster(&given, &there, &mut notes)).as_str(), notes.len()), ("mock None ?", 0));
+        assert_eq!(told(&in_cluster(&given, &Seen::Here(None), &mut notes)), "? None ?");
+        assert!(notes[0].starts_with(
+            "warning: who serves which class is not known from the controller's Deployment: there is none; "
+        ));
+    }
+
+    #[test]
+    fn without_a_word_it_is_as_with_the_controllers_own_defaults() {
+        let service = |class: Option<&str>| {
+            serde_json::from_value(json!({"spec": {"type": "LoadBalancer", "loadBalancerClass": class}})).unwrap()
+        };
+        let classes = ClassArgs::default().served().unwrap();
+        assert_eq!(classes.of(&service(None)), berth_provider::class::Served::Elsewhere);
+        assert_eq!(classes.of(&service(Some("berth.dev/pool"))), berth_provider::class::Served::By(ProviderName::Pool));
+        assert_eq!(classes.of(&service(Some("berth.dev/mock"))), berth_provider::class::Served::Elsewhere);
+    }
+}

@@ -1,0 +1,217 @@
+//! Does what the command line says, and turns the outcome into an exit code.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::args::{Cli, ClientArgs, Command, PlanArgs, StatusArgs, StatusOutput, VersionArgs, VersionOutput};
+use crate::chain::Index;
+use crate::collect::{CollectError, Reader};
+use crate::connect::{ConnectError, connect};
+use crate::plan::{self, ClassesUnknown, FileError, LoadError, RemovalError};
+use crate::render::{self, Look};
+use crate::report::{SingleService, Unreadable};
+use crate::summary::summarise;
+use crate::version::{self, Versions};
+use crate::{completion, output};
+
+/// Prefixes that kubectl users put before the name of a Service.
+const SERVICE_PREFIXES: [&str; 4] = ["service/", "services/", "svc/", "Service/"];
+
+/// Nothing could be shown.
+const FAILED: u8 = 2;
+/// No plan could be made.
+const PLAN_FAILED: u8 = 1;
+
+/// How it went, as scripts see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing that could be looked at is broken.
+    Well,
+    /// Something does not work.
+    Broken,
+    /// A plan takes a working address from somebody.
+    Breaks,
+}
+
+/// Why nothing could be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
+    #[error(transparent)]
+    Classes(#[from] ClassesUnknown),
+    #[error("a plan needs everything that the controller watches, and some of it could not be read: {}", told(.0))]
+    Incomplete(Vec<Unreadable>),
+    #[error("the output cannot be written: {0}")]
+    Output(#[from] std::io::Error),
+    #[error("the report cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the report cannot be written as YAML: {0}")]
+    Yaml(#[from] serde_saphyr::ser::Error),
+}
+
+impl RunError {
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect(error) => Some(error.hint()),
+            Self::Collect(error) => Some(error.hint()),
+            Self::Incomplete(_) => {
+                Some("it takes the verb `list` on each of them; or plan from files alone with `--offline`")
+            }
+            // The first four say it themselves.
+            Self::File(_)
+            | Self::Load(_)
+            | Self::Removal(_)
+            | Self::Classes(_)
+            | Self::Output(_)
+            | Self::Json(_)
+            | Self::Yaml(_) => None,
+        }
+    }
+}
+
+/// Runs the plugin with the words of its command line, the program's name first.
+pub async fn run(words: Vec<String>) -> ExitCode {
+    if words.first().is_some_and(|program| completion::is_asked_by_kubectl(program)) {
+        let _ = output::data(&completion::candidates(words.get(1..).unwrap_or_default()));
+        return ExitCode::SUCCESS;
+    }
+    let cli = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Of a plan, 2 says something else.
+            let wrong = if is_plan(&words) { PLAN_FAILED } else { FAILED };
+            return if error.use_stderr() { ExitCode::from(wrong) } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match &cli.command {
+        Command::Status(args) => Box::pin(status(args, &cli.client)).await,
+        Command::Plan(args) => Box::pin(plan(args, &cli.client)).await,
+        Command::Version(args) => versions(args, &cli.client).await,
+        Command::Completion(args) => {
+            let script = completion::script(args.shell);
+            output::data(&String::from_utf8_lossy(&script)).map(|()| Outcome::Well).map_err(RunError::from)
+        }
+    };
+    match outcome {
+        Ok(Outcome::Well) => ExitCode::SUCCESS,
+        Ok(Outcome::Broken) => ExitCode::from(1),
+        Ok(Outcome::Breaks) => ExitCode::from(2),
+        Err(error) => {
+            output::note(format_args!("error: {error}"));
+            if let Some(hint) = error.hint() {
+                output::note(format_args!("hint: {hint}"));
+            }
+            ExitCode::from(if matches!(cli.command, Command::Plan(_)) { PLAN_FAILED } else { FAILED })
+        }
+    }
+}
+
+async fn status(args: &StatusArgs, client: &ClientArgs) -> Result<Outcome, RunError> {
+    let connection = connect(client).await?;
+    let reader = Reader::new(&connection);
+    let look = Look {
+        style: output::style(),
+        wide: args.output == Some(StatusOutput::Wide),
+        namespaces: args.all_namespaces,
+        now: Timestamp::now(),
+    };
+    if let Some(name) = &args.service {
+        let name = SERVICE_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+        let (service, around) = Box::pin(reader.service(&connection.namespace, name)).await?;
+        let report = SingleService { service: Index::new(&around).report(&service), unreadable: around.unreadable() };
+        print(args.output, &report, || render::service(&report, look))?;
+        report.unreadable.iter().for_each(|why| output::note(render::unreadable(why)));
+        return Ok(if report.service.ok { Outcome::Well } else { Outcome::Broken });
+    }
+    let namespace = (!args.all_namespaces).then_some(connection.namespace.as_str());
+    let cluster = Box::pin(reader.cluster(namespace)).await?;
+    let report = summarise(&cluster, look.now);
+    print(args.output, &report, || render::summary(&report, look))?;
+    render::summary_notes(&report, namespace).iter().for_each(output::note);
+    Ok(if report.ok { Outcome::Well } else { Outcome::Broken })
+}
+
+async fn plan(args: &PlanArgs, client: &ClientArgs) -> Result<Outcome, RunError> {
+    let plan::Planned { report, notes } = plan::plan(args, client, Timestamp::now()).await?;
+    let wide = args.output == Some(StatusOutput::Wide);
+    print(args.output, &report, || plan::tables(&report, wide, output::style()))?;
+    notes.iter().for_each(output::note);
+    Ok(if report.breaks() { Outcome::Breaks } else { Outcome::Well })
+}
+
+/// Whether wrong words were meant for `plan`.
+fn is_plan(words: &[String]) -> bool {
+    let lenient = Cli::command().ignore_errors(true).try_get_matches_from(words);
+    lenient.is_ok_and(|matches| matches.subcommand_name() == Some("plan"))
+}
+
+fn told(unreadable: &[Unreadable]) -> String {
+    let all: Vec<_> = unreadable.iter().map(|why| format!("{}: {}", why.resource, why.message)).collect();
+    all.join("; ")
+}
+
+fn print(
+    format: Option<StatusOutput>,
+    report: &impl Serialize,
+    tables: impl FnOnce() -> String,
+) -> Result<(), RunError> {
+    let text = match format {
+        Some(StatusOutput::Json) => json(report)?,
+        Some(StatusOutput::Yaml) => serde_saphyr::to_string(report)?,
+        None | Some(StatusOutput::Wide) => tables(),
+    };
+    Ok(output::data(&text)?)
+}
+
+fn json(report: &impl Serialize) -> Result<String, serde_json::Error> {
+    Ok(serde_json::to_string_pretty(report)? + "\n")
+}
+
+async fn versions(args: &VersionArgs, client: &ClientArgs) -> Result<Outcome, RunError> {
+    let mut versions = Versions { client_version: version::CLIENT.to_owned(), server: None };
+    let failed = if args.client {
+        None
+    } else {
+        match server_versions(client).await {
+            Ok(server) => {
+                versions.server = Some(server);
+                None
+            }
+            // As kubectl does: what is known is said first.
+            Err(error) => Some(error),
+        }
+    };
+    let text = match args.output {
+        Some(VersionOutput::Json) => json(&versions)?,
+        Some(VersionOutput::Yaml) => serde_saphyr::to_string(&versions)?,
+        None => version::text(&versions),
+    };
+    output::data(&text)?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if let Some(server) = &versions.server {
+        server.unreadable.iter().for_each(|why| output::note(render::unreadable(why)));
+    }
+    version::skew(&versions).iter().for_each(output::note);
+    Ok(Outcome::Well)
+}
+
+async fn server_versions(client: &ClientArgs) -> Result<version::ServerVersions, RunError> {
+    let connection = connect(client).await?;
+    let (controller, speakers, kubernetes) = Reader::new(&connection).versions().await?;
+    Ok(version::server(&controller, &speakers, &kubernetes))
+}

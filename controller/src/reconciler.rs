@@ -1,0 +1,458 @@
+//! The reconciler: owns the world, plans what is dirty, starts the writes, and takes in how they went.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_api::IpFamily;
+use berth_api::Reason;
+use berth_api::service::ServiceKey;
+use berth_pool::report;
+use berth_pool::world::{Change, World};
+use berth_provider::class::ProviderName;
+use berth_provider::{Outcome, ServiceId};
+use berth_telemetry::Gate;
+use jiff::Timestamp;
+use kube::runtime::events::EventType;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::apply::{Answers, Applier, WriteError};
+use crate::documents::{Asked, Outcomes};
+use crate::metrics::{Metrics, PoolLabels};
+use crate::note::Note;
+use crate::plan::plan;
+use crate::run::{CHANGES, GRACE};
+use crate::watch::{self, Message, News, ServiceNews};
+use crate::{backoff, status};
+
+/// Services that are written at once: enough to hide the API server's latency, few enough not to crowd out others
+/// (its default limit for one kind of client is in the hundreds).
+const WRITES: usize = 32;
+/// Services planned before new changes are taken in again, so that a restart with many stays responsive.
+const PLANS_PER_TURN: usize = 256;
+/// Statuses of pools change with every allocation and are written at most this often.
+const OWN_STATUS_INTERVAL: Duration = Duration::from_millis(300);
+
+/// What a finished write tells.
+enum Done {
+    Service {
+        key: ServiceKey,
+        claimed: Vec<IpAddr>,
+        started: Instant,
+        answers: Answers,
+        result: Result<(), WriteError>,
+    },
+    Pool(String, Result<(), WriteError>),
+    Advertisement(String, Result<(), WriteError>),
+}
+
+/// A Service with a class that nobody serves.
+struct Unserved {
+    uid: String,
+    class: String,
+    /// Whether people have been told.
+    told: bool,
+}
+
+/// The one task that owns the world and starts every write.
+pub(crate) struct Reconciler {
+    world: World,
+    applier: Applier,
+    metrics: Metrics,
+    synced_gate: Gate,
+    /// Tells the other providers that they have been told of everything.
+    listed: tokio::sync::watch::Sender<bool>,
+    /// Kinds whose first list is complete; nothing is planned before all are.
+    synced: BTreeSet<&'static str>,
+    writes: JoinSet<Done>,
+    busy: BTreeSet<ServiceKey>,
+    /// Announcements that writes under way are about.
+    touched: BTreeMap<String, ServiceKey>,
+    /// Services that stand until one of those is written: both would write the same Announcement, and the second could only fail.
+    parked: BTreeSet<ServiceKey>,
+    /// Announcements that the watch spoke of while writes were under way. What such a write is answered may be older.
+    heard: BTreeSet<String>,
+    failures: BTreeMap<ServiceKey, u32>,
+    retries: BTreeSet<(Instant, ServiceKey)>,
+    next_own_status: Instant,
+    own_busy: BTreeSet<String>,
+    jitter: u64,
+    /// The mailboxes of the providers that plan whole shards.
+    asked: BTreeMap<ProviderName, Asked>,
+    /// Who of them serves which Service, by its uid.
+    others: BTreeMap<ServiceKey, (ProviderName, String)>,
+    /// Where they say what is to be published.
+    outcomes: Outcomes,
+    /// What they said last.
+    said: BTreeMap<ServiceKey, Outcome>,
+    /// Services with a class that nobody serves.
+    unknown: BTreeMap<ServiceKey, Unserved>,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        applier: Applier,
+        metrics: Metrics,
+        synced_gate: Gate,
+        listed: tokio::sync::watch::Sender<bool>,
+        asked: BTreeMap<ProviderName, Asked>,
+        outcomes: Outcomes,
+    ) -> Self {
+        Self {
+            asked,
+            others: BTreeMap::new(),
+            outcomes,
+            said: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+            world: World::default(),
+            applier,
+            metrics,
+            synced_gate,
+            listed,
+            synced: BTreeSet::new(),
+            writes: JoinSet::new(),
+            busy: BTreeSet::new(),
+            touched: BTreeMap::new(),
+            parked: BTreeSet::new(),
+            heard: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            retries: BTreeSet::new(),
+            next_own_status: Instant::now(),
+            own_busy: BTreeSet::new(),
+            jitter: 0,
+        }
+    }
+
+    /// Hears, plans and writes, until nothing can be heard any more.
+    pub(crate) async fn run(&mut self, changes: &mut mpsc::Receiver<Message>) {
+        let mut leadership = self.applier.leadership.clone();
+        let outcomes = self.outcomes.clone();
+        loop {
+            let retry = self.retries.first().map(|(at, _)| *at);
+            let leads = leadership.borrow_and_update().holds();
+            let may_write = self.is_synced() && leads;
+            if !leads {
+                // Whoever leads meanwhile says something else, perhaps.
+                self.said.clear();
+            }
+            let standing = self.busy.len() + self.parked.len() + self.world.behind();
+            let more = may_write && self.busy.len() < WRITES && self.world.backlog() > standing;
+            let cooled = self.world.next_cooled().filter(|_| may_write);
+            tokio::select! {
+                biased;
+                Some(done) = self.writes.join_next() => self.finished(done),
+                message = changes.recv() => {
+                    let Some(message) = message else { return };
+                    self.hear(message);
+                    for _ in 0..CHANGES {
+                        let Ok(message) = changes.try_recv() else { break };
+                        self.hear(message);
+                    }
+                }
+                said = outcomes.take() => if leadership.borrow().holds() {
+                    self.take_in(said);
+                },
+                () = sleep_until(retry) => self.retry_due(),
+                () = sleep_until(cooled.map(in_time)) => self.world.expire(Timestamp::now().as_second()),
+                () = tokio::time::sleep_until(self.next_own_status), if may_write => self.write_own_statuses(),
+                // One who leads no more without being told is held back before each write.
+                Ok(()) = leadership.changed() => {}
+                () = std::future::ready(()), if more => tokio::task::yield_now().await,
+            }
+            if self.is_synced() && leadership.borrow().holds() {
+                self.dispatch();
+                self.tell_unknown();
+            }
+        }
+    }
+
+    /// Lets writes that are under way come to their end.
+    pub(crate) async fn finish(&mut self) {
+        let all = async { while self.writes.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, all).await.is_err() {
+            tracing::warn!(writes = self.writes.len(), "writes cut off; the next start takes them up again");
+        }
+        self.writes.shutdown().await;
+    }
+
+    fn is_synced(&self) -> bool {
+        self.synced.len() == watch::KINDS
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Changed(news) => {
+                let News { change, service } = *news;
+                if let (Change::Service(key, _), Some(service)) = (&change, service) {
+                    self.hear_service(key, service);
+                }
+                if let Change::Announcement(name, _) = &change
+                    && !self.busy.is_empty()
+                {
+                    self.heard.insert(name.clone());
+                }
+                self.world.learn(change);
+            }
+            Message::Synced(kind) => {
+                self.synced.insert(kind);
+                if self.is_synced() {
+                    tracing::info!(services = self.world.backlog(), "every kind is listed, planning starts");
+                    self.synced_gate.open();
+                    self.listed.send_replace(true);
+                }
+            }
+        }
+    }
+
+    /// Tells the provider that serves the Service what it asks for, and the one that served it before that it does no more.
+    fn hear_service(&mut self, key: &ServiceKey, news: ServiceNews) {
+        let now = match &news {
+            ServiceNews::Others(name, uid, _) => Some((*name, uid.clone())),
+            ServiceNews::NotOthers | ServiceNews::Unknown(..) => None,
+        };
+        let before = self.others.get(key).cloned();
+        if before != now {
+            // What was said of another one, or by another provider.
+            self.others.remove(key);
+            self.said.remove(key);
+        }
+        let left = before.map(|(name, _)| name).filter(|name| now.as_ref().is_none_or(|(now, _)| now != name));
+        if let Some(asked) = left.and_then(|name| self.asked.get(&name)) {
+            asked.put(key.clone(), None);
+        }
+        match news {
+            ServiceNews::Others(name, uid, intent) => {
+                self.others.insert(key.clone(), (name, uid));
+                match (*intent, self.asked.get(&name)) {
+                    (Ok(intent), Some(asked)) => asked.put(key.clone(), Some(intent)),
+                    (Err(error), _) => tracing::warn!(service = %key, %error, "cannot be read and is passed over"),
+                    (Ok(_), None) => {}
+                }
+                self.unknown.remove(key);
+            }
+            ServiceNews::Unknown(uid, class) => {
+                // It is heard of at each of its changes.
+                let same = self.unknown.get(key).is_some_and(|before| (&before.uid, &before.class) == (&uid, &class));
+                if !same {
+                    self.unknown.insert(key.clone(), Unserved { uid, class, told: false });
+                }
+            }
+            ServiceNews::NotOthers => {
+                self.unknown.remove(key);
+            }
+        }
+    }
+
+    /// Takes in what the other providers have to say.
+    fn take_in(&mut self, said: BTreeMap<ServiceId, Outcome>) {
+        for (id, outcome) in said {
+            if self.others.get(&id.key).is_some_and(|(_, uid)| *uid == id.uid) {
+                self.world.mark(&id.key);
+                self.said.insert(id.key, outcome);
+            }
+        }
+    }
+
+    /// Nothing of ours is on such a Service, so there is no condition to say it by.
+    fn tell_unknown(&mut self) {
+        for (key, Unserved { uid, class, told }) in self.unknown.iter_mut().filter(|(_, service)| !service.told) {
+            *told = true;
+            let classes: Vec<_> = ProviderName::ALL.iter().map(|name| name.class()).collect();
+            let message = format!(
+                "spec.loadBalancerClass `{class}` is none of Berth's, which are {}; no one serves this Service",
+                classes.join(" and ")
+            );
+            tracing::warn!(service = %key, class, "no such class");
+            self.applier.events.publish(Note {
+                regarding: status::reference(key, uid),
+                kind: EventType::Warning,
+                reason: Reason::UnknownClass,
+                message,
+            });
+        }
+    }
+
+    fn dispatch(&mut self) {
+        for _ in 0..PLANS_PER_TURN {
+            if self.busy.len() >= WRITES {
+                break;
+            }
+            let (busy, parked) = (&self.busy, &self.parked);
+            let Some(key) = self.world.next(|key| busy.contains(key) || parked.contains(key)) else { break };
+            let now = Timestamp::now();
+            let plan = plan(&self.world, &self.said, &key, now);
+            let touches: Vec<_> = plan.announcements().collect();
+            if touches.iter().any(|name| self.touched.contains_key(name)) {
+                self.world.mark(&key);
+                self.parked.insert(key);
+                continue;
+            }
+            self.world.set_waiting(&key, plan.lack);
+            plan.cool.iter().for_each(|address| self.world.cool(*address, now.as_second()));
+            plan.kept.iter().for_each(|address| self.world.warm(*address));
+            if plan.steps.is_empty() {
+                self.failures.remove(&key);
+                continue;
+            }
+            tracing::debug!(service = %key, steps = plan.steps.len(), claims = ?plan.claims, "planned");
+            for (address, pool) in &plan.claims {
+                self.world.hold(*address, &key, pool);
+            }
+            let (applier, started) = (self.applier.clone(), Instant::now());
+            let claimed = plan.claims.into_iter().map(|(address, _)| address).collect();
+            self.busy.insert(key.clone());
+            self.touched.extend(touches.into_iter().map(|name| (name, key.clone())));
+            self.writes.spawn(async move {
+                let (answers, result) = applier.run(plan.steps).await;
+                Done::Service { key, claimed, started, answers, result }
+            });
+        }
+        self.metrics.backlog.set(i64::try_from(self.world.backlog()).unwrap_or(i64::MAX));
+        self.metrics.waiting.set(i64::try_from(self.world.waiting()).unwrap_or(i64::MAX));
+    }
+
+    fn finished(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // A write that panicked has no name here; all Services that were busy are looked at again.
+                tracing::error!(%error, "a write ended abnormally");
+                for key in std::mem::take(&mut self.busy) {
+                    self.world.mark(&key);
+                }
+                self.touched.clear();
+                self.parked.clear();
+                self.own_busy.clear();
+                return;
+            }
+        };
+        match done {
+            Done::Service { key, claimed, started, answers, result } => {
+                self.busy.remove(&key);
+                self.touched.retain(|_, writer| *writer != key);
+                self.parked.clear();
+                if let Some(version) = answers.service_version {
+                    self.world.status_written(&key, version);
+                }
+                for change in answers.announcements {
+                    if !matches!(&change, Change::Announcement(name, _) if self.heard.contains(name)) {
+                        self.world.learn(change);
+                    }
+                }
+                if self.busy.is_empty() {
+                    self.heard.clear();
+                }
+                match result {
+                    Ok(()) => {
+                        self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
+                        self.failures.remove(&key);
+                    }
+                    Err(error) => self.failed(key, claimed, &error),
+                }
+            }
+            Done::Pool(name, result) => {
+                self.own_busy.remove(&name);
+                if let Err(error) = result {
+                    tracing::debug!(%error, "status of a pool not written, it will be tried again");
+                    self.world.mark_pool(name);
+                }
+            }
+            Done::Advertisement(name, result) => {
+                self.own_busy.remove(&name);
+                if let Err(error) = result {
+                    tracing::debug!(%error, "status of an advertisement not written, it will be tried again");
+                    self.world.mark_advertisement(name);
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, key: ServiceKey, claimed: Vec<IpAddr>, error: &WriteError) {
+        for address in claimed {
+            self.world.unhold(address);
+        }
+        // Whoever leads next sees it; should that be this replica again, it plans it anew.
+        if matches!(error, WriteError::NotLeading) {
+            self.world.mark(&key);
+            return;
+        }
+        // Nothing is wrong, we are only behind: the watch says when to try again, and no time has to pass for it.
+        if let WriteError::Outdated { planned_on, .. } = error {
+            tracing::info!(service = %key, %error, "planned again when the watch shows it");
+            self.world.is_outdated(&key, *planned_on);
+            return;
+        }
+        let failures = self.failures.entry(key.clone()).or_default();
+        *failures = failures.saturating_add(1);
+        // Not for secrecy: any spread will do.
+        self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let wait = backoff::wait(*failures, self.jitter >> 56);
+        tracing::warn!(service = %key, %error, again_in = ?wait, "not written");
+        self.retries.insert((Instant::now() + wait, key));
+    }
+
+    fn retry_due(&mut self) {
+        let now = Instant::now();
+        while self.retries.first().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, key)) = self.retries.pop_first() {
+                self.world.mark(&key);
+            }
+        }
+    }
+
+    fn write_own_statuses(&mut self) {
+        self.next_own_status = Instant::now() + OWN_STATUS_INTERVAL;
+        let now = Timestamp::now();
+        let dirty = self.world.take_dirty_pools();
+        let mut changes = Vec::new();
+        for (name, report) in self.world.ipam.reports().filter(|(name, _)| dirty.contains(*name)) {
+            for family in IpFamily::ALL {
+                let labels = PoolLabels { pool: name.to_owned(), family: family.as_str() };
+                let (assigned, available) = (*report.assigned.get(family), *report.available.get(family));
+                self.metrics.assigned.get_or_create(&labels).set(report::saturated(assigned.into()));
+                self.metrics.available.get_or_create(&labels).set(report::saturated(available));
+            }
+            let cooling = self.world.cooling(name, now.as_second());
+            let change = |view| report::pool_change(name, view, report, &cooling, now);
+            changes.extend(self.world.pool(name).and_then(change));
+        }
+        for name in dirty.iter().filter(|name| self.world.pool(name).is_none()) {
+            for family in IpFamily::ALL {
+                let labels = PoolLabels { pool: name.clone(), family: family.as_str() };
+                self.metrics.assigned.remove(&labels);
+                self.metrics.available.remove(&labels);
+            }
+        }
+        for change in changes {
+            if self.own_busy.contains(&change.name) {
+                self.world.mark_pool(change.name);
+                continue;
+            }
+            self.own_busy.insert(change.name.clone());
+            let applier = self.applier.clone();
+            self.writes.spawn(async move { Done::Pool(change.name.clone(), applier.pool_status(change).await) });
+        }
+        for name in self.world.take_dirty_advertisements() {
+            let Some(view) = self.world.advertisement(&name) else { continue };
+            let Some(change) = report::advertisement_change(&name, view, &self.world, now) else { continue };
+            let applier = self.applier.clone();
+            self.writes.spawn(async move { Done::Advertisement(name, applier.advertisement_status(change).await) });
+        }
+    }
+}
+
+/// The moment of a time in seconds since 1970.
+fn in_time(seconds: i64) -> Instant {
+    let left = seconds.saturating_mul(1_000).saturating_sub(Timestamp::now().as_millisecond());
+    Instant::now() + Duration::from_millis(u64::try_from(left).unwrap_or(0))
+}
+
+/// Sleeps until then, or for ever.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,28 @@
+//! A command line that cannot be right ends the process at once, with what to do about it.
+
+#![allow(clippy::unwrap_used, reason = "a test's fixtures are right or the test is wrong")]
+
+use std::process::Command;
+
+#[test]
+fn flags_that_do_not_go_together_end_the_process_at_once_with_what_to_do() {
+    for (flags, says) in [
+        (
+            &["--default-provider=mock"][..],
+            "--default-provider mock is not one of --providers; add it there or choose another default",
+        ),
+        (&["--default-provider=pool", "--default-provider=mock"], "--default-provider mock is not one of --providers"),
+        (
+            &["--providers=mock", "--class=example.com/lb=pool"],
+            "--class example.com/lb=pool: pool is not one of --providers",
+        ),
+        (&["--class=example.com/lb=cloud"], "`cloud` is no provider; there are pool and mock"),
+        (&["--class=berth.dev/pool=pool"], "`berth.dev/pool` is one of Berth's own classes, which are not mapped"),
+        (&["--providers=cloud"], "[possible values: pool, mock]"),
+    ] {
+        let run = Command::new(env!("CARGO_BIN_EXE_berth-controller")).args(flags).env_clear().output().unwrap();
+        let told = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.code().is_some_and(|code| code != 0), "{flags:?}: {}", run.status);
+        assert!(told.contains(says), "{flags:?}: {told}");
+    }
+}

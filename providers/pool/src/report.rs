@@ -1,0 +1,150 @@
+//! What is to be said of pools and advertisements.
+
+use berth_api::condition::types;
+use berth_api::crd::CoolingDown;
+use berth_api::pool::IpRange;
+use berth_api::{Condition, ConditionStatus, PerFamily, Reason};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as K8sCondition, Time};
+use serde_json::{Value, json};
+
+use crate::ipam::PoolReport;
+use crate::placement::Node;
+use crate::view::{AdvertisementView, PoolView};
+use crate::world::World;
+
+/// A status of a pool or an advertisement.
+#[derive(Clone, Debug)]
+pub struct OwnStatus {
+    /// The object's name.
+    pub name: String,
+    /// What is applied, whole.
+    pub body: Value,
+    /// What is worth an event: about which object, and what became of its condition Ready.
+    pub news: Option<(ObjectReference, Condition)>,
+}
+
+/// The status that a pool is to have, or `None` when it has it.
+///
+/// `cooling` is what cools down, and until when, in seconds since 1970.
+pub fn pool_change(
+    name: &str,
+    view: &PoolView,
+    report: PoolReport<'_>,
+    cooling: &[(IpRange, i64)],
+    now: Timestamp,
+) -> Option<OwnStatus> {
+    let condition = match report.problem {
+        None if report.disabled => {
+            let message = "`spec.disabled` is set: what Services hold they keep, and nothing new is given".to_owned();
+            ready(ConditionStatus::True, Reason::Disabled, message)
+        }
+        None => ready(ConditionStatus::True, Reason::Valid, "addresses are given from this pool".to_owned()),
+        Some(problem) => ready(ConditionStatus::False, problem.reason(), problem.to_string()),
+    };
+    let counts = |n: PerFamily<u128>| PerFamily { v4: Some(saturated(n.v4)), v6: Some(saturated(n.v6)) };
+    let assigned = counts(PerFamily { v4: report.assigned.v4.into(), v6: report.assigned.v6.into() });
+    let available = counts(report.available);
+    let stamped = condition.stamped(view.ready.as_ref(), view.generation, now);
+    let same_counts = (view.assigned, view.available) == (assigned, available);
+    if same_counts && view.cooling == cooling && view.ready.as_ref() == Some(&stamped) {
+        return None;
+    }
+    let cooling = cooling.iter().filter_map(|(range, until)| {
+        let until = Timestamp::from_second(*until).ok()?;
+        Some(CoolingDown { addresses: range.to_string(), until: Time(until) })
+    });
+    let reference = own_reference("IPAddressPool", name, &view.uid);
+    let body = own_body(
+        "IPAddressPool",
+        name,
+        json!({
+            "assignedIPv4": assigned.v4,
+            "availableIPv4": available.v4,
+            "assignedIPv6": assigned.v6,
+            "availableIPv6": available.v6,
+            "coolingDown": cooling.collect::<Vec<_>>(),
+            "conditions": [stamped],
+        }),
+    );
+    Some(OwnStatus { name: name.to_owned(), body, news: news(reference, condition, view.ready.as_ref()) })
+}
+
+/// The number, or the largest that a field of the API or a gauge can have.
+pub fn saturated(number: u128) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The status that an advertisement is to have, or `None` when it has it.
+pub fn advertisement_change(name: &str, view: &AdvertisementView, world: &World, now: Timestamp) -> Option<OwnStatus> {
+    let missing: Vec<_> = view.pools.iter().filter(|p| world.pool(p).is_none()).map(|p| format!("`{p}`")).collect();
+    let condition = match &view.selectors {
+        Err(error) => {
+            let message = format!("{error}; until it is corrected, this advertisement covers no pool");
+            ready(ConditionStatus::False, Reason::InvalidSelector, message)
+        }
+        Ok(_) if !missing.is_empty() => {
+            let message = format!(
+                "`spec.ipAddressPools` names {}, which does not exist; correct the name or create the pool, all others are announced",
+                missing.join(", ")
+            );
+            ready(ConditionStatus::False, Reason::PoolNotFound, message)
+        }
+        Ok(_) => match reaches_nobody(view, world) {
+            Some(message) => ready(ConditionStatus::False, Reason::NoEligibleNode, message),
+            None => ready(ConditionStatus::True, Reason::Valid, "the addresses of its pools are announced".to_owned()),
+        },
+    };
+    let stamped = condition.stamped(view.ready.as_ref(), view.generation, now);
+    if view.ready.as_ref() == Some(&stamped) {
+        return None;
+    }
+    let reference = own_reference("L2Advertisement", name, &view.uid);
+    let body = own_body("L2Advertisement", name, json!({"conditions": [stamped]}));
+    Some(OwnStatus { name: name.to_owned(), body, news: news(reference, condition, view.ready.as_ref()) })
+}
+
+/// Why no node can announce by this advertisement, if none can.
+fn reaches_nobody(view: &AdvertisementView, world: &World) -> Option<String> {
+    let mut selected = world.nodes().values().filter(|node| view.selects_node(&node.labels)).peekable();
+    if selected.peek().is_none() {
+        return Some("`spec.nodeSelectors` match no node, so nothing is announced by this".to_owned());
+    }
+    let has = |node: &Node| node.interfaces.iter().any(|i| view.interfaces.contains(&i.name));
+    let none = !view.interfaces.is_empty() && !selected.any(has);
+    none.then(|| "no selected node has one of `spec.interfaces`, so nothing is announced by this".to_owned())
+}
+
+/// One event for each real change; that a fresh object is valid is none.
+fn news(
+    regarding: ObjectReference,
+    condition: Condition,
+    old: Option<&K8sCondition>,
+) -> Option<(ObjectReference, Condition)> {
+    let same = old.is_some_and(|o| (o.reason.as_str(), &o.message) == (condition.reason.as_str(), &condition.message));
+    let fresh_and_good = old.is_none() && condition.status == ConditionStatus::True;
+    (!same && !fresh_and_good).then_some((regarding, condition))
+}
+
+fn ready(status: ConditionStatus, reason: Reason, message: String) -> Condition {
+    Condition { kind: types::READY, status, reason, message }
+}
+
+fn own_reference(kind: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(api_version()),
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+fn own_body(kind: &str, name: &str, status: Value) -> Value {
+    json!({"apiVersion": api_version(), "kind": kind, "metadata": {"name": name}, "status": status})
+}
+
+fn api_version() -> String {
+    format!("{}/{}", berth_api::names::GROUP, berth_api::names::VERSION)
+}

@@ -1,0 +1,510 @@
+//! What is kept of each object: parsed, and trimmed to what decides.
+//!
+//! Of Services, their slices and their Announcements there are tens of thousands, so what is kept of those is small: no maps and
+//! few texts, and names of nodes that all have in common.
+
+mod assignment;
+mod labels;
+mod reached;
+mod said;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use berth_api::condition::types;
+use berth_api::crd::{AnnouncementSpec, Interface, Layer2Assignment, ServiceAllocation, ServiceRef};
+use berth_api::names::{EXCLUDE_NODE_LABEL, PART_LABEL_PREFIX, part_label};
+use berth_api::pool::{Addresses, AddressesError, IpRange};
+use berth_api::service::{Families, Request, RequestError, ServiceKey, TrafficPolicy};
+use berth_api::sharing::{SharingScope, SharingTerms};
+use berth_api::{
+    Announcement, Condition as NewCondition, IPAddressPool, IpFamily, L2Advertisement, PerFamily, Reason, SpeakerNode,
+};
+use berth_provider::Intent;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::core::{Selector, SelectorExt};
+
+pub use assignment::{Assignment, Interner};
+pub use labels::PackedLabels;
+pub use reached::Reached;
+pub use said::SaidCondition;
+
+/// Label of an EndpointSlice that names its Service (Kubernetes convention).
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Whom a Service asks for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// The pools.
+    Us,
+    /// Another provider of this controller, whose affair its status is.
+    AnotherProvider,
+    /// Nobody here.
+    Nobody,
+}
+
+/// A Service that asks for an address, or that still carries what was written when it did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceView {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
+    /// Whom it asks for an address now.
+    pub asks: Asks,
+    /// Its address families; known also where the request cannot be read.
+    pub families: Families,
+    /// What it asks for.
+    pub request: Result<Request, RequestError>,
+    /// Where its traffic may go.
+    pub policy: TrafficPolicy,
+    /// Its labels, by which pools admit it.
+    pub labels: PackedLabels,
+    /// On which terms it shares its addresses, if it wishes to.
+    pub sharing: Option<SharingTerms>,
+    /// `metadata.generation`, where it has one.
+    pub generation: Option<i64>,
+    /// resourceVersion.
+    pub version: u64,
+    /// What its status says where it is reached.
+    pub reached: Box<[Reached]>,
+    /// The conditions in its status, only those that we write.
+    pub conditions: Box<[SaidCondition]>,
+}
+
+impl ServiceView {
+    /// `None` for a Service that never was ours.
+    pub fn of(service: &Service, asks: Asks) -> Option<Self> {
+        let status = service.status.as_ref();
+        let conditions: Box<[_]> = status
+            .and_then(|s| s.conditions.as_ref())
+            .into_iter()
+            .flatten()
+            .filter(|c| c.type_.starts_with(types::SERVICE_PREFIX))
+            .map(SaidCondition::of)
+            .collect();
+        if asks == Asks::Nobody && conditions.is_empty() {
+            return None;
+        }
+        Some(Self {
+            uid: service.metadata.uid.clone().unwrap_or_default(),
+            created: created(&service.metadata),
+            asks,
+            families: Families::of(service),
+            request: Request::parse(service),
+            policy: TrafficPolicy::of(service),
+            labels: PackedLabels::of(service.metadata.labels.iter().flatten()),
+            sharing: SharingTerms::of(service),
+            generation: service.metadata.generation,
+            version: version(&service.metadata),
+            reached: reached(status.and_then(|s| s.load_balancer.as_ref()?.ingress.as_deref()).unwrap_or_default()),
+            conditions,
+        })
+    }
+
+    /// What a provider is told of a Service, as the pools see it.
+    pub fn of_intent(intent: &Intent) -> Self {
+        Self {
+            uid: intent.id.uid.clone(),
+            created: intent.created,
+            asks: Asks::Us,
+            families: intent.families,
+            request: intent.request.clone(),
+            policy: intent.policy,
+            labels: PackedLabels::of(&intent.labels),
+            sharing: intent.sharing.clone(),
+            generation: intent.generation,
+            version: 0,
+            reached: reached(&intent.published),
+            conditions: Box::default(),
+        }
+    }
+
+    /// Whether they differ in anything but their version.
+    pub fn says_other(&self, other: &Self) -> bool {
+        Self { version: other.version, ..self.clone() } != *other
+    }
+
+    /// The addresses in its status.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.reached.iter().filter_map(Reached::address)
+    }
+
+    /// Where its status says that it is reached, as the API has it.
+    pub fn ingress(&self) -> Vec<LoadBalancerIngress> {
+        self.reached.iter().map(Reached::written).collect()
+    }
+
+    /// The condition of a type in its status.
+    pub fn said(&self, kind: &str) -> Option<&SaidCondition> {
+        self.conditions.iter().find(|condition| condition.is_of(kind))
+    }
+
+    /// A condition as it is to be written, with the time of its last change: kept when its status says the same already.
+    pub fn stamped(&self, condition: &NewCondition, now: Timestamp) -> Condition {
+        let since = self.said(condition.kind).and_then(|said| said.since(condition));
+        condition.since(since.unwrap_or(now), self.generation)
+    }
+}
+
+/// Parses what a status says where a Service is reached.
+pub fn reached(ingress: &[LoadBalancerIngress]) -> Box<[Reached]> {
+    ingress.iter().map(Reached::of).collect()
+}
+
+/// An Announcement, without what the API server keeps for itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnnouncementView {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// Its labels, but for those that name the nodes that have a part.
+    pub labels: PackedLabels,
+    /// Whether those name the nodes of `layer2`.
+    pub has_part_labels: bool,
+    /// `spec.address`.
+    pub address: IpAddr,
+    /// `spec.pool`.
+    pub pool: Arc<str>,
+    /// `spec.services`.
+    pub services: Vec<ServiceRef>,
+    /// `spec.layer2`.
+    pub layer2: Option<Assignment>,
+    /// Who answers, and at which epoch.
+    pub claimed: Option<(String, u64)>,
+    /// What the speaker says about another machine that has the address, and whether ours answers all the same.
+    pub conflict: Option<(bool, String)>,
+}
+
+impl AnnouncementView {
+    /// Parses it.
+    pub fn of(announcement: &Announcement) -> Self {
+        let (meta, spec) = (&announcement.metadata, &announcement.spec);
+        let is_part = |label: &&String| label.starts_with(PART_LABEL_PREFIX);
+        let labels = || meta.labels.iter().flatten();
+        let parts = labels().filter(|(label, _)| is_part(label)).map(|(label, part)| (label.clone(), part.as_str()));
+        let layer2 = announcement.status.as_ref().and_then(|s| s.layer2.as_ref());
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            labels: PackedLabels::of(labels().filter(|(label, _)| !is_part(label))),
+            has_part_labels: parts.collect::<BTreeMap<_, _>>() == part_labels(spec.layer2.as_ref()),
+            address: spec.address,
+            pool: Arc::from(spec.pool.as_str()),
+            services: spec.services.clone(),
+            layer2: spec.layer2.as_ref().map(Assignment::of),
+            claimed: layer2.map(|l| (l.owner.clone(), l.epoch)),
+            conflict: ready(announcement.status.as_ref().map(|s| &s.conditions))
+                .filter(|c| c.reason == Reason::AddressConflict.as_str())
+                .map(|c| (c.status == "True", c.message)),
+        }
+    }
+
+    /// `spec`.
+    pub fn spec(&self) -> AnnouncementSpec {
+        AnnouncementSpec {
+            address: self.address,
+            pool: self.pool.to_string(),
+            services: self.services.clone(),
+            layer2: self.layer2.as_ref().map(Assignment::written),
+        }
+    }
+
+    /// Lets it have names in common with others.
+    pub fn intern(&mut self, interner: &mut Interner) {
+        interner.name(&mut self.pool);
+        self.layer2.iter_mut().for_each(|layer2| layer2.intern(interner));
+    }
+
+    /// The Services that hold it.
+    pub fn holders(&self) -> impl Iterator<Item = ServiceKey> + '_ {
+        self.services.iter().map(key_of)
+    }
+
+    /// Whether it is an older state of the same object.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        let version = |v: &Self| v.resource_version.parse::<u64>().ok();
+        self.uid == other.uid && version(self).zip(version(other)).is_some_and(|(mine, theirs)| mine < theirs)
+    }
+}
+
+/// The labels by which the speakers find the Announcements in which they have a part.
+pub fn part_labels(layer2: Option<&Layer2Assignment>) -> BTreeMap<String, &'static str> {
+    let mut labels = BTreeMap::new();
+    if let Some(layer2) = layer2 {
+        labels.extend(layer2.standbys.iter().map(|node| (part_label(node), "standby")));
+        labels.extend(layer2.owner.iter().map(|node| (part_label(node), "owner")));
+    }
+    labels
+}
+
+/// The key of a Service that is referred to.
+pub fn key_of(reference: &ServiceRef) -> ServiceKey {
+    ServiceKey { namespace: reference.namespace.clone(), name: reference.name.clone() }
+}
+
+/// An IPAddressPool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolView {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// Its labels, by which advertisements select it.
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses, or what is wrong with them.
+    pub addresses: Result<Addresses, AddressesError>,
+    /// Whether it gives to Services that name no pool.
+    pub auto_assign: bool,
+    /// Whether it leaves out IPv4 addresses that end in .0 or .255.
+    pub avoid_buggy: bool,
+    /// Whether it gives nothing new.
+    pub disabled: bool,
+    /// Whom it admits, as it is written; all where it is not.
+    pub admission: Option<ServiceAllocation>,
+    /// How wide its addresses may be shared.
+    pub sharing: SharingScope,
+    /// For how many seconds nobody gets what was released.
+    pub cool_down: u32,
+    /// What was released and is given to nobody yet, and until when, in seconds since 1970. What cannot be read of it is passed
+    /// over: nobody but the controller writes it.
+    pub cooling: Vec<(IpRange, i64)>,
+    /// What its status says it has given.
+    pub assigned: PerFamily<Option<i64>>,
+    /// What its status says it can still give.
+    pub available: PerFamily<Option<i64>>,
+    /// The condition Ready in its status.
+    pub ready: Option<Condition>,
+}
+
+impl PoolView {
+    /// Parses it.
+    pub fn of(pool: &IPAddressPool) -> Self {
+        let status = pool.status.as_ref();
+        Self {
+            uid: pool.metadata.uid.clone().unwrap_or_default(),
+            created: created(&pool.metadata),
+            generation: pool.metadata.generation,
+            labels: pool.metadata.labels.clone().unwrap_or_default(),
+            addresses: Addresses::parse(&pool.spec.addresses),
+            auto_assign: pool.spec.auto_assign,
+            avoid_buggy: pool.spec.avoid_buggy_ips,
+            disabled: pool.spec.disabled,
+            admission: pool.spec.service_allocation.clone(),
+            sharing: pool.spec.sharing,
+            cool_down: pool.spec.cool_down_seconds,
+            cooling: status
+                .into_iter()
+                .flat_map(|s| &s.cooling_down)
+                .filter_map(|entry| Some((entry.addresses.parse().ok()?, entry.until.0.as_second())))
+                .collect(),
+            assigned: status.map(|s| PerFamily { v4: s.assigned_ipv4, v6: s.assigned_ipv6 }).unwrap_or_default(),
+            available: status.map(|s| PerFamily { v4: s.available_ipv4, v6: s.available_ipv6 }).unwrap_or_default(),
+            ready: ready(status.map(|s| &s.conditions)),
+        }
+    }
+
+    /// Whether the specifications differ; a change of status alone needs no planning.
+    pub fn asks_for_other(&self, other: &Self) -> bool {
+        let spec = |view: &Self| {
+            let Self { created, labels, addresses, auto_assign, avoid_buggy, disabled, .. } = view.clone();
+            let Self { admission, sharing, cool_down, .. } = view.clone();
+            (created, labels, addresses, auto_assign, avoid_buggy, disabled, admission, sharing, cool_down)
+        };
+        spec(self) != spec(other)
+    }
+}
+
+/// An L2Advertisement.
+#[derive(Clone, Debug)]
+pub struct AdvertisementView {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// The pools that it names.
+    pub pools: BTreeSet<String>,
+    /// The interfaces that it allows; empty for all.
+    pub interfaces: BTreeSet<String>,
+    /// Selectors of pools and of nodes, or what cannot be read in them.
+    pub selectors: Result<Selectors, String>,
+    /// The condition Ready in its status.
+    pub ready: Option<Condition>,
+}
+
+/// Label selectors of an advertisement.
+#[derive(Clone, Debug)]
+pub struct Selectors {
+    /// Any of them selects a pool.
+    pub pools: Vec<Selector>,
+    /// Any of them selects a node; empty for all.
+    pub nodes: Vec<Selector>,
+}
+
+impl AdvertisementView {
+    /// Parses it.
+    pub fn of(ad: &L2Advertisement) -> Self {
+        let read = |field: &str, selectors: &[_]| {
+            let parse = |(index, selector): (usize, &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector)| {
+                Selector::try_from(selector.clone()).map_err(|e| format!("`spec.{field}[{index}]`: {e}"))
+            };
+            selectors.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()
+        };
+        let selectors = read("ipAddressPoolSelectors", &ad.spec.ip_address_pool_selectors)
+            .and_then(|pools| Ok(Selectors { pools, nodes: read("nodeSelectors", &ad.spec.node_selectors)? }));
+        Self {
+            uid: ad.metadata.uid.clone().unwrap_or_default(),
+            generation: ad.metadata.generation,
+            pools: ad.spec.ip_address_pools.iter().cloned().collect(),
+            interfaces: ad.spec.interfaces.iter().cloned().collect(),
+            selectors,
+            ready: ready(ad.status.as_ref().map(|s| &s.conditions)),
+        }
+    }
+
+    /// Whether it covers a pool. With neither names nor selectors it covers all; one that cannot be read covers none.
+    pub fn covers(&self, pool: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let Ok(selectors) = &self.selectors else { return false };
+        if self.pools.is_empty() && selectors.pools.is_empty() {
+            return true;
+        }
+        self.pools.contains(pool) || labels.is_some_and(|l| selectors.pools.iter().any(|s| s.matches(l)))
+    }
+
+    /// Whether a node with these labels may announce.
+    pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selectors.as_ref().is_ok_and(|s| s.nodes.is_empty() || s.nodes.iter().any(|n| n.matches(labels)))
+    }
+}
+
+/// What a Node says; its interfaces come from its SpeakerNode.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct NodeView {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The addresses in its status.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The addresses that its pods have.
+    pub pod_ranges: Vec<IpRange>,
+    /// Its condition Ready is True.
+    pub ready: bool,
+    /// Its condition NetworkUnavailable is True.
+    pub network_unavailable: bool,
+}
+
+impl NodeView {
+    /// Parses it.
+    pub fn of(node: &Node) -> Self {
+        let status = node.status.as_ref();
+        let condition = |kind: &str| {
+            let conditions = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+            conditions.into_iter().any(|c| c.type_ == kind && c.status == "True")
+        };
+        Self {
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            addresses: status
+                .and_then(|s| s.addresses.as_ref())
+                .into_iter()
+                .flatten()
+                .filter_map(|a| a.address.parse().ok())
+                .collect(),
+            pod_ranges: {
+                let spec = node.spec.as_ref();
+                let one = spec.and_then(|s| s.pod_cidr.as_ref());
+                let all = spec.and_then(|s| s.pod_cidrs.as_ref()).into_iter().flatten().chain(one);
+                let ranges: BTreeSet<IpRange> = all.filter_map(|cidr| cidr.parse().ok()).collect();
+                ranges.into_iter().collect()
+            },
+            ready: condition("Ready"),
+            network_unavailable: condition("NetworkUnavailable"),
+        }
+    }
+
+    /// Whether it has the exclude label.
+    pub fn excluded(&self) -> bool {
+        self.labels.contains_key(EXCLUDE_NODE_LABEL)
+    }
+}
+
+/// The nodes on which a slice has a serving endpoint, and the Service that it belongs to. A dual-stack Service has slices
+/// of both families, and the endpoints of one do not serve the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceView {
+    /// The Service.
+    pub service: ServiceKey,
+    /// The family of its addresses.
+    pub family: IpFamily,
+    /// Names of nodes, each once, in their order.
+    pub serving: Box<[Arc<str>]>,
+}
+
+impl SliceView {
+    /// Parses it.
+    pub fn of(slice: &EndpointSlice) -> Option<Self> {
+        let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?.clone();
+        // The third type is FQDN.
+        let family = slice.address_type.parse().ok()?;
+        let service = ServiceKey { namespace: slice.metadata.namespace.clone()?, name };
+        // Ready unless said otherwise; an endpoint that terminates may still serve (EndpointSlice API).
+        let serves = |c: Option<&k8s_openapi::api::discovery::v1::EndpointConditions>| {
+            c.is_none_or(|c| c.ready.unwrap_or(true) || c.serving == Some(true))
+        };
+        let endpoints = slice.endpoints.iter().filter(|e| serves(e.conditions.as_ref()));
+        let serving: BTreeSet<_> = endpoints.filter_map(|e| e.node_name.as_deref()).collect();
+        Some(Self { service, family, serving: serving.into_iter().map(Arc::from).collect() })
+    }
+
+    /// Lets it have names in common with others.
+    pub fn intern(&mut self, interner: &mut Interner) {
+        self.serving.iter_mut().for_each(|node| interner.name(node));
+    }
+}
+
+/// The ranges of a ServiceCIDR. What cannot be read, which the API server does not let in, is passed over.
+pub fn service_ranges(cidr: &ServiceCIDR) -> Vec<IpRange> {
+    let written = cidr.spec.as_ref().and_then(|spec| spec.cidrs.as_ref());
+    written.into_iter().flatten().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// What a SpeakerNode reported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The interfaces that can announce.
+    pub interfaces: Vec<Interface>,
+    /// The node's gateways on them.
+    pub gateways: Vec<IpAddr>,
+}
+
+impl Report {
+    /// Parses it.
+    pub fn of(node: &SpeakerNode) -> Self {
+        Self { interfaces: node.spec.interfaces.clone(), gateways: node.spec.gateways.clone() }
+    }
+}
+
+/// Versions of objects of one kind are ordered numbers (the API server promises it since 1.35, etcd always did).
+pub fn version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version.as_ref().and_then(|v| v.parse().ok()).unwrap_or_default()
+}
+
+fn created(meta: &ObjectMeta) -> i64 {
+    meta.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second())
+}
+
+fn ready(conditions: Option<&Vec<Condition>>) -> Option<Condition> {
+    conditions.into_iter().flatten().find(|c| c.type_ == types::READY).cloned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! What every provider of load balancers is: the [`Provider`] trait, what goes into a plan and what comes out of one,
+//! the classes of errors, and the [`conformance`] suite that each provider has to pass.
+//!
+//! ```text
+//!  Services -> validate -> shard -> observe (I/O) -> plan (pure) -> apply (I/O, step by step) -> outcomes
+//! ```
+//!
+//! The cluster and the outside world are the only memory. A provider may be killed between any two effects, and the next
+//! one goes on from what it observes.
+
+pub mod class;
+pub mod conformance;
+mod failure;
+mod intent;
+mod plan;
+mod provider;
+
+pub use failure::{Class, Failure, Retry, UnknownClass};
+pub use intent::{Intent, Port, Protocol, ServiceId, Wanted};
+pub use plan::{Carried, Outcome, Plan, PlannedStep, carry_out};
+pub use provider::{Owned, Provider, Shard, Target, TargetReport, Targets};

@@ -1,0 +1,130 @@
+//! The trait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{Failure, Intent, Plan, ServiceId, Wanted};
+
+/// What must be planned together: all pools, one load balancer that several Services share, one load balancer of one Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Shard(pub String);
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Something in the outside world that carries our marks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Owned {
+    /// Its identity there, for a person to name it by.
+    pub id: String,
+    /// What kind of thing it is.
+    pub kind: String,
+    /// The shard that it is part of.
+    pub shard: Shard,
+    /// The Service that it was made for, as far as its marks say.
+    #[serde(skip)]
+    pub service: Option<ServiceId>,
+}
+
+/// Something that takes traffic of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A node, on the Service's node ports.
+    Node {
+        /// Its name.
+        name: String,
+    },
+    /// An endpoint itself.
+    Endpoint {
+        /// Its address.
+        address: IpAddr,
+        /// The port of the Service that it serves, and its own.
+        ports: BTreeMap<u16, u16>,
+        /// The node that it runs on.
+        node: Option<String>,
+        /// Whether it takes new connections.
+        ready: bool,
+    },
+}
+
+/// Where the traffic of the Services of a shard is to go.
+pub type Targets = BTreeMap<ServiceId, BTreeSet<Target>>;
+
+/// What became of targets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetReport {
+    /// Targets that were added.
+    pub added: usize,
+    /// Targets that were removed.
+    pub removed: usize,
+}
+
+/// A provider of load balancers.
+///
+/// `validate`, `shard` and `plan` are pure: no clock, no I/O, the same answer for the same question, whatever the order in
+/// which the Services were learned. `observe`, `apply`, `sync_targets` and `list_owned` are the only ones that reach out.
+pub trait Provider: Send + Sync + 'static {
+    /// What was observed of a shard.
+    type Observed: Clone + Send + Sync + 'static;
+    /// One effect. Its text is what a person reads in a plan.
+    type Step: Clone + fmt::Debug + fmt::Display + PartialEq + Serialize + Send + Sync + 'static;
+
+    /// Its name in flags, logs and metrics, such as `mock`.
+    fn name(&self) -> &'static str;
+
+    /// Whether something outside the cluster is made, which needs a finalizer before the first effect. The controller refuses to
+    /// drive such a provider until it puts finalizers on.
+    fn needs_finalizer(&self) -> bool;
+
+    /// How long changes of a shard are gathered before it is planned, so that many Services make one write.
+    fn gathers(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Told when this replica begins to lead, before anything else is asked: every Service that is this provider's.
+    ///
+    /// A provider whose world is out there has nothing to do. One that keeps its world in this process makes it again here from
+    /// what is published, because another replica may have led until now.
+    fn takes_over(&self, _services: &[&Intent]) {}
+
+    /// What is wrong with a Service that can be said without asking anybody.
+    fn validate(&self, intent: &Intent) -> Result<(), Failure>;
+
+    /// The shard that a Service belongs to.
+    fn shard(&self, intent: &Intent) -> Shard;
+
+    /// Looks at what there is: ours, and what `wanted` refers to.
+    fn observe(&self, shard: &Shard, wanted: &Wanted) -> impl Future<Output = Result<Self::Observed, Failure>> + Send;
+
+    /// What is to be done, and what is to be said. No step when nothing is to change.
+    fn plan(&self, wanted: &Wanted, observed: &Self::Observed) -> Plan<Self::Step>;
+
+    /// Carries out one step and notes in `observed` what it learned by it. After a failure the shard is observed anew.
+    fn apply(
+        &self,
+        shard: &Shard,
+        step: &Self::Step,
+        observed: &mut Self::Observed,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Sends the traffic of a shard's Services to these targets and no others. Called far more often than the rest, and beside it.
+    ///
+    /// A provider whose data path follows endpoints by itself has nothing to do.
+    fn sync_targets(
+        &self,
+        _shard: &Shard,
+        _targets: &Targets,
+    ) -> impl Future<Output = Result<TargetReport, Failure>> + Send {
+        std::future::ready(Ok(TargetReport::default()))
+    }
+
+    /// Everything that carries our marks, to find what no Service has any more.
+    fn list_owned(&self) -> impl Future<Output = Result<Vec<Owned>, Failure>> + Send;
+}

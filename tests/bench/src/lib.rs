@@ -1,0 +1,21 @@
+//! The bench: how long Services wait for their addresses, and what a controller needs for it.
+//!
+//! Three subjects can be measured, each in a lab of its own, with the same load: the *floor*, a controller that thinks of nothing and only makes
+//! the writes that cannot be spared; Berth; and a *peer*, any other controller. What creates Services and sees their
+//! addresses is the program of this crate, in a process of its own, and so is the floor's controller: both are built as the
+//! controller is, so that no debug build is in what is measured. The lab and the order of events are the library's.
+//!
+//! `cargo xtask bench allocate` is how people run it; docs/bench.md says what the figures mean.
+
+pub mod load;
+mod measure;
+pub mod null_controller;
+mod process;
+pub mod row;
+mod scene;
+mod subject;
+
+pub use measure::{Measurement, measure};
+pub use process::PROGRAM;
+pub use scene::LAB;
+pub use subject::{PEER_ENV, Programs, Subject};

@@ -1,0 +1,66 @@
+//! The bench itself, with few Services: that it measures, not how fast anything is.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use berth_bench::row::Row;
+use berth_bench::{Measurement, Programs, Subject, measure};
+use berth_lab::{BIN_DIR_ENV, Lab, lab_test};
+
+const SERVICES: usize = 20;
+const EXISTING: usize = 10;
+
+lab_test! {
+    berth_bench::LAB;
+    async fn the_bench_measures_the_floor(lab: Lab) -> Result<()> {
+        check(&measured(&lab, Subject::Floor, None).await?)
+    }
+}
+
+lab_test! {
+    berth_bench::LAB;
+    async fn the_bench_measures_berth(lab: Lab) -> Result<()> {
+        check(&measured(&lab, Subject::Berth, None).await?)
+    }
+}
+
+lab_test! {
+    berth_bench::LAB;
+    /// By its command, which finds a kubeconfig in the environment.
+    async fn the_bench_measures_another_controller(lab: Lab) -> Result<()> {
+        let program = folder()?.join("berth-bench");
+        let command = format!("test -r \"$KUBECONFIG\" && exec {} null-controller", program.display());
+        check(&measured(&lab, Subject::Peer, Some(command)).await?)
+    }
+}
+
+lab_test! {
+    berth_bench::LAB;
+    async fn a_controller_that_ends_is_not_measured(lab: Lab) -> Result<()> {
+        let failed = measured(&lab, Subject::Peer, Some("echo no such flag; exit 2".to_owned())).await;
+        let error = format!("{:#}", failed.err().context("it was measured")?);
+        ensure!(error.contains("peer-1 has ended") && error.contains("no such flag"), "{error}");
+        Ok(())
+    }
+}
+
+async fn measured(lab: &Lab, subject: Subject, peer: Option<String>) -> Result<Row> {
+    let programs = Programs { folder: folder()?, peer };
+    let what = Measurement { subject, services: SERVICES, existing: EXISTING };
+    Box::pin(measure(lab, &programs, what, &|_| ())).await
+}
+
+fn check(row: &Row) -> Result<()> {
+    ensure!((row.services, row.existing) == (SERVICES, EXISTING), "{row:?}");
+    let ordered = 0.0 < row.p50_ms && row.p50_ms <= row.p99_ms && row.p99_ms <= row.max_ms;
+    ensure!(ordered && row.max_ms <= row.total_s * 1000.0 + 1.0, "{row:?}");
+    ensure!(row.rss_mb > 1.0 && row.restart_to_first_s >= 0.0, "{row:?}");
+    Ok(())
+}
+
+/// Where the programs are: where the command that builds them says, or beside this one's folder.
+fn folder() -> Result<PathBuf> {
+    let myself = std::env::current_exe().context("finding the running program")?;
+    let built = myself.parent().and_then(|deps| deps.parent()).map(PathBuf::from);
+    std::env::var_os(BIN_DIR_ENV).map(PathBuf::from).or(built).context("no folder of programs")
+}
