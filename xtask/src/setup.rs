@@ -16,11 +16,12 @@ struct Program {
     purpose: &'static str,
 }
 
-const PROGRAMS: [Program; 5] = [
+const PROGRAMS: [Program; 6] = [
     Program { name: "nft", package: "nftables", purpose: "kube-proxy programs the nodes with it" },
     Program { name: "ip", package: "iproute2", purpose: "the lab lays its links with it" },
     Program { name: "unshare", package: "util-linux", purpose: "the lab's own namespaces" },
     Program { name: "nsenter", package: "util-linux", purpose: "to look into the lab's namespaces" },
+    Program { name: "arping", package: "iputils-arping", purpose: "tests ask the lab's network who has an address" },
     Program { name: "curl", package: "curl", purpose: "the client of the demo" },
 ];
 
