@@ -17,6 +17,8 @@ pub mod types {
     pub const ANNOUNCED: &str = "berth.dev/Announced";
     /// On a pool or an advertisement: its specification is valid and in use.
     pub const READY: &str = "Ready";
+    /// On a SpeakerNode: its partners are heard as regularly as they should.
+    pub const PARTNERS_HEARD: &str = "PartnersHeard";
 }
 
 /// Whether a condition holds.

@@ -23,7 +23,7 @@ use crate::board::Board;
 use crate::clock::{BootClock, wall_at};
 use crate::links::Links;
 use crate::metrics::{Listen, Metrics, Queue, Refusal};
-use crate::sockets::{Heard, Sent, Sockets};
+use crate::sockets::{Heard, Sent, Sockets, Watched};
 
 /// Assignments that may wait for the engine. A list of thousands comes faster than it is taken in; the watch waits then, and
 /// the API server keeps the rest, so nothing is dropped.
@@ -58,9 +58,14 @@ pub struct Inputs {
     pub board: Arc<Board>,
     /// What to count.
     pub metrics: Metrics,
+    /// Where to say which partners are heard badly.
+    pub late: watch::Sender<Late>,
     /// The machine's clock.
     pub clock: BootClock,
 }
+
+/// Partners that are given more time, by name and own interface, with how often their time was doubled.
+pub type Late = BTreeMap<(NodeName, String), u32>;
 
 /// The machine, its sockets and what drives both.
 #[derive(Debug)]
@@ -87,6 +92,9 @@ struct Core {
     sources: BTreeMap<(String, IpAddr), IpAddr>,
     /// What could not be listened for on an interface when it was last tried. It is tried again until it can, and said once.
     failing: BTreeSet<(String, Listen)>,
+    /// Partners that are given more time.
+    late: Late,
+    late_out: watch::Sender<Late>,
     /// What this node answers for may have changed since it was counted.
     recount: bool,
     stopped: bool,
@@ -95,7 +103,7 @@ struct Core {
 impl Engine {
     /// An engine that has not begun. Opens no socket yet.
     pub fn new(inputs: Inputs) -> Self {
-        let Inputs { node, heartbeat_port, links, changes, board, metrics, clock } = inputs;
+        let Inputs { node, heartbeat_port, links, changes, board, metrics, late: late_out, clock } = inputs;
         let machine = Machine::new(node.clone(), boot_id(), clock.now());
         let core = Core {
             node,
@@ -106,6 +114,8 @@ impl Engine {
             counted: Counters::default(),
             sources: BTreeMap::new(),
             failing: BTreeSet::new(),
+            late: Late::new(),
+            late_out,
             recount: false,
             stopped: false,
         };
@@ -194,7 +204,7 @@ impl Engine {
         let Self { sockets, links, core, .. } = self;
         let links = links.borrow_and_update().clone();
         let machine = &core.machine;
-        let followed = sockets.follow(&links, |interface| machine.watched_addresses(interface).collect());
+        let followed = sockets.follow(&links, |interface| watched(machine, interface));
         core.failing.retain(|(interface, _)| links.contains_key(interface));
         let now = core.clock.now();
         for interface in followed.closed {
@@ -303,6 +313,9 @@ impl Core {
                     if status.state == State::Answering {
                         tracing::info!(%address, node = %self.node, interface = status.interface, mac = %status.mac, epoch = status.epoch, reason, "answering");
                     }
+                    if let Some(owner) = &status.owner {
+                        tracing::info!(%address, node = %self.node, %owner, epoch = status.epoch, "answering in place of the owner, whose speaker is silent");
+                    }
                     if let Some(foreign) = status.foreign {
                         tracing::warn!(%address, node = %self.node, interface = status.interface, %foreign, reason, "a machine that is none of our nodes has the address");
                     }
@@ -315,9 +328,26 @@ impl Core {
                     tracing::info!(%address, node = %self.node, to, epoch, "no longer answering");
                     self.board.retract(address);
                 }
+                Effect::TookOver { silent_for } => self.metrics.takeover_silence.observe(silent_for.as_secs_f64()),
+                Effect::Unsteady { partner, interface, doublings } => {
+                    self.note_steadiness(partner, interface, doublings)
+                }
                 Effect::Stopped => self.stopped = true,
             }
         }
+    }
+
+    /// A partner is given more time than others, or no longer.
+    fn note_steadiness(&mut self, partner: NodeName, interface: String, doublings: u32) {
+        tracing::warn!(node = %self.node, %partner, interface, doublings, "the detection time of a partner changed, after false alarms or a calm");
+        let key = (partner, interface);
+        if doublings == 0 {
+            self.late.remove(&key);
+        } else {
+            self.late.insert(key, doublings);
+        }
+        self.metrics.partners_late.set(gauge(self.late.len()));
+        self.late_out.send_replace(self.late.clone());
     }
 
     fn send_frame(&mut self, sockets: &Sockets, interface: &str, frame: &Frame) {
@@ -357,8 +387,7 @@ impl Core {
             return;
         }
         for interface in interfaces {
-            let addresses: Vec<IpAddr> = self.machine.watched_addresses(&interface).collect();
-            for heard in sockets.watch(&interface, &addresses) {
+            for heard in sockets.watch(&interface, &watched(&self.machine, &interface)) {
                 let (what, recovered) = (heard.0, self.note_heard(&interface, heard));
                 if recovered && what == Listen::Ndp {
                     // Without the socket nothing was sent either, so nobody heard what the machine had to say: as after a cut link.
@@ -401,6 +430,10 @@ impl Core {
             self.metrics.unsolicited.inc_by(now.announcements.ipv6 - before.announcements.ipv6);
             self.metrics.takeovers.inc_by(now.takeovers - before.takeovers);
             self.metrics.false_alarms.inc_by(now.false_alarms - before.false_alarms);
+            self.metrics.caretakings.inc_by(now.caretakings - before.caretakings);
+            self.metrics.claims_passed_on.inc_by(now.passed_on - before.passed_on);
+            self.metrics.node_checks.inc_by(now.checks.total() - before.checks.total());
+            self.recount |= now.caretakings != before.caretakings || self.machine.caring() > 0;
             self.metrics.yields.inc_by(now.yields - before.yields);
             self.metrics.fenced.inc_by(now.fenced - before.fenced);
             self.metrics.arp_probes.inc_by(now.probes.ipv4 - before.probes.ipv4);
@@ -426,9 +459,19 @@ impl Core {
             let interfaces: Vec<&str> = self.machine.watched_interfaces().collect();
             let all: usize =
                 interfaces.into_iter().map(|interface| self.machine.watched_addresses(interface).count()).sum();
+            let caring = self.machine.caring();
             self.metrics.addresses_answering.set(gauge(answering));
+            self.metrics.addresses_caring.set(gauge(caring));
             self.metrics.addresses_standby.set(gauge(all.saturating_sub(answering)));
         }
+    }
+}
+
+/// What is to be heard on an interface.
+fn watched(machine: &Machine, interface: &str) -> Watched {
+    Watched {
+        addresses: machine.watched_addresses(interface).collect(),
+        partners: machine.partner_addresses(interface).into_iter().collect(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use berth_api::{Announcement, Reason};
+use berth_machine::State;
 use berth_telemetry::event;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -33,6 +34,10 @@ impl Happening {
     /// What `report` says, if the Announcement did not say so before.
     pub fn new(node: &str, address: IpAddr, report: &Report, before: &Seen) -> Option<Self> {
         let status = &report.status;
+        // Nothing moved, and a rollout would be one for each address.
+        if status.state == State::Caring {
+            return None;
+        }
         let known = before.layer2.as_ref().is_some_and(|layer2| {
             layer2.owner == node
                 && layer2.epoch == status.epoch

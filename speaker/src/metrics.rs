@@ -5,6 +5,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 
 /// Prefix of every metric's name.
 const PREFIX: &str = "berth_speaker";
@@ -97,6 +98,9 @@ label! {
     }
 }
 
+/// Bounds around what a takeover takes: 340 ms, and its doublings after false alarms; an owner that was cared for first is beyond.
+const TAKEOVER_BUCKETS: [f64; 9] = [0.3, 0.35, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 30.0];
+
 /// The metrics of this process. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -104,6 +108,8 @@ pub struct Metrics {
     pub addresses_answering: Gauge,
     /// Addresses that this node stands by for.
     pub addresses_standby: Gauge,
+    /// Addresses that this node answers for in place of a silent speaker.
+    pub addresses_caring: Gauge,
     /// Partners that this node exchanges heartbeats with.
     pub partners: Gauge,
     /// Those of them that were heard within the detection time.
@@ -128,8 +134,18 @@ pub struct Metrics {
     pub fenced: Counter,
     /// Takeovers by this node.
     pub takeovers: Counter,
-    /// Owners that fell silent and were found alive.
+    /// Partners that fell silent and were found alive.
     pub false_alarms: Counter,
+    /// Addresses taken care of in place of silent speakers.
+    pub caretakings: Counter,
+    /// Claims of others that partners did not know and were told.
+    pub claims_passed_on: Counter,
+    /// Questions to nodes of silent partners whether they live.
+    pub node_checks: Counter,
+    /// How long owners had been silent when their addresses were taken over.
+    pub takeover_silence: Histogram,
+    /// Partners with a longer detection time.
+    pub partners_late: Gauge,
     /// Heartbeats sent.
     pub heartbeats_sent: Counter,
     /// Heartbeats received and believed.
@@ -151,6 +167,10 @@ impl Metrics {
         let metrics = Self {
             addresses_answering: registry.gauge("addresses_answering", "Addresses that this node answers for."),
             addresses_standby: registry.gauge("addresses_standby", "Addresses that this node stands by for."),
+            addresses_caring: registry.gauge(
+                "addresses_caring",
+                "Addresses that this node answers for in place of their owners, whose speakers are silent while their nodes live.",
+            ),
             partners: registry.gauge("partners", "Speakers that this one exchanges heartbeats with."),
             partners_up: registry.gauge("partners_up", "Partners that were heard within the detection time."),
             arp_replies: registry.counter("arp_replies", "ARP replies sent for addresses of Services."),
@@ -175,7 +195,25 @@ impl Metrics {
             ),
             takeovers: registry.counter("takeovers", "Addresses taken over from an owner that fell silent."),
             false_alarms: registry
-                .counter("false_alarms", "Times that an owner fell silent and was then found to be alive."),
+                .counter("false_alarms", "Times that a partner fell silent and was then found to be alive."),
+            caretakings: registry.counter(
+                "caretakings",
+                "Times that this node began to answer for an address in place of its owner, whose speaker was silent or stopped while its \
+                 node lived.",
+            ),
+            claims_passed_on: registry
+                .counter("claims_passed_on", "Claims that this node heard and told to a partner which seemed not to know."),
+            node_checks: registry
+                .counter("node_checks", "ARP requests and solicitations that asked the node of a silent speaker whether it lives."),
+            takeover_silence: registry.histogram(
+                "takeover_silence_seconds",
+                "Time from the last heartbeat of an owner to the takeover of an address of it.",
+                TAKEOVER_BUCKETS,
+            ),
+            partners_late: registry.gauge(
+                "partners_late",
+                "Partners whose detection time is longer than 300 ms, because they gave false alarms.",
+            ),
             heartbeats_sent: registry.counter("heartbeats_sent", "Heartbeats sent to other speakers."),
             heartbeats_received: registry.counter("heartbeats_received", "Heartbeats of other speakers believed."),
             conflicts: registry.counter(

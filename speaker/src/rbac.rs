@@ -12,6 +12,8 @@ pub fn rules() -> Vec<PolicyRule> {
         rule(GROUP, &["announcements/status"], &["patch"]),
         // What only the node knows; a server-side apply that makes the object needs both verbs.
         rule(GROUP, &["speakernodes"], &["list", "watch", "create", "patch"]),
+        // How it hears its partners.
+        rule(GROUP, &["speakernodes/status"], &["patch"]),
         // The UID of its own node, so that the SpeakerNode goes with it.
         rule("", &["nodes"], &["get"]),
     ]

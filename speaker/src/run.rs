@@ -10,7 +10,7 @@
 //! | `announcements` | follows the cluster | its watch | - |
 //! | `status` | writes who answers | the requests under way | the board, which holds only what is latest |
 //! | `events` | publishes events | the event recorder | a bounded queue, what does not fit is dropped and counted |
-//! | `speaker_node` | says what the node knows | its watch | watches of links and gateways |
+//! | `speaker_node` | says what the node knows, and how partners are heard | its watch | watches of links, gateways and late partners |
 //! | `http` | serves metrics and health | its listener | - |
 //!
 //! Only the engine matters to the wire; it waits for none of the others, so with the API server away it goes on with what
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::Args;
 use crate::board::Board;
 use crate::clock::BootClock;
-use crate::engine::{CHANGES_WAITING, Engine, Inputs};
+use crate::engine::{CHANGES_WAITING, Engine, Inputs, Late};
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
 use crate::{announcements, events, gateways, links, metrics, speaker_node, status};
@@ -84,6 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let board = Arc::new(Board::default());
     let (links_out, links_in) = watch::channel(first_links);
     let (gateways_out, gateways_in) = watch::channel(first_gateways);
+    let (late_out, late_in) = watch::channel(Late::new());
     let (changes_out, changes_in) = mpsc::channel(CHANGES_WAITING);
     // The others go on while the engine hands over.
     let end = CancellationToken::new();
@@ -105,14 +106,30 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     ));
     tasks.spawn(named(
         "speaker_node",
-        speaker_node::run(client.clone(), node_name, links_in.clone(), gateways_in, metrics.clone(), end.clone()),
+        speaker_node::run(
+            client.clone(),
+            node_name,
+            links_in.clone(),
+            gateways_in,
+            late_in,
+            metrics.clone(),
+            end.clone(),
+        ),
     ));
     tasks.spawn(named(
         "announcements",
         announcements::run(client, node.clone(), changes_out, board.clone(), metrics.clone(), synced, end.clone()),
     ));
-    let engine =
-        Engine::new(Inputs { node, heartbeat_port, links: links_in, changes: changes_in, board, metrics, clock });
+    let engine = Engine::new(Inputs {
+        node,
+        heartbeat_port,
+        links: links_in,
+        changes: changes_in,
+        board,
+        metrics,
+        late: late_out,
+        clock,
+    });
     let mut engine = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.clone())));
     running.open();
 

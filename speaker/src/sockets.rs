@@ -49,6 +49,15 @@ pub struct Followed {
 /// Something that is to be listened for, and whether it is now.
 pub type Heard = (Listen, io::Result<()>);
 
+/// What is to be heard on an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Addresses of Services: questions about them as well, for which groups are joined.
+    pub addresses: Vec<IpAddr>,
+    /// Partners' own addresses: what they answer to this node.
+    pub partners: Vec<IpAddr>,
+}
+
 /// An announcing interface with its sockets open.
 #[derive(Debug)]
 struct Port {
@@ -69,7 +78,7 @@ impl Port {
         name: &str,
         link: &Link,
         heartbeat_port: u16,
-        addresses: &[IpAddr],
+        watched: &Watched,
     ) -> io::Result<(Self, impl Iterator<Item = Heard> + use<>)> {
         let mut port = Self {
             link: link.clone(),
@@ -79,7 +88,7 @@ impl Port {
             heartbeat: heartbeat_socket(name, heartbeat_port)?,
             heartbeat6: None,
         };
-        let [(_, arp), (_, ndp), groups] = port.watch(name, addresses);
+        let [(_, arp), (_, ndp), groups] = port.watch(name, watched);
         arp.and(ndp)?;
         let heartbeat6 = port.follow(name, link, heartbeat_port);
         Ok((port, std::iter::once(groups).chain(heartbeat6)))
@@ -98,13 +107,14 @@ impl Port {
 
     /// Lets in what is about these addresses and nothing else, and joins the groups by which they are asked for: each of these
     /// whatever becomes of the others.
-    fn watch(&mut self, name: &str, addresses: &[IpAddr]) -> [Heard; 3] {
-        let v4 = || addresses.iter().filter_map(|address| if let IpAddr::V4(v4) = address { Some(*v4) } else { None });
-        let v6: Vec<Ipv6Addr> =
-            addresses.iter().filter_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None }).collect();
+    fn watch(&mut self, name: &str, watched: &Watched) -> [Heard; 3] {
+        let of6 = |address: &IpAddr| if let IpAddr::V6(v6) = address { Some(*v6) } else { None };
+        let all = || watched.addresses.iter().chain(&watched.partners);
+        let v4 = || all().filter_map(|address| if let IpAddr::V4(v4) = address { Some(*v4) } else { None });
         let arp = attach(self.arp.get_ref(), |limit| filter::arp_program(v4(), limit));
-        let ndp = self.watch_ndp(&v6);
-        let groups = self.groups.follow(name, &v6.iter().copied().map(solicited_node).collect());
+        let ndp = self.watch_ndp(&all().filter_map(of6).collect::<Vec<_>>());
+        let asked_for = watched.addresses.iter().filter_map(of6);
+        let groups = self.groups.follow(name, &asked_for.map(solicited_node).collect());
         [(Listen::Arp, arp), (Listen::Ndp, ndp), (Listen::Groups, groups)]
     }
 
@@ -236,7 +246,7 @@ impl Sockets {
 
     /// Closes the sockets of interfaces that are gone or were made anew, and opens those that are missing, each with
     /// a filter for the addresses that `watched` gives it. Says which were opened, or why not.
-    pub fn follow(&mut self, links: &Links, mut watched: impl FnMut(&str) -> Vec<IpAddr>) -> Followed {
+    pub fn follow(&mut self, links: &Links, mut watched: impl FnMut(&str) -> Watched) -> Followed {
         // A new index is another interface of the same name; its sockets are bound to the one that is gone.
         let stays = |name: &String, port: &Port| links.get(name).is_some_and(|link| link.index == port.link.index);
         let closed: Vec<String> =
@@ -259,8 +269,8 @@ impl Sockets {
     /// Lets in ARP and neighbor discovery about these addresses from now on, and nothing else; says of each whether it does, because
     /// one that fails keeps none of the others back. Nothing to do if the interface is not open: it gets the filter of the moment when
     /// it is opened.
-    pub fn watch(&mut self, interface: &str, addresses: &[IpAddr]) -> impl Iterator<Item = Heard> + use<> {
-        self.ports.get_mut(interface).map(|port| port.watch(interface, addresses)).into_iter().flatten()
+    pub fn watch(&mut self, interface: &str, watched: &Watched) -> impl Iterator<Item = Heard> + use<> {
+        self.ports.get_mut(interface).map(|port| port.watch(interface, watched)).into_iter().flatten()
     }
 
     /// Groups by which addresses are asked for and that the kernel does not let this node join, on all interfaces.

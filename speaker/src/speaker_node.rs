@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_api::SpeakerNode;
+use berth_api::condition::types::PARTNERS_HEARD;
 use berth_api::crd::{GATEWAYS_MAX, Interface, SpeakerNodeSpec};
 use berth_api::names::SPEAKER_FIELD_MANAGER;
+use berth_api::{Condition as BerthCondition, ConditionStatus, Reason, SpeakerNode};
+use berth_machine::timing::DETECTION_TIME;
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
@@ -20,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::Late;
 use crate::gateways::Gateways;
 use crate::links::Links;
 use crate::metrics::{Metrics, Watch};
@@ -35,10 +39,11 @@ pub async fn run(
     node: String,
     links: watch::Receiver<Links>,
     gateways: watch::Receiver<Gateways>,
+    late: watch::Receiver<Late>,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) {
-    shutdown.run_until_cancelled(follow(client, node, links, gateways, metrics)).await;
+    shutdown.run_until_cancelled(follow(client, node, links, gateways, late, metrics)).await;
 }
 
 async fn follow(
@@ -46,6 +51,7 @@ async fn follow(
     node: String,
     mut links: watch::Receiver<Links>,
     mut gateways: watch::Receiver<Gateways>,
+    mut late: watch::Receiver<Late>,
     metrics: Metrics,
 ) {
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
@@ -54,6 +60,7 @@ async fn follow(
     // Nothing is written before it is known what is there.
     let mut synced = false;
     let mut seen: Option<SpeakerNodeSpec> = None;
+    let mut heard: Option<Condition> = None;
     let mut watch_retry = Retry::new("watch the SpeakerNode of this node");
     let mut write_retry = Retry::new("write the SpeakerNode of this node");
     let (mut watch_not_before, mut not_before) = (Instant::now(), Instant::now());
@@ -64,6 +71,7 @@ async fn follow(
         let now = Instant::now();
         note_missing(&mut missing, &current, seen.as_ref(), now);
         let Due { write: wanted, look_again } = due(current, seen.as_ref(), &missing, now);
+        let partners = steadiness(&late.borrow_and_update(), heard.as_ref(), Timestamp::now());
         tokio::select! {
             () = sleep_until(not_before), if synced && wanted.is_some() => {
                 let Some(wanted) = wanted else { continue };
@@ -72,6 +80,16 @@ async fn follow(
                         tracing::info!(node, interfaces = wanted.interfaces.len(), "SpeakerNode written");
                         write_retry.succeeded();
                         seen = Some(wanted);
+                    }
+                    Err(error) => not_before = Instant::now() + write_retry.failed(&error),
+                }
+            }
+            () = sleep_until(not_before), if synced && wanted.is_none() && seen.is_some() && partners.is_some() => {
+                let Some(condition) = partners else { continue };
+                match write_status(&client, &node, &condition).await {
+                    Ok(()) => {
+                        write_retry.succeeded();
+                        heard = Some(condition);
                     }
                     Err(error) => not_before = Instant::now() + write_retry.failed(&error),
                 }
@@ -85,11 +103,15 @@ async fn follow(
                     }
                     match event {
                         watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-                            seen = object.0.ok().map(|object| object.spec);
+                            let object = object.0.ok();
+                            let conditions = object.as_ref().and_then(|o| o.status.as_ref()).map(|s| &s.conditions);
+                            let said = |condition: &&Condition| condition.type_ == PARTNERS_HEARD;
+                            heard = conditions.and_then(|all| all.iter().find(said)).cloned();
+                            seen = object.map(|object| object.spec);
                         }
-                        watcher::Event::Delete(_) => seen = None,
+                        watcher::Event::Delete(_) => (seen, heard) = (None, None),
                         // Half of a list says nothing about what is missing.
-                        watcher::Event::Init => (seen, synced) = (None, false),
+                        watcher::Event::Init => (seen, heard, synced) = (None, None, false),
                         watcher::Event::InitDone => synced = true,
                     }
                 }
@@ -104,6 +126,9 @@ async fn follow(
                 return;
             },
             changed = gateways.changed() => if changed.is_err() {
+                return;
+            },
+            changed = late.changed() => if changed.is_err() {
                 return;
             },
         }
@@ -207,6 +232,40 @@ async fn write(client: &Client, node: &str, spec: SpeakerNodeSpec) -> Result<(),
     Ok(())
 }
 
+/// What to say of how partners are heard, if it is not said. Nothing, as long as there was nothing to say.
+fn steadiness(late: &Late, said: Option<&Condition>, now: Timestamp) -> Option<Condition> {
+    let condition = if late.is_empty() {
+        said?;
+        let message = "partners are heard as regularly as they should".to_owned();
+        BerthCondition { kind: PARTNERS_HEARD, status: ConditionStatus::True, reason: Reason::Heard, message }
+    } else {
+        let named = late.iter().map(|((partner, interface), doublings)| {
+            let time = DETECTION_TIME * (1 << doublings);
+            format!("{partner} on {interface} ({} ms)", time.as_millis())
+        });
+        let message = format!(
+            "these fell silent again and again and were alive, so a takeover from them waits longer: {}; look at the load of their \
+             nodes and at the link",
+            named.collect::<Vec<_>>().join(", ")
+        );
+        BerthCondition { kind: PARTNERS_HEARD, status: ConditionStatus::False, reason: Reason::HeartbeatsLate, message }
+    };
+    let condition = condition.stamped(said, None, now);
+    (said != Some(&condition)).then_some(condition)
+}
+
+async fn write_status(client: &Client, node: &str, condition: &Condition) -> Result<(), RequestError> {
+    let object = serde_json::json!({
+        "apiVersion": SpeakerNode::api_version(&()),
+        "kind": SpeakerNode::kind(&()),
+        "metadata": { "name": node },
+        "status": { "conditions": [condition] },
+    });
+    let params = PatchParams::apply(SPEAKER_FIELD_MANAGER).force();
+    within_limit(Api::<SpeakerNode>::all(client.clone()).patch_status(node, &params, &Patch::Apply(&object))).await?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +316,22 @@ mod tests {
                 Due { write: write.map(spec), look_again: again.map(|again| now + Duration::from_millis(again)) };
             assert_eq!(due(current, written.as_ref(), &since, now), expected, "{why}");
         }
+    }
+
+    #[test]
+    fn partners_that_are_late_are_named_and_what_was_never_said_is_not_taken_back() {
+        let now = Timestamp::UNIX_EPOCH;
+        let late =
+            |doublings| Late::from([((berth_machine::NodeName::new("b").unwrap(), "eth0".to_owned()), doublings)]);
+        assert_eq!(steadiness(&Late::new(), None, now), None, "nothing to say");
+        let first = steadiness(&late(1), None, now).unwrap();
+        assert_eq!((first.status.as_str(), first.reason.as_str()), ("False", "HeartbeatsLate"));
+        assert!(first.message.contains("b on eth0 (600 ms)"), "{}", first.message);
+        assert_eq!(steadiness(&late(1), Some(&first), Timestamp::MAX), None, "said already");
+        let more = steadiness(&late(2), Some(&first), Timestamp::MAX).unwrap();
+        assert_eq!(more.last_transition_time, first.last_transition_time, "it has been so since then");
+        let calm = steadiness(&Late::new(), Some(&more), Timestamp::MAX).unwrap();
+        assert_eq!((calm.status.as_str(), calm.reason.as_str()), ("True", "Heard"));
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::condition::types::READY;
-use berth_api::crd::Layer2Status;
+use berth_api::crd::{Caretaker, Layer2Status};
 use berth_api::names::SPEAKER_FIELD_MANAGER;
 use berth_api::{Announcement, Condition, ConditionStatus, Reason};
 use berth_machine::State;
@@ -169,6 +169,9 @@ impl Writer {
 
 /// The status to be written, or nothing where it is so already or is not ours to write.
 fn wanted(node: &str, report: &Report, seen: &Seen, now: Timestamp) -> Option<Value> {
+    if report.status.state == State::Caring {
+        return cared_for(node, report, seen, now);
+    }
     if let Some(theirs) = &seen.layer2
         && theirs.owner != node
         && !prevails((report.status.epoch, node), (theirs.epoch, &theirs.owner))
@@ -199,6 +202,28 @@ fn wanted(node: &str, report: &Report, seen: &Seen, now: Timestamp) -> Option<Va
     Some(status)
 }
 
+/// The same of an address that this node answers for in place of its owner, whose ownership it leaves as it is.
+fn cared_for(node: &str, report: &Report, seen: &Seen, now: Timestamp) -> Option<Value> {
+    let status = &report.status;
+    let of_the_owner = |layer2: &&Layer2Status| {
+        Some(layer2.owner.as_str()) == status.owner.as_ref().map(berth_machine::NodeName::as_str)
+            && layer2.epoch == status.epoch
+    };
+    let before = seen.layer2.as_ref().filter(of_the_owner)?;
+    if report.released || before.caretaker.as_ref().is_some_and(|caretaker| caretaker.node == node) {
+        return None;
+    }
+    let caretaker = Some(Caretaker { node: node.to_owned(), since: MicroTime(report.since) });
+    let layer2 = Layer2Status { caretaker, ..before.clone() };
+    let message = format!(
+        "{node} answers on {} in place of {}, with its Ethernet address {}, because its speaker is silent; \
+         if it stays so, {node} takes the address over",
+        status.interface, before.owner, before.mac
+    );
+    let condition = Condition { kind: READY, status: ConditionStatus::True, reason: Reason::SpeakerSilent, message };
+    Some(json!({ "conditions": [condition.stamped(seen.ready.as_ref(), None, now)], "layer2": layer2 }))
+}
+
 /// Whether the first ownership prevails: the higher epoch, and of two equal ones that of the lower name.
 fn prevails(ours: (u64, &str), theirs: (u64, &str)) -> bool {
     ours.0 > theirs.0 || (ours.0 == theirs.0 && ours.1 < theirs.1)
@@ -220,11 +245,14 @@ fn layer2(node: &str, report: &Report, seen: &Seen) -> Option<Layer2Status> {
         since: MicroTime(report.since),
         mac: report.status.mac,
         interface: report.status.interface.clone(),
+        caretaker: None,
     };
     // The same ownership goes on, whatever happened to the process meanwhile.
-    if let Some(before) =
-        seen.layer2.as_ref().filter(|before| Layer2Status { since: before.since.clone(), ..layer2.clone() } == **before)
-    {
+    let goes_on = |before: &&Layer2Status| {
+        let Layer2Status { since, caretaker, .. } = (*before).clone();
+        Layer2Status { since, caretaker, ..layer2.clone() } == **before
+    };
+    if let Some(before) = seen.layer2.as_ref().filter(goes_on) {
         layer2.since = before.since.clone();
     }
     Some(layer2)

@@ -32,6 +32,7 @@ use crate::sharing::SharingTerms;
     printcolumn(name = "Interface", type_ = "string", json_path = ".status.layer2.interface"),
     printcolumn(name = "MAC", type_ = "string", json_path = ".status.layer2.mac"),
     printcolumn(name = "Since", type_ = "date", json_path = ".status.layer2.since"),
+    printcolumn(name = "Caretaker", type_ = "string", json_path = ".status.layer2.caretaker.node", priority = 1),
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.layer2.owner", priority = 1),
     printcolumn(name = "Standbys", type_ = "string", json_path = ".spec.layer2.standbys", priority = 1),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.layer2.epoch", priority = 1),
@@ -135,4 +136,18 @@ pub struct Layer2Status {
     pub mac: MacAddr,
     /// The interface that it answers on.
     pub interface: String,
+    /// The node that answers in its place, with its Ethernet address, because its speaker is silent or stopped while the node lives. Told
+    /// only when it lasts for more than a few seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caretaker: Option<Caretaker>,
+}
+
+/// Who answers in the place of an owner.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Caretaker {
+    /// The node.
+    pub node: String,
+    /// Since when.
+    pub since: MicroTime,
 }

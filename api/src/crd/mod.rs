@@ -9,11 +9,11 @@ mod l2_advertisement;
 mod speaker_node;
 
 pub use announcement::{
-    Announcement, AnnouncementSpec, AnnouncementStatus, Layer2Assignment, Layer2Status, Member, ServiceRef,
+    Announcement, AnnouncementSpec, AnnouncementStatus, Caretaker, Layer2Assignment, Layer2Status, Member, ServiceRef,
 };
 pub use ip_address_pool::{CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
-pub use speaker_node::{GATEWAYS_MAX, Interface, SpeakerNode, SpeakerNodeSpec};
+pub use speaker_node::{GATEWAYS_MAX, Interface, SpeakerNode, SpeakerNodeSpec, SpeakerNodeStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;

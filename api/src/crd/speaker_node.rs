@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -18,11 +19,18 @@ use crate::MacAddr;
     singular = "speakernode",
     shortname = "spk",
     category = "berth",
+    status = "SpeakerNodeStatus",
     derive = "PartialEq",
     doc = "What a node's speaker found on its node. Written by Berth; look, do not edit.",
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.version"),
     printcolumn(name = "Interfaces", type_ = "string", json_path = ".spec.interfaces[*].name"),
     printcolumn(name = "Subnets", type_ = "string", json_path = ".spec.interfaces[*].addresses"),
+    printcolumn(
+        name = "Partners",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="PartnersHeard")].reason"#,
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -38,6 +46,16 @@ pub struct SpeakerNodeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>", length(max = 64))]
     pub gateways: Vec<IpAddr>,
+}
+
+/// How the speaker hears the others.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeakerNodeStatus {
+    /// `PartnersHeard`: whether partners are heard as regularly as they should. Absent as long as they were.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
 }
 
 /// Most gateways that are reported of a node: those of a rack, with both families and some to spare. A node with a thousand peers is a

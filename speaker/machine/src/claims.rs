@@ -1,41 +1,71 @@
 //! What two partners tell each other they answer for: only changes travel, and a digest shows when one was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_wire::heartbeat::{Body, Claim, Digest, ENTRIES_MAX, Entries, PARTS_MAX};
+use berth_wire::heartbeat::{Body, Claim, Digest, ENTRIES_MAX, Entries, NodeTag, PARTS_MAX, Stance};
 
 use crate::timing::CLAIMS_INTERVAL;
 
 /// Most claims that are remembered of a partner: what it could put in one list.
 const HEARD_MAX: usize = ENTRIES_MAX * PARTS_MAX as usize;
 
-/// Addresses with the number of their ownership, and the digest over them.
+/// An ownership as one partner tells it to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Its number.
+    pub(crate) epoch: u64,
+    /// Whether the sender only answers in place of the owner.
+    pub(crate) cares: bool,
+}
+
+/// Marks in a digest what is only cared for. Epochs stay far below it.
+const CARES_BIT: u64 = 1 << 63;
+
+impl Held {
+    fn of(claim: &Claim) -> Option<Self> {
+        match claim.stance {
+            Stance::Answers => Some(Self { epoch: claim.epoch, cares: false }),
+            Stance::Cares => Some(Self { epoch: claim.epoch, cares: true }),
+            Stance::Knows(_) => None,
+        }
+    }
+
+    fn stance(self) -> Stance {
+        if self.cares { Stance::Cares } else { Stance::Answers }
+    }
+
+    fn bits(self) -> u64 {
+        if self.cares { self.epoch | CARES_BIT } else { self.epoch }
+    }
+}
+
+/// Addresses with what is held of them, and the digest over them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ClaimSet {
-    epochs: BTreeMap<IpAddr, u64>,
+    held: BTreeMap<IpAddr, Held>,
     digest: Digest,
 }
 
 impl ClaimSet {
     /// Sets or removes a claim; returns what was there.
-    fn set(&mut self, address: IpAddr, epoch: Option<u64>) -> Option<u64> {
-        let old = match epoch {
-            Some(epoch) => self.epochs.insert(address, epoch),
-            None => self.epochs.remove(&address),
+    fn set(&mut self, address: IpAddr, held: Option<Held>) -> Option<Held> {
+        let old = match held {
+            Some(held) => self.held.insert(address, held),
+            None => self.held.remove(&address),
         };
-        self.digest = shifted(self.digest, address, old, epoch);
+        self.digest = shifted(self.digest, address, old, held);
         old
     }
 }
 
-fn shifted(mut digest: Digest, address: IpAddr, old: Option<u64>, new: Option<u64>) -> Digest {
+fn shifted(mut digest: Digest, address: IpAddr, old: Option<Held>, new: Option<Held>) -> Digest {
     if let Some(old) = old {
-        digest = digest.without(address, old);
+        digest = digest.without(address, old.bits());
     }
     if let Some(new) = new {
-        digest = digest.with(address, new);
+        digest = digest.with(address, new.bits());
     }
     digest
 }
@@ -44,9 +74,16 @@ fn shifted(mut digest: Digest, address: IpAddr, old: Option<u64>, new: Option<u6
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     /// What the partner was told last.
-    old: Option<u64>,
-    /// The highest number that was ever claimed, to be said where this node does not claim it.
-    seen: u64,
+    old: Option<Held>,
+    /// What is known to be claimed, to be said where this node does not hold it.
+    known: Known,
+}
+
+/// The latest claim that is known of an address, and of which node, if that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) epoch: u64,
+    pub(crate) holder: Option<NodeTag>,
 }
 
 /// What this node tells a partner.
@@ -59,31 +96,31 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Notes that this node answers for an address with this number.
-    pub(crate) fn claim(&mut self, address: IpAddr, epoch: u64) {
-        let old = self.now.set(address, Some(epoch));
-        if old != Some(epoch) {
-            self.pending.entry(address).or_insert(Pending { old, seen: 0 });
+    /// Notes that this node answers for an address with this number, or cares for it.
+    pub(crate) fn hold(&mut self, address: IpAddr, held: Held) {
+        let old = self.now.set(address, Some(held));
+        if old != Some(held) {
+            self.pending.entry(address).or_insert(Pending { old, known: Known::default() });
         }
     }
 
-    /// Notes that this node does not answer for an address, and which number was claimed last.
-    pub(crate) fn drop(&mut self, address: IpAddr, seen: u64) {
+    /// Notes that this node does not hold an address, and what is known to be claimed.
+    pub(crate) fn drop(&mut self, address: IpAddr, known: Known) {
         let old = self.now.set(address, None);
         if old.is_some() {
-            self.pending.entry(address).or_insert(Pending { old, seen }).seen = seen;
+            self.pending.entry(address).or_insert(Pending { old, known }).known = known;
         }
     }
 
-    /// Says what is claimed for an address to a partner that seems not to know: this node's claim, or the number of another's.
-    pub(crate) fn repeat(&mut self, address: IpAddr, seen: u64) {
-        let old = self.now.epochs.get(&address).copied();
-        self.pending.entry(address).or_insert(Pending { old, seen }).seen = seen;
+    /// Says what is claimed for an address to a partner that seems not to know: this node's claim, or another's.
+    pub(crate) fn repeat(&mut self, address: IpAddr, known: Known) {
+        let old = self.now.held.get(&address).copied();
+        self.pending.entry(address).or_insert(Pending { old, known }).known = known;
     }
 
     /// That this node lives, without what changed.
     pub(crate) fn alive(&self) -> Body {
-        Body::Heartbeat { digest: self.now.digest, count: self.now.epochs.len() as u32 }
+        Body::Heartbeat { digest: self.now.digest, count: self.now.held.len() as u32 }
     }
 
     /// What to send now: the changes, or that there are none. Never empty.
@@ -91,13 +128,16 @@ impl Told {
         let pending = std::mem::take(&mut self.pending);
         // Each datagram carries the digest of the list as the partner will have it after this datagram.
         let mut digest = self.now.digest;
-        let mut count = self.now.epochs.len();
+        let mut count = self.now.held.len();
         let mut claims = Vec::with_capacity(pending.len());
-        for (&address, &Pending { old, seen }) in &pending {
-            let new = self.now.epochs.get(&address).copied();
+        for (&address, &Pending { old, known }) in &pending {
+            let new = self.now.held.get(&address).copied();
             digest = shifted(digest, address, new, old);
             count = count + usize::from(old.is_some()) - usize::from(new.is_some());
-            claims.push(Claim { address, epoch: new.unwrap_or(seen), answers: new.is_some() });
+            claims.push(match new {
+                Some(held) => Claim { address, epoch: held.epoch, stance: held.stance() },
+                None => Claim { address, epoch: known.epoch, stance: Stance::Knows(known.holder) },
+            });
         }
         if claims.is_empty() {
             return vec![self.alive()];
@@ -106,7 +146,7 @@ impl Told {
         for entries in Entries::split(&claims) {
             for claim in entries.as_slice() {
                 let old = pending.get(&claim.address).and_then(|pending| pending.old);
-                let new = claim.answers.then_some(claim.epoch);
+                let new = Held::of(claim);
                 digest = shifted(digest, claim.address, old, new);
                 count = count + usize::from(new.is_some()) - usize::from(old.is_some());
             }
@@ -123,8 +163,9 @@ impl Told {
         self.sent_list = Some(now);
         self.pending.clear();
         let digest = self.now.digest;
+        let held = self.now.held.iter();
         let claims: Vec<Claim> =
-            self.now.epochs.iter().map(|(&address, &epoch)| Claim { address, epoch, answers: true }).collect();
+            held.map(|(&address, held)| Claim { address, epoch: held.epoch, stance: held.stance() }).collect();
         let parts = claims.len().div_ceil(ENTRIES_MAX).min(usize::from(PARTS_MAX)) as u16;
         if parts == 0 {
             return Some(vec![Body::Heartbeat { digest, count: 0 }]);
@@ -147,10 +188,12 @@ struct Assembly {
 pub(crate) struct Learnt {
     /// Addresses that it says to answer for, whether that is new or not.
     pub(crate) claimed: Vec<(IpAddr, u64)>,
-    /// Addresses that it answers for no longer.
+    /// Addresses that it says to care for, likewise.
+    pub(crate) cared_for: Vec<(IpAddr, u64)>,
+    /// Addresses that it holds no longer.
     pub(crate) dropped: Vec<IpAddr>,
-    /// Addresses that it does not answer for, with the highest number that it knows to have been claimed.
-    pub(crate) seen: Vec<(IpAddr, u64)>,
+    /// Addresses that it does not hold, with the latest claim that it knows of.
+    pub(crate) known: Vec<(IpAddr, Known)>,
 }
 
 /// What a partner tells this node.
@@ -165,7 +208,12 @@ pub(crate) struct Heard {
 impl Heard {
     /// The number of the partner's ownership of an address, if it claims it.
     pub(crate) fn epoch(&self, address: IpAddr) -> Option<u64> {
-        self.now.epochs.get(&address).copied()
+        self.now.held.get(&address).filter(|held| !held.cares).map(|held| held.epoch)
+    }
+
+    /// The number of the ownership of another node, in whose place the partner answers, if it does.
+    pub(crate) fn cares(&self, address: IpAddr) -> Option<u64> {
+        self.now.held.get(&address).filter(|held| held.cares).map(|held| held.epoch)
     }
 
     /// Whether the whole list is needed from the partner.
@@ -194,7 +242,7 @@ impl Heard {
         match body {
             Body::Heartbeat { digest, count } => {
                 if *count == 0 && *digest == Digest::EMPTY {
-                    self.replace(&BTreeMap::new(), &mut learnt);
+                    self.replace(&BTreeSet::new(), &mut learnt);
                 }
                 self.asking = *digest != self.now.digest;
             }
@@ -210,6 +258,7 @@ impl Heard {
                 }
                 self.assemble(*digest, *part, *parts, entries, &mut learnt);
             }
+            Body::Sightings(_) => {}
         }
         learnt
     }
@@ -224,13 +273,13 @@ impl Heard {
             self.assembly = Some(assembly);
             return;
         }
-        let list = assembly.claims.into_values().flatten().map(|claim| (claim.address, claim.epoch)).collect();
+        let list = assembly.claims.into_values().flatten().map(|claim| claim.address).collect();
         self.replace(&list, learnt);
         self.asking = digest != self.now.digest;
     }
 
-    fn replace(&mut self, list: &BTreeMap<IpAddr, u64>, learnt: &mut Learnt) {
-        let gone: Vec<IpAddr> = self.now.epochs.keys().filter(|address| !list.contains_key(address)).copied().collect();
+    fn replace(&mut self, list: &BTreeSet<IpAddr>, learnt: &mut Learnt) {
+        let gone: Vec<IpAddr> = self.now.held.keys().filter(|address| !list.contains(address)).copied().collect();
         for address in gone {
             self.now.set(address, None);
             learnt.dropped.push(address);
@@ -238,17 +287,25 @@ impl Heard {
     }
 
     fn apply(&mut self, claim: &Claim, learnt: &mut Learnt) {
-        if claim.answers && self.now.epochs.len() >= HEARD_MAX && !self.now.epochs.contains_key(&claim.address) {
+        let address = claim.address;
+        if claim.is_held() && self.now.held.len() >= HEARD_MAX && !self.now.held.contains_key(&address) {
             return;
         }
-        let old = self.now.set(claim.address, claim.answers.then_some(claim.epoch));
-        if claim.answers {
-            learnt.claimed.push((claim.address, claim.epoch));
-            return;
-        }
-        learnt.seen.push((claim.address, claim.epoch));
-        if old.is_some() {
-            learnt.dropped.push(claim.address);
+        let old = self.now.set(address, Held::of(claim));
+        match claim.stance {
+            Stance::Answers => learnt.claimed.push((address, claim.epoch)),
+            Stance::Cares => {
+                learnt.cared_for.push((address, claim.epoch));
+                if old.is_some_and(|old| !old.cares) {
+                    learnt.dropped.push(address);
+                }
+            }
+            Stance::Knows(holder) => {
+                learnt.known.push((address, Known { epoch: claim.epoch, holder }));
+                if old.is_some() {
+                    learnt.dropped.push(address);
+                }
+            }
         }
     }
 }

@@ -28,7 +28,8 @@ pub enum Effect {
         /// The frame.
         frame: Frame,
     },
-    /// This node answers for an address from now on, or found it in conflict. To be written to the Announcement's status.
+    /// This node answers for an address from now on, or for a while already in another's place, or found it in conflict. To be written to
+    /// the Announcement's status.
     StatusChanged {
         /// The address.
         address: IpAddr,
@@ -45,6 +46,20 @@ pub enum Effect {
         /// Number of its ownership.
         epoch: u64,
     },
+    /// A standby took an address over because the owner was not heard, for the metrics: how long the owner had been silent.
+    TookOver {
+        /// Since its last heartbeat.
+        silent_for: Duration,
+    },
+    /// How many doublings the detection time of a partner has now, because of false alarms. None is as it should be.
+    Unsteady {
+        /// The partner.
+        partner: NodeName,
+        /// The own interface by which it is heard.
+        interface: String,
+        /// How often the time was doubled.
+        doublings: u32,
+    },
     /// A graceful stop is complete: the process may end.
     Stopped,
 }
@@ -60,15 +75,17 @@ pub enum State {
     Verifying,
     /// A machine that is none of our nodes has the address, and it was never in use by us; not answered for.
     Conflicted,
+    /// This node answers in place of the owner, whose speaker is silent or stops, with the Ethernet address of the owner's node.
+    Caring,
     /// This node answers.
     Answering,
 }
 
-/// What is to be written about an address. Its owner is this node; `status.layer2` is written only when the state is
-/// [`State::Answering`], the condition always.
+/// What is to be written about an address. Its owner is this node, but for [`State::Caring`]; `status.layer2` is written only when the
+/// state is that or [`State::Answering`], the condition always.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Answering, or not because of a conflict.
+    /// Answering, answering in place of the owner, or not because of a conflict.
     pub state: State,
     /// Number of the ownership.
     pub epoch: u64,
@@ -78,8 +95,10 @@ pub struct Status {
     pub mac: MacAddr,
     /// The interface that it answers on.
     pub interface: String,
-    /// Why: `Answering`, `TookOver`, `OwnerChanged` or `AddressConflict`.
+    /// Why: `Answering`, `TookOver`, `OwnerChanged`, `SpeakerSilent` or `AddressConflict`.
     pub cause: Reason,
+    /// The node in whose place this one answers.
+    pub owner: Option<NodeName>,
     /// A machine that is none of our nodes and says that it has the address.
     pub foreign: Option<MacAddr>,
 }
@@ -112,8 +131,12 @@ impl PerFamily {
 pub struct Counters {
     /// Addresses taken over from a silent or stopping owner.
     pub takeovers: u64,
-    /// Silences of an owner that turned out to be none when the wire was asked.
+    /// Silences of a partner that turned out to be none: the wire or another partner heard its speaker.
     pub false_alarms: u64,
+    /// Addresses cared for in place of a silent or stopping speaker on a node that lives.
+    pub caretakings: u64,
+    /// Claims of others that a partner did not know and was told.
+    pub passed_on: u64,
     /// Addresses given up because another node's claim prevailed.
     pub yields: u64,
     /// Times that the process did not run for so long that it had to ask the wire again.
@@ -122,6 +145,8 @@ pub struct Counters {
     pub replies: PerFamily,
     /// Questions asked, by ARP probes and neighbor solicitations.
     pub probes: PerFamily,
+    /// Questions to silent partners' nodes whether they live.
+    pub checks: PerFamily,
     /// Announcements sent, by gratuitous ARP frames and unsolicited advertisements.
     pub announcements: PerFamily,
     /// Times that a machine which is none of our nodes was heard with an address of ours.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use berth_api::MacAddr;
 use berth_wire::heartbeat::NodeName;
 
+use crate::broken::{Rule, is_broken};
+
 /// Who is to answer for an address, from its Announcement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
@@ -47,6 +49,7 @@ pub struct OwnerClaim {
 impl OwnerClaim {
     /// Whether this claim prevails over another node's: the higher epoch, and between equal ones the lower name.
     pub(crate) fn beats(&self, other: &Self) -> bool {
-        self.epoch > other.epoch || (self.epoch == other.epoch && self.node < other.node)
+        let ties = is_broken(Rule::BreaksTies);
+        self.epoch > other.epoch || (self.epoch == other.epoch && self.node < other.node && !ties)
     }
 }

@@ -6,13 +6,15 @@
 //!
 //! By role: `timing` has every constant with its reason, `liveness` one session with each partner, `claims` what two
 //! partners tell each other they answer for, `takeover` the state of one address, `schedule` when an address is
-//! announced, and `machine` ties them together.
+//! announced, `pacer` how many are at once, and `machine` ties them together. `docs/failover.md` is the protocol.
 
+mod broken;
 mod claims;
 mod effect;
 mod input;
 mod liveness;
 mod machine;
+mod pacer;
 mod queue;
 mod schedule;
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! One session with each partner on each interface, however many addresses of either family are shared with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::MacAddr;
-use berth_wire::heartbeat::{Message, NodeName};
+use berth_wire::heartbeat::{Message, NodeName, NodeTag};
 
+use crate::broken::{Rule, is_broken};
 use crate::claims::{Heard, Told};
 use crate::input::Member;
-use crate::timing::ANSWER_INTERVAL;
+use crate::timing::{
+    ALARM_CALM, ALARM_WINDOW, ALARMS_MAX, ANSWER_INTERVAL, CHECK_MISSES, DETECTION_TIME, DOUBLINGS_MAX, HEARD_LATELY,
+};
 
 /// Number of a session, for as long as the machine lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,10 +29,41 @@ pub(crate) enum Liveness {
     Silent,
 }
 
+/// What the node of a silent partner says to the question whether it lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Check {
+    /// Questions in all, since the silence began.
+    pub(crate) asked: u32,
+    /// Questions since the last answer.
+    pub(crate) unanswered: u32,
+    /// Whether there was an answer.
+    pub(crate) answered: bool,
+}
+
+impl Check {
+    /// Whether the node lives, as far as is known.
+    pub(crate) fn lives(self) -> bool {
+        self.answered && self.unanswered < CHECK_MISSES
+    }
+}
+
+/// False alarms of a partner: how far its detection time was stretched for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Alarms {
+    /// How many there were since `since`.
+    count: u32,
+    since: Duration,
+    /// When the last one was, or the time was last halved.
+    last: Duration,
+    doublings: u32,
+}
+
 /// What this node knows of a partner, and has told it.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) node: NodeName,
+    /// What stands for the name in other partners' sightings.
+    pub(crate) tag: NodeTag,
     /// The address that it is talked to at: the first one that was known, for as long as it is one of its addresses.
     pub(crate) address: IpAddr,
     pub(crate) mac: MacAddr,
@@ -48,6 +82,17 @@ pub(crate) struct Session {
     answered: Option<Duration>,
     pub(crate) told: Told,
     pub(crate) heard: Heard,
+    /// Whether the node lives, while the partner is silent or stops.
+    pub(crate) check: Option<Check>,
+    /// When the partner was heard last by somebody else, or answered for an address, while this node did not hear it.
+    sighted: Option<Duration>,
+    /// Whether the present silence is known to be none.
+    is_false_alarm: bool,
+    alarms: Alarms,
+    /// Whether to ask it whom it hears, with the next datagram.
+    pub(crate) ask_sightings: bool,
+    /// Addresses of which it claims what others have claimed anew since.
+    pub(crate) outdated: BTreeSet<IpAddr>,
     /// Addresses in which both have a part, with the partner's own address as each says, if it does.
     shared: BTreeMap<IpAddr, Option<IpAddr>>,
     /// The partner's own addresses, with the number of shared ones that name each.
@@ -80,6 +125,7 @@ impl Session {
     pub(crate) fn new(member: &Member, interface: String, now: Duration) -> Self {
         Self {
             node: member.node.clone(),
+            tag: member.node.tag(),
             address: member.address,
             mac: member.mac,
             interface,
@@ -93,6 +139,12 @@ impl Session {
             answered: None,
             told: Told::default(),
             heard: Heard::default(),
+            check: None,
+            sighted: None,
+            is_false_alarm: false,
+            alarms: Alarms::default(),
+            ask_sightings: false,
+            outdated: BTreeSet::new(),
             shared: BTreeMap::new(),
             addresses: BTreeMap::new(),
         }
@@ -132,6 +184,62 @@ impl Session {
         }
     }
 
+    /// Silence after which it is asked for on the wire: longer after false alarms.
+    pub(crate) fn detection(&self) -> Duration {
+        DETECTION_TIME * (1 << self.alarms.doublings)
+    }
+
+    /// How often its detection time is doubled.
+    pub(crate) fn doublings(&self) -> u32 {
+        self.alarms.doublings
+    }
+
+    /// It was not heard for too long.
+    pub(crate) fn fell_silent(&mut self) {
+        self.liveness = Liveness::Silent;
+        self.is_false_alarm = false;
+        self.check.get_or_insert_default();
+    }
+
+    /// Somebody else heard it at this time, or it answered for an address then.
+    pub(crate) fn was_sighted(&mut self, at: Duration) {
+        self.sighted = self.sighted.max(Some(at));
+    }
+
+    /// Until when it counts as heard, although not by this node.
+    pub(crate) fn sighted_until(&self) -> Option<Duration> {
+        self.sighted.map(|at| at + HEARD_LATELY)
+    }
+
+    /// Notes that its silence is none, once for each silence; returns whether this is the first time.
+    pub(crate) fn false_alarm(&mut self, now: Duration) -> bool {
+        if self.liveness != Liveness::Silent || std::mem::replace(&mut self.is_false_alarm, true) {
+            return false;
+        }
+        let alarms = &mut self.alarms;
+        if alarms.count == 0 || now > alarms.since + ALARM_WINDOW {
+            (alarms.count, alarms.since) = (0, now);
+        }
+        alarms.count += 1;
+        alarms.last = now;
+        if alarms.count >= ALARMS_MAX {
+            alarms.count = 0;
+            alarms.doublings = (alarms.doublings + 1).min(DOUBLINGS_MAX);
+        }
+        true
+    }
+
+    /// Halves the detection time again after a calm; returns whether it did.
+    pub(crate) fn calm_down(&mut self, now: Duration) -> bool {
+        let alarms = &mut self.alarms;
+        let calm = alarms.doublings > 0 && now >= alarms.last + ALARM_CALM;
+        if calm {
+            alarms.doublings -= 1;
+            alarms.last = now;
+        }
+        calm
+    }
+
     /// Addresses in which both have a part.
     pub(crate) fn shared(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.shared.keys().copied()
@@ -160,7 +268,7 @@ impl Session {
             self.boot_id = message.boot_id;
             self.heard.forget();
             self.stopping = None;
-        } else if message.sequence <= self.sequence {
+        } else if message.sequence <= self.sequence && !is_broken(Rule::ChecksReplay) {
             return Err(Refused::Sequence);
         }
         self.sequence = message.sequence;
@@ -176,6 +284,9 @@ impl Session {
             (false, _) => self.stopping = None,
             (true, Some(_)) => {}
         }
+        // Whether its node lives is asked again only when it falls silent, or stops.
+        self.check = if message.stopping { self.check.or(Some(Check::default())) } else { None };
+        self.sighted = None;
         Ok(Accepted { came_up, is_new: restarted, began_to_stop })
     }
 
@@ -194,6 +305,66 @@ mod tests {
     use berth_wire::heartbeat::{Body, Digest};
 
     use super::*;
+
+    fn session() -> Session {
+        let member = Member {
+            node: NodeName::new("b").unwrap(),
+            interface: "eth0".to_owned(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        };
+        Session::new(&member, "eth0".to_owned(), Duration::ZERO)
+    }
+
+    #[test]
+    fn repeated_false_alarms_double_the_detection_time_and_calm_halves_it() {
+        let mut session = session();
+        let mut alarms = |at: u64| {
+            session.fell_silent();
+            let now = Duration::from_secs(at);
+            let counted = session.false_alarm(now);
+            assert!(counted && !session.false_alarm(now), "once for each silence");
+            session.detection().as_millis()
+        };
+        for (at, detection, why) in [
+            (0, 300, "bad luck"),
+            (1, 300, "twice"),
+            (100, 300, "the first two are long ago"),
+            (101, 300, ""),
+            (102, 600, "three within a minute"),
+            (103, 600, "counted anew"),
+            (104, 600, ""),
+            (105, 1_200, "three more"),
+            (106, 1_200, ""),
+            (107, 1_200, ""),
+            (108, 2_400, ""),
+            (109, 2_400, ""),
+            (110, 2_400, ""),
+            (111, 2_400, "no more than that"),
+        ] {
+            assert_eq!(alarms(at), detection, "at {at} s: {why}");
+        }
+        let mut now = Duration::from_secs(111);
+        for detection in [1_200, 600, 300] {
+            assert!(!session.calm_down(now + ALARM_CALM / 2));
+            now += ALARM_CALM;
+            assert!(session.calm_down(now));
+            assert_eq!(session.detection().as_millis(), detection);
+        }
+        assert!(!session.calm_down(now + ALARM_CALM), "as it should be");
+    }
+
+    #[test]
+    fn a_node_lives_that_answered_and_does_not_leave_three_questions_unanswered() {
+        for (check, lives) in [
+            (Check { asked: 2, unanswered: 2, answered: false }, false),
+            (Check { asked: 2, unanswered: 1, answered: true }, true),
+            (Check { asked: 9, unanswered: 2, answered: true }, true),
+            (Check { asked: 9, unanswered: 3, answered: true }, false),
+        ] {
+            assert_eq!(check.lives(), lives, "{check:?}");
+        }
+    }
 
     #[test]
     fn only_a_new_datagram_is_a_sign_of_life() {
@@ -232,6 +403,7 @@ mod tests {
                 heard_boot_id,
                 stopping: false,
                 want_claims: false,
+                want_sightings: false,
                 body: Body::Heartbeat { digest: Digest::EMPTY, count: 0 },
             };
             let before = session.last_heard;

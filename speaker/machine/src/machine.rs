@@ -8,17 +8,21 @@ use berth_api::MacAddr;
 use berth_wire::heartbeat::{Body, Message, NodeName};
 use berth_wire::neighbor::Frame;
 
+use crate::broken::{Rule, is_broken};
 use crate::effect::{Counters, Effect, State};
 use crate::input::Assignment;
 use crate::liveness::{Liveness, PeerId, Session};
+use crate::pacer::Pacer;
 use crate::queue::Queue;
 use crate::takeover::{Phase, Place, Probe, Verifying};
 use crate::timing::{DETECTION_TIME, HEARTBEAT_INTERVAL, STOP_GRACE};
 
 mod assign;
+mod caretaker;
 mod link;
 mod ownership;
 mod partners;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +33,8 @@ enum Timer {
     Beat,
     /// A partner was not heard for too long.
     Silence(PeerId),
+    /// The next question to the node of a silent partner.
+    Check(PeerId),
     /// The next step of an address.
     Step(IpAddr),
     /// The next announcement of an address.
@@ -37,6 +43,13 @@ enum Timer {
     Calm(IpAddr),
     /// The end of the wait for partners to take over.
     Stop,
+}
+
+impl Timer {
+    /// Whether many of its kind may be due at once, each with frames to send.
+    fn is_paced(self) -> bool {
+        matches!(self, Self::Step(_) | Self::Announce(_))
+    }
 }
 
 /// Everything that one node's speaker decides about layer 2.
@@ -67,6 +80,9 @@ pub struct Machine {
     /// Interfaces with a carrier.
     up: BTreeSet<String>,
     timers: Queue<Timer>,
+    pacer: Pacer<Timer>,
+    /// Partners whose nodes are asked whether they live.
+    checked: BTreeSet<PeerId>,
     /// Partners that are to hear from this node before the call ends.
     urgent: BTreeSet<PeerId>,
     effects: VecDeque<Effect>,
@@ -94,6 +110,8 @@ impl Machine {
             changed: BTreeSet::new(),
             up: BTreeSet::new(),
             timers: Queue::new(),
+            pacer: Pacer::new(),
+            checked: BTreeSet::new(),
             urgent: BTreeSet::new(),
             effects: VecDeque::new(),
             counters: Counters::default(),
@@ -150,7 +168,10 @@ impl Machine {
     pub fn tick(&mut self, now: Duration) {
         if self.begin(now) {
             while let Some((due, timer)) = self.timers.pop_due(self.now) {
-                self.on_timer(due, timer);
+                match if timer.is_paced() { self.pacer.turn(self.now, timer) } else { None } {
+                    Some(later) => self.timers.set(timer, Some(later)),
+                    None => self.on_timer(due, timer),
+                }
             }
             self.finish();
         }
@@ -190,6 +211,12 @@ impl Machine {
         self.watched.get(interface).into_iter().flatten().copied()
     }
 
+    /// Own addresses of partners on this interface, whose answers are needed as well when a partner falls silent.
+    pub fn partner_addresses(&self, interface: &str) -> BTreeSet<IpAddr> {
+        let on_it = self.sessions.values().filter(|session| session.interface == interface);
+        on_it.map(|session| session.address).collect()
+    }
+
     /// Interfaces on which addresses are watched.
     pub fn watched_interfaces(&self) -> impl Iterator<Item = &str> + '_ {
         self.watched.keys().map(String::as_str)
@@ -217,9 +244,23 @@ impl Machine {
         partners.into_iter()
     }
 
+    /// How many addresses this node answers for in place of their owners.
+    pub fn caring(&self) -> usize {
+        self.places.values().filter(|place| matches!(place.phase, Phase::Caring(_))).count()
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// The node in whose place this one answers for an address.
+    #[cfg(test)]
+    pub(crate) fn cared_for(&self, address: IpAddr) -> Option<&NodeName> {
+        match &self.places.get(&address)?.phase {
+            Phase::Caring(care) => Some(&care.claim.node),
+            _ => None,
+        }
     }
 
     /// Highest number that is known to have been claimed for an address.
@@ -234,7 +275,7 @@ impl Machine {
         // What partners saw counts, not only what this process noticed: their patience began with the last heartbeat.
         let away = now >= self.now + DETECTION_TIME || now >= self.last_beat + DETECTION_TIME;
         self.now = now;
-        if away && !self.places.is_empty() {
+        if away && !self.places.is_empty() && !is_broken(Rule::FencesItself) {
             self.fence();
         }
         !self.stopped
@@ -259,9 +300,15 @@ impl Machine {
     fn listen_anew(&mut self, sessions: &[PeerId]) {
         for id in sessions {
             if self.sessions.get(id).is_some_and(|session| session.liveness != Liveness::Silent) {
-                self.timers.set(Timer::Silence(*id), Some(self.now + DETECTION_TIME));
+                self.expect(*id);
             }
         }
+    }
+
+    /// Gives a partner its time to be heard.
+    fn expect(&mut self, id: PeerId) {
+        let due = self.sessions.get(&id).map(|session| self.now + session.detection());
+        self.timers.set(Timer::Silence(id), due);
     }
 
     /// Trusts nothing that was known about an address; returns whether this node answered for it.
@@ -274,6 +321,10 @@ impl Machine {
             }
             Phase::Verifying(Verifying { resume, .. }) => self.verify(address, resume),
             Phase::Conflicted => place.phase = Phase::Conflicted,
+            Phase::Caring(care) => {
+                place.phase = Phase::Caring(care);
+                self.stand_by(address);
+            }
             Phase::Standby | Phase::Probing(_) => self.watch_top(address),
         }
         false
@@ -287,7 +338,7 @@ impl Machine {
         for id in std::mem::take(&mut self.urgent) {
             self.tell(id);
         }
-        if self.stopping.is_some() && !self.places.keys().any(|address| self.can_hand_over(*address)) {
+        if self.stopping.is_some() && !self.places.keys().any(|address| self.must_wait(*address)) {
             self.end();
         }
     }
@@ -302,10 +353,12 @@ impl Machine {
                 self.urgent.clear();
                 let ids: Vec<PeerId> = self.sessions.keys().copied().collect();
                 for id in ids {
+                    self.pass_on_again(id);
                     self.tell(id);
                 }
             }
             Timer::Silence(id) => self.on_silence(id),
+            Timer::Check(id) => self.on_check(id),
             Timer::Step(address) => self.on_step(due, address),
             Timer::Announce(address) => self.announce(address),
             Timer::Calm(address) => self.on_calm(address),
@@ -328,7 +381,8 @@ impl Machine {
 
     /// Sends a partner something that names this boot id as the one that was heard.
     fn send_hearing(&mut self, id: PeerId, heard_boot_id: u64, bodies: Vec<Body>) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let mut want_sightings = std::mem::take(&mut session.ask_sightings);
         for body in bodies {
             self.sequence += 1;
             self.effects.push_back(Effect::SendHeartbeat {
@@ -342,6 +396,7 @@ impl Machine {
                     heard_boot_id,
                     stopping: self.stopping.is_some(),
                     want_claims: session.heard.asking(),
+                    want_sightings: std::mem::take(&mut want_sightings),
                     body,
                 },
             });
@@ -361,6 +416,7 @@ impl Machine {
         self.macs.clear();
         self.changed.extend(std::mem::take(&mut self.watched).into_keys());
         self.timers = Queue::new();
+        self.checked.clear();
         self.effects.push_back(Effect::Stopped);
     }
 

@@ -2,6 +2,9 @@
 //!
 //! Everything follows from a seed. A failure shows its seed and what happened.
 
+mod caretaker;
 mod chaos;
 mod faults;
+mod mutants;
+mod relay;
 mod world;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use berth_api::{MacAddr, Reason};
 use berth_wire::heartbeat::{EPOCH_MAX, NodeName};
 
+use crate::broken::{Rule, is_broken};
+use crate::claims::{Held, Known};
 use crate::effect::State;
 use crate::input::{Assignment, Member, OwnerClaim};
 use crate::liveness::PeerId;
@@ -23,8 +25,25 @@ pub(crate) enum Phase {
     Verifying(Verifying),
     /// Silent; somebody else has the address, and it was never in use by us.
     Conflicted,
+    /// Answering in place of the owner.
+    Caring(Care),
     /// Answering.
     Answering(Ownership),
+}
+
+/// That this node answers in place of the owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Care {
+    /// The ownership that it is about.
+    pub(crate) claim: OwnerClaim,
+    /// The Ethernet address of the owner's node, which is told.
+    pub(crate) mac: MacAddr,
+    /// Since when.
+    pub(crate) since: Duration,
+    /// Whether it was said in the status.
+    pub(crate) reported: bool,
+    /// The wire is being asked whether the owner answers after all, or its node is dead.
+    pub(crate) question: Option<Probe>,
 }
 
 /// A question to the wire.
@@ -40,6 +59,11 @@ impl Probe {
     /// Begins now; the first probe goes out with it.
     pub(crate) fn begin(now: Duration) -> Self {
         Self { sent: 1, due: now + PROBE_SPACING }
+    }
+
+    /// Begins as soon as it has a turn.
+    pub(crate) fn soon(now: Duration) -> Self {
+        Self { sent: 0, due: now }
     }
 }
 
@@ -118,6 +142,19 @@ pub(crate) struct Place {
     pub(crate) named: Option<(MacAddr, Duration)>,
     /// When the address was last defended against it.
     pub(crate) defended: Option<Duration>,
+    /// An ownership that this node cares or cared for, and since when its owner is away.
+    pub(crate) cared: Option<(OwnerClaim, Duration)>,
+    /// That this node stood back for one that it knows to have the address only by the Announcement.
+    pub(crate) word: Option<Word>,
+}
+
+/// A node that has an address by the word of the Announcement alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// The node.
+    pub(crate) node: NodeName,
+    /// For how long this node stood back the last time.
+    pub(crate) hold: Duration,
 }
 
 /// Whose Ethernet address a frame came from.
@@ -140,6 +177,7 @@ impl Place {
             Phase::Probing(_) => State::Probing,
             Phase::Verifying(_) => State::Verifying,
             Phase::Conflicted => State::Conflicted,
+            Phase::Caring(_) => State::Caring,
             Phase::Answering(_) => State::Answering,
         }
     }
@@ -182,7 +220,7 @@ impl Place {
                 ownership.epoch
             }
             Phase::Verifying(_) => self.top.as_ref().filter(|_| self.is_mine())?.epoch,
-            Phase::Standby | Phase::Probing(_) | Phase::Conflicted => return None,
+            Phase::Standby | Phase::Probing(_) | Phase::Conflicted | Phase::Caring(_) => return None,
         };
         Some(OwnerClaim { node: self.me.node.clone(), epoch })
     }
@@ -196,7 +234,31 @@ impl Place {
     /// The first number that nobody has used or been given. Where there is none left, the last one: names decide then.
     pub(crate) fn next_epoch(&self) -> u64 {
         let assigned = self.assignment.epoch.max(self.top.as_ref().map_or(0, |top| top.epoch));
+        if is_broken(Rule::CountsUp) {
+            return assigned;
+        }
         assigned.max(self.seen.unwrap_or(0)).saturating_add(1).min(EPOCH_MAX)
+    }
+
+    /// What partners are to know of this node.
+    pub(crate) fn held(&self) -> Option<Held> {
+        match &self.phase {
+            Phase::Answering(ownership) => Some(Held { epoch: ownership.epoch, cares: false }),
+            Phase::Caring(care) => Some(Held { epoch: care.claim.epoch, cares: true }),
+            _ => None,
+        }
+    }
+
+    /// What is known to be claimed, for partners that do not know.
+    pub(crate) fn known(&self) -> Known {
+        let epoch = self.seen.unwrap_or(0);
+        let holder = self.top.as_ref().filter(|top| top.epoch == epoch && epoch > 0).map(|top| top.node.tag());
+        Known { epoch, holder }
+    }
+
+    /// Whether the node that should answer is known to have claimed what it should: without that the address may never have been in use.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.top.as_ref().is_some_and(|top| self.seen >= Some(top.epoch))
     }
 
     /// Notes a claim made by its node itself; returns whether it prevails now and did not before.

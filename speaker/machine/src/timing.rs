@@ -10,7 +10,7 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 /// lost and a second late.
 pub const DETECTION_MULTIPLIER: u32 = 3;
 
-/// Silence after which a partner is asked for on the wire; also how long an owner may be unable to run before it has to ask
+/// Silence after which a partner is asked for on the wire, as long as it gave no false alarms; also how long an owner may be unable to run before it has to ask
 /// the wire itself.
 pub const DETECTION_TIME: Duration = HEARTBEAT_INTERVAL.saturating_mul(DETECTION_MULTIPLIER);
 
@@ -27,6 +27,53 @@ pub const PROBE_WAIT: Duration = PROBE_SPACING.saturating_mul(PROBE_COUNT);
 /// How late the process may notice the end of a probe and still trust it. Later, answers may still wait in the socket, so it asks
 /// again.
 pub const PROBE_LATE: Duration = PROBE_WAIT;
+
+/// Between two questions to a silent partner's node whether it lives, after the first [`PROBE_COUNT`], which go out with the probes.
+pub const CHECK_INTERVAL: Duration = HEARTBEAT_INTERVAL;
+
+/// The same once the node is dead and nobody may take its addresses yet.
+pub const CHECK_RARELY: Duration = Duration::from_secs(1);
+
+/// Questions in a row that a living node may leave unanswered: as many as heartbeats.
+pub const CHECK_MISSES: u32 = DETECTION_MULTIPLIER;
+
+/// How long a node counts as heard after another partner heard it, or it answered for one of its addresses. What others heard is asked for
+/// every [`CHECK_INTERVAL`] and may be one heartbeat old by then, so two and a half; and in the moment of a real death nobody heard the node
+/// much later than anybody else, so that it is over before the verdict, 340 ms after the last heartbeat.
+pub const HEARD_LATELY: Duration = Duration::from_millis(250);
+
+/// How long a standby answers in place of a speaker that is silent on a node that lives. A new start takes seconds, with a new image
+/// perhaps twenty; the longest of grace periods that are common is 30 s.
+pub const CARETAKER_LIMIT: Duration = Duration::from_secs(30);
+
+/// From when on that is told in the status. A rollout is through with a node by then, so it costs the API server nothing.
+pub const CARETAKER_TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// False alarms of a partner within [`ALARM_WINDOW`] that double its detection time: one or two are bad luck.
+pub const ALARMS_MAX: u32 = 3;
+
+/// How far back false alarms count.
+pub const ALARM_WINDOW: Duration = Duration::from_mins(1);
+
+/// How often the detection time may be doubled: 2.4 s is what a node that is always late needs, and longer is no failover.
+pub const DOUBLINGS_MAX: u32 = 3;
+
+/// Time without a false alarm after which the detection time is halved again.
+pub const ALARM_CALM: Duration = Duration::from_mins(10);
+
+/// How long an address is left to a node that is known to have it only by the Announcement, and is not heard. Two nodes that share no
+/// path but the API server would take it from each other in turns; this doubles each time, up to [`WORD_HOLD_MAX`].
+pub const WORD_HOLD: Duration = Duration::from_secs(30);
+
+/// The longest of these holds. The Node Leases have told the controller long before.
+pub const WORD_HOLD_MAX: Duration = Duration::from_mins(5);
+
+/// Between two turns of addresses that all want to ask or to announce. A turn is one or two frames, so this is at most 20,000 frames
+/// a second, a hundredth of a gigabit, and a thousand addresses are through with three turns each in 300 ms.
+pub const TURN_TIME: Duration = Duration::from_micros(100);
+
+/// Turns that are given at once: what few addresses do is never delayed.
+pub const TURN_BURST: u32 = 64;
 
 /// How long a partner that is heard may leave an address that is its own unclaimed before a standby asks the wire. Long enough
 /// for its copy of the Announcement to arrive and for its own question to the wire.

@@ -111,6 +111,7 @@ async fn start() -> Running {
     let (board, shutdown) = (Arc::<Board>::default(), CancellationToken::new());
     let metrics = Metrics::new(&mut crate::metrics::registry());
     let engine = Engine::new(Inputs {
+        late: watch::channel(Late::new()).0,
         node: node("a"),
         heartbeat_port: 7480,
         links: links_in,

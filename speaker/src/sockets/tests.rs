@@ -14,6 +14,11 @@ const WATCHED6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 
 const OTHER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11));
 const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
+/// What is to be heard about these addresses, and of no partner.
+fn only(addresses: &[IpAddr]) -> Watched {
+    Watched { addresses: addresses.to_vec(), partners: Vec::new() }
+}
+
 /// The addresses that the frames waiting on `interface` are about, once there are any.
 async fn heard(sockets: &Sockets, interface: &str) -> Vec<IpAddr> {
     let mut all = Vec::new();
@@ -30,7 +35,7 @@ async fn heard(sockets: &Sockets, interface: &str) -> Vec<IpAddr> {
 
 /// Listens for these, and all that it takes is to be had.
 fn watch(sockets: &mut Sockets, interface: &str, addresses: &[IpAddr]) {
-    let failed: Vec<_> = sockets.watch(interface, addresses).filter(|(_, result)| result.is_err()).collect();
+    let failed: Vec<_> = sockets.watch(interface, &only(addresses)).filter(|(_, result)| result.is_err()).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
 
@@ -49,7 +54,8 @@ fn the_kernel_lets_in_only_what_is_about_watched_addresses() {
         assert_eq!(links.keys().collect::<Vec<_>>(), ["far0", "near0"]);
         let mut sockets = Sockets::new(7480);
         // Without an IPv6 address of its own, nothing could be sent from far0.
-        let opened = sockets.follow(&links, |name| if name == "near0" { vec![WATCHED] } else { vec![WATCHED6] }).opened;
+        let opened =
+            sockets.follow(&links, |name| if name == "near0" { only(&[WATCHED]) } else { only(&[WATCHED6]) }).opened;
         assert!(opened.iter().all(|(_, result)| result.is_ok()), "{opened:?}");
 
         // The first one is not heard, the second is.
@@ -88,7 +94,7 @@ fn the_link_hears_of_the_groups_by_which_addresses_are_asked_for() {
     in_own_network("sockets::tests::the_link_hears_of_the_groups_by_which_addresses_are_asked_for", async || {
         cable(&netlink(), ENDS).await;
         let mut sockets = Sockets::new(7480);
-        sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![]);
+        sockets.follow(&links::look(&[]).await.unwrap(), |_| Watched::default());
         let joined = || {
             let text = std::fs::read_to_string("/proc/thread-self/net/igmp6").unwrap();
             let of_near = text.lines().filter(|line| line.contains("near0"));
@@ -112,18 +118,18 @@ fn an_interface_that_was_made_anew_gets_new_sockets() {
         let ends = [("near0", "192.0.2.1/24"), ("far0", "192.0.2.2/24")];
         cable(&handle, ends).await;
         let mut sockets = Sockets::new(7480);
-        let opened = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![WATCHED]).opened;
+        let opened = sockets.follow(&links::look(&[]).await.unwrap(), |_| only(&[WATCHED])).opened;
         assert_eq!(opened.len(), 2);
-        let followed = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![]);
+        let followed = sockets.follow(&links::look(&[]).await.unwrap(), |_| Watched::default());
         assert!(followed.opened.is_empty() && followed.closed.is_empty(), "nothing changed: {followed:?}");
 
         handle.link().del(netns::index(&handle, "near0").await).execute().await.unwrap();
-        let followed = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![]);
+        let followed = sockets.follow(&links::look(&[]).await.unwrap(), |_| Watched::default());
         assert!(followed.opened.is_empty() && !followed.closed.is_empty(), "{followed:?}");
         assert!(matches!(sockets.send_frame("near0", &Frame::probe(SENDER, OTHER)), Sent::NoInterface));
 
         cable(&handle, ends).await;
-        let opened = sockets.follow(&links::look(&[]).await.unwrap(), |_| vec![WATCHED]).opened;
+        let opened = sockets.follow(&links::look(&[]).await.unwrap(), |_| only(&[WATCHED])).opened;
         assert!(opened.len() == 2 && opened.iter().all(|(_, result)| result.is_ok()), "{opened:?}");
         send(&sockets, WATCHED);
         assert_eq!(heard(&sockets, "near0").await, [WATCHED]);
@@ -135,7 +141,7 @@ async fn loopback() -> Sockets {
     let addresses = vec!["127.0.0.1/8".parse().unwrap(), "::1/128".parse().unwrap()];
     let link = Link { index: netns::index(&netlink(), "lo").await, mac: SENDER, addresses };
     let mut sockets = Sockets::new(7480);
-    let opened = sockets.follow(&BTreeMap::from([("lo".to_owned(), link)]), |_| vec![]).opened;
+    let opened = sockets.follow(&BTreeMap::from([("lo".to_owned(), link)]), |_| Watched::default()).opened;
     assert!(opened.iter().all(|(_, result)| result.is_ok()), "{opened:?}");
     sockets
 }

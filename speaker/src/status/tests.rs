@@ -18,6 +18,7 @@ fn report(epoch: u64, cause: Reason) -> Report {
             mac: OURS,
             interface: "eth0".to_owned(),
             cause,
+            owner: None,
             foreign: None,
         },
         since: "2026-11-21T08:00:09Z".parse().unwrap(),
@@ -37,6 +38,7 @@ fn seen(layer2: Option<(&str, u64)>) -> Seen {
             since: MicroTime("2026-11-20T00:00:00Z".parse().unwrap()),
             mac: OURS,
             interface: "eth0".to_owned(),
+            caretaker: None,
         }),
         ready: None,
     }
@@ -256,4 +258,44 @@ fn a_release_is_looked_at_after_the_announcement_is_out_of_sight_and_then_forgot
     // One that was never answered for is nothing to speak of.
     board.release(IpAddr::from([192, 0, 2, 11]));
     assert_eq!(taken(), None);
+}
+
+/// This node answers in place of `owner`.
+fn caring(owner: &str, epoch: u64) -> Report {
+    let mut report = report(epoch, Reason::SpeakerSilent);
+    report.status.state = State::Caring;
+    report.status.owner = Some(berth_machine::NodeName::new(owner).unwrap());
+    report
+}
+
+#[test]
+fn a_caretaker_is_named_beside_the_owner_whose_ownership_stays_as_it_is() {
+    for (owner, epoch, written, why) in [
+        (Some(("a", 2)), 2, true, "what it cares for"),
+        (Some(("a", 3)), 2, false, "a newer ownership"),
+        (Some(("c", 2)), 2, false, "another node's"),
+        (None, 2, false, "the owner did not write yet"),
+    ] {
+        let before = seen(owner);
+        let status = decide(&caring("a", epoch), &before);
+        assert_eq!(status.is_some(), written, "{why}");
+        let Some(status) = status else { continue };
+        let after = after(&before, &status);
+        let layer2 = after.layer2.clone().unwrap();
+        assert_eq!(layer2.caretaker.as_ref().map(|caretaker| caretaker.node.as_str()), Some("b"));
+        assert_eq!(Layer2Status { caretaker: None, ..layer2 }, before.layer2.unwrap());
+        let ready = after.ready.clone().unwrap();
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "SpeakerSilent"));
+        assert_eq!(decide(&caring("a", epoch), &after), None, "written once");
+    }
+}
+
+#[test]
+fn an_owner_that_is_back_takes_its_caretaker_out_and_leaves_the_rest() {
+    let mut before = seen(Some(("b", 2)));
+    let layer2 = before.layer2.clone().unwrap();
+    let since = MicroTime(NOW.parse().unwrap());
+    before.layer2 = Some(Layer2Status { caretaker: Some(Caretaker { node: "c".to_owned(), since }), ..layer2.clone() });
+    let status = decide(&report(2, Reason::Answering), &before).unwrap();
+    assert_eq!(after(&before, &status).layer2, Some(layer2), "since when it answers as well");
 }

@@ -121,6 +121,13 @@ impl Frame {
         }
     }
 
+    /// Asks the station `to` alone whether it still has `ip`, as a kernel does before an entry of its grows old (RFC 1122 section
+    /// 2.3.2.1). `own` is an address of the sender on the same link.
+    pub fn check(sender_mac: MacAddr, own: Ipv4Addr, ip: Ipv4Addr, to: MacAddr) -> Self {
+        let asked = Self::broadcast(Operation::Request, sender_mac, own, MacAddr::ZERO, ip);
+        Self { dst: to, ..asked }
+    }
+
     fn broadcast(
         operation: Operation,
         sender_mac: MacAddr,

@@ -6,8 +6,8 @@
 //! | --- | --- |
 //! | 4 | magic `BRTH` |
 //! | 1 | version, 1 |
-//! | 1 | kind: 1 heartbeat, 2 claims, 3 changes |
-//! | 1 | flags: bit 0 stopping, bit 1 want claims; the others are zero |
+//! | 1 | kind: 1 heartbeat, 2 claims, 3 changes, 4 sightings |
+//! | 1 | flags: bit 0 stopping, bit 1 want claims, bit 2 want sightings; the others are zero |
 //! | 1 | envelope: 0 none. Other numbers are authentication envelopes, which this version refuses |
 //! | 8 | boot id of the sender: another one for each start of its process, never 0 |
 //! | 8 | sequence, rises with every datagram of that boot id |
@@ -17,7 +17,9 @@
 //!
 //! Bodies: heartbeat is digest (8) and count (4); claims is digest (8), part (2), parts (2) and entries; changes is
 //! digest (8), count (4) and entries. Entries are a number (2) and for each the address (16, IPv4 mapped), the epoch (8, at
-//! most 2^53 - 1) and whether the sender answers (1; in claims always 1). An envelope will follow the body; until there is one, nothing may.
+//! most 2^53 - 1), the stance (1: 0 knows, 1 answers, 2 cares; in claims never 0) and the tag of the node that is known to have claimed the
+//! epoch (8; 0 if unknown, and where the stance is not 0). Sightings are a number (2) and for each the tag of a node (8) and how many
+//! milliseconds ago it was heard (2). An envelope will follow the body; until there is one, nothing may.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -35,10 +37,12 @@ pub const VERSION: u8 = 1;
 pub const DATAGRAM_MAX: usize = 1_200;
 /// Longest node name (a DNS subdomain, as Kubernetes demands of a node's name).
 pub const NODE_NAME_MAX: usize = 253;
-/// Most entries in a datagram: 36 + 253 bytes of header, 14 of body and 32 x 25 make 1,103, which leaves 97 for an envelope.
-pub const ENTRIES_MAX: usize = 32;
-/// Most parts of one list: 32,768 addresses between two nodes, three times what a busy node was ever seen to hold.
+/// Most entries in a datagram: 36 + 253 bytes of header, 14 of body and 24 x 33 make 1,095, which leaves 105 for an envelope.
+pub const ENTRIES_MAX: usize = 24;
+/// Most parts of one list: 24,576 addresses between two nodes, twice what a busy node was ever seen to hold.
 pub const PARTS_MAX: u16 = 1_024;
+/// Most sightings in a datagram. A node has at most four partners on a link where the policy lets it choose; 64 x 10 bytes fit.
+pub const SIGHTINGS_MAX: usize = 64;
 
 /// Highest number of an ownership: the largest whole number that every JSON reader keeps, as the Announcement must. At one change a
 /// millisecond it lasts for 285,000 years, so a higher one is an error or a forgery.
@@ -47,8 +51,14 @@ pub const EPOCH_MAX: u64 = (1 << 53) - 1;
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_CLAIMS: u8 = 2;
 const KIND_CHANGES: u8 = 3;
+const KIND_SIGHTINGS: u8 = 4;
 const FLAG_STOPPING: u8 = 1;
 const FLAG_WANT_CLAIMS: u8 = 2;
+const FLAG_WANT_SIGHTINGS: u8 = 4;
+const FLAGS: u8 = FLAG_STOPPING | FLAG_WANT_CLAIMS | FLAG_WANT_SIGHTINGS;
+const STANCE_KNOWS: u8 = 0;
+const STANCE_ANSWERS: u8 = 1;
+const STANCE_CARES: u8 = 2;
 const ENVELOPE_NONE: u8 = 0;
 
 /// Name of a node, as long as a datagram can carry.
@@ -71,6 +81,30 @@ impl NodeName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What stands for the name where there is no room for it.
+    pub fn tag(&self) -> NodeTag {
+        NodeTag::of(&self.0)
+    }
+}
+
+/// Stands for a node's name: 64 bits of FNV-1a. Two names of one cluster that share one are less likely than a broken memory, and all
+/// that came of it would be a takeover that is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeTag(std::num::NonZeroU64);
+
+impl NodeTag {
+    fn of(name: &str) -> Self {
+        Self(std::num::NonZeroU64::new(digest::fnv1a(name.bytes())).unwrap_or(std::num::NonZeroU64::MIN))
+    }
+
+    fn from_bits(bits: u64) -> Option<Self> {
+        std::num::NonZeroU64::new(bits).map(Self)
+    }
+
+    fn to_bits(tag: Option<Self>) -> u64 {
+        tag.map_or(0, |tag| tag.0.get())
     }
 }
 
@@ -108,6 +142,8 @@ pub struct Message {
     pub stopping: bool,
     /// The sender asks for the receiver's whole list of claims.
     pub want_claims: bool,
+    /// The sender misses a partner, and asks whom the receiver hears.
+    pub want_sightings: bool,
     /// What it says.
     pub body: Body,
 }
@@ -143,6 +179,17 @@ pub enum Body {
         /// The changes.
         entries: Entries,
     },
+    /// Whom the sender hears on the link, at most [`SIGHTINGS_MAX`].
+    Sightings(Vec<Sighting>),
+}
+
+/// That a node was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Which node.
+    pub node: NodeTag,
+    /// How long ago, in milliseconds.
+    pub age_ms: u16,
 }
 
 /// What a node says about one address.
@@ -152,8 +199,26 @@ pub struct Claim {
     pub address: IpAddr,
     /// Number of the ownership, at most [`EPOCH_MAX`].
     pub epoch: u64,
-    /// Whether the sender answers for it, or did and does no longer.
-    pub answers: bool,
+    /// How the sender stands to it.
+    pub stance: Stance,
+}
+
+/// How a node stands to an ownership of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stance {
+    /// It is the sender's own: it answers.
+    Answers,
+    /// It is that of another node, whose speaker is silent or stops: the sender answers in its place, with its Ethernet address.
+    Cares,
+    /// It does not answer. This ownership is the latest that it knows to have been claimed, by this node if it knows that.
+    Knows(Option<NodeTag>),
+}
+
+impl Claim {
+    /// Whether it is about a claim of the sender's, and not of what it knows.
+    pub fn is_held(&self) -> bool {
+        !matches!(self.stance, Stance::Knows(_))
+    }
 }
 
 /// At most [`ENTRIES_MAX`] claims, so that they fit in a datagram.
@@ -230,7 +295,7 @@ impl Message {
         }
         let kind = reader.u8("kind")?;
         let flags = reader.u8("flags")?;
-        if flags & !(FLAG_STOPPING | FLAG_WANT_CLAIMS) != 0 {
+        if flags & !FLAGS != 0 {
             return Err(ParseError::Flags(flags));
         }
         let envelope = reader.u8("envelope")?;
@@ -261,7 +326,7 @@ impl Message {
                     return Err(ParseError::Value("part"));
                 }
                 let entries = Self::parse_entries(&mut reader)?;
-                if entries.0.iter().any(|claim| !claim.answers) {
+                if entries.0.iter().any(|claim| !claim.is_held()) {
                     return Err(ParseError::Value("claim"));
                 }
                 Body::Claims { digest, part, parts, entries }
@@ -271,6 +336,7 @@ impl Message {
                 count: reader.u32("count")?,
                 entries: Self::parse_entries(&mut reader)?,
             },
+            KIND_SIGHTINGS => Body::Sightings(Self::parse_sightings(&mut reader)?),
             other => return Err(ParseError::Kind(other)),
         };
         reader.end()?;
@@ -281,6 +347,7 @@ impl Message {
             heard_boot_id,
             stopping: flags & FLAG_STOPPING != 0,
             want_claims: flags & FLAG_WANT_CLAIMS != 0,
+            want_sightings: flags & FLAG_WANT_SIGHTINGS != 0,
             body,
         })
     }
@@ -297,14 +364,30 @@ impl Message {
             if epoch > EPOCH_MAX {
                 return Err(ParseError::Value("epoch"));
             }
-            let answers = match reader.u8("claim")? {
-                0 => false,
-                1 => true,
+            let stance = reader.u8("claim")?;
+            let holder = NodeTag::from_bits(reader.u64("claim")?);
+            let stance = match (stance, holder) {
+                (STANCE_KNOWS, holder) => Stance::Knows(holder),
+                (STANCE_ANSWERS, None) => Stance::Answers,
+                (STANCE_CARES, None) => Stance::Cares,
                 _ => return Err(ParseError::Value("claim")),
             };
-            entries.push(Claim { address, epoch, answers });
+            entries.push(Claim { address, epoch, stance });
         }
         Ok(Entries(entries))
+    }
+
+    fn parse_sightings(reader: &mut Reader<'_>) -> Result<Vec<Sighting>, ParseError> {
+        let count = usize::from(reader.u16("sightings")?);
+        if count > SIGHTINGS_MAX {
+            return Err(ParseError::Value("number of sightings"));
+        }
+        let mut sightings = Vec::with_capacity(count);
+        for _ in 0..count {
+            let node = NodeTag::from_bits(reader.u64("sighting")?).ok_or(ParseError::Value("sighting"))?;
+            sightings.push(Sighting { node, age_ms: reader.u16("sighting")? });
+        }
+        Ok(sightings)
     }
 
     /// The bytes to send: at most [`DATAGRAM_MAX`].
@@ -313,6 +396,7 @@ impl Message {
             Body::Heartbeat { .. } => KIND_HEARTBEAT,
             Body::Claims { .. } => KIND_CLAIMS,
             Body::Changes { .. } => KIND_CHANGES,
+            Body::Sightings(_) => KIND_SIGHTINGS,
         };
         let mut flags = 0;
         if self.stopping {
@@ -320,6 +404,9 @@ impl Message {
         }
         if self.want_claims {
             flags |= FLAG_WANT_CLAIMS;
+        }
+        if self.want_sightings {
+            flags |= FLAG_WANT_SIGHTINGS;
         }
         let name = self.sender.as_str().as_bytes();
         let mut bytes = Vec::with_capacity(64 + name.len());
@@ -346,6 +433,14 @@ impl Message {
                 bytes.extend_from_slice(&count.to_be_bytes());
                 Self::emit_entries(&mut bytes, entries);
             }
+            Body::Sightings(sightings) => {
+                let sightings = &sightings[..sightings.len().min(SIGHTINGS_MAX)];
+                bytes.extend_from_slice(&(sightings.len() as u16).to_be_bytes());
+                for Sighting { node, age_ms } in sightings {
+                    bytes.extend_from_slice(&NodeTag::to_bits(Some(*node)).to_be_bytes());
+                    bytes.extend_from_slice(&age_ms.to_be_bytes());
+                }
+            }
         }
         bytes
     }
@@ -359,7 +454,13 @@ impl Message {
             };
             bytes.extend_from_slice(&address.octets());
             bytes.extend_from_slice(&claim.epoch.to_be_bytes());
-            bytes.push(u8::from(claim.answers));
+            let (stance, holder) = match claim.stance {
+                Stance::Knows(holder) => (STANCE_KNOWS, holder),
+                Stance::Answers => (STANCE_ANSWERS, None),
+                Stance::Cares => (STANCE_CARES, None),
+            };
+            bytes.push(stance);
+            bytes.extend_from_slice(&NodeTag::to_bits(holder).to_be_bytes());
         }
     }
 }

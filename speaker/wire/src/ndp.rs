@@ -152,6 +152,12 @@ impl Frame {
         Self { dst: group_mac(destination), src: mac, source, destination, target, message }
     }
 
+    /// Asks the station `to` alone whether it still has `target`, as neighbor unreachability detection does (RFC 4861 section 7.3.3).
+    pub fn check(mac: MacAddr, source: Ipv6Addr, target: Ipv6Addr, to: MacAddr) -> Self {
+        let message = Message::Solicitation { source_mac: Some(mac) };
+        Self { dst: to, src: mac, source, destination: target, target, message }
+    }
+
     /// Tells all nodes that `mac` has `target`, in place of whoever had it before (RFC 4861 section 7.2.6).
     pub fn unsolicited(mac: MacAddr, target: Ipv6Addr) -> Self {
         Self::advertise(mac, target, group_mac(ALL_NODES), ALL_NODES, false)

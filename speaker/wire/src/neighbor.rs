@@ -5,6 +5,7 @@
 //! | ask before first use | ARP probe (RFC 5227 section 1.1) | solicitation from `::` (RFC 4862 section 5.4.2) |
 //! | ask whether it is answered for | ARP probe | solicitation from an own address (RFC 4861 section 7.2.2) |
 //! | answer | ARP reply | solicited advertisement (RFC 4861 section 7.2.4) |
+//! | ask one station whether it lives | ARP request to it alone (RFC 1122 section 2.3.2.1) | solicitation to it alone (RFC 4861 section 7.3.3) |
 //! | announce | gratuitous request and reply | unsolicited advertisement (RFC 4861 section 7.2.6) |
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -68,6 +69,25 @@ impl Frame {
         match question {
             Self::Arp(question) => Self::Arp(arp::Frame::reply_to(question, mac)),
             Self::Ndp(question) => Self::Ndp(ndp::Frame::reply_to(question, mac)),
+        }
+    }
+
+    /// Asks the station with the Ethernet address `to`, and no other, whether it has `target`, an address of its own. `own` is one of the
+    /// sender's, of the same family; there is no such question from another.
+    pub fn check(mac: MacAddr, own: IpAddr, target: IpAddr, to: MacAddr) -> Option<Self> {
+        match (own, target) {
+            (IpAddr::V4(own), IpAddr::V4(target)) => Some(Self::Arp(arp::Frame::check(mac, own, target, to))),
+            (IpAddr::V6(own), IpAddr::V6(target)) => Some(Self::Ndp(ndp::Frame::check(mac, own, target, to))),
+            _ => None,
+        }
+    }
+
+    /// Answers a question in place of a node that has the address and cannot say so: the Ethernet address that is told is `of` that node,
+    /// and the frame comes from `mac`, so that switches go on to find both where they are.
+    pub fn reply_for(question: &Self, of: MacAddr, mac: MacAddr) -> Self {
+        match Self::reply_to(question, of) {
+            Self::Arp(reply) => Self::Arp(arp::Frame { src: mac, ..reply }),
+            Self::Ndp(reply) => Self::Ndp(ndp::Frame { src: mac, ..reply }),
         }
     }
 
@@ -186,6 +206,33 @@ mod tests {
             assert!(probe.reaches(OTHER) && ask.reaches(OTHER) && Frame::reply_to(&ask, OTHER).reaches(OWN));
             assert!(!Frame::reply_to(&ask, OTHER).reaches(MacAddr([2, 0, 0, 0, 0, 3])));
             assert_eq!(ask.sender_mac(), OWN);
+        }
+    }
+
+    #[test]
+    fn one_station_alone_is_asked_whether_it_lives_and_answers_as_any_host_does() {
+        for (own, target) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+            let (own, target): (IpAddr, IpAddr) = (own.parse().unwrap(), target.parse().unwrap());
+            let check = Frame::check(OWN, own, target, OTHER).unwrap();
+            assert_eq!((check.question(), check.claim(), check.dst()), (Some(target), Some((own, OWN)), OTHER));
+            assert!(check.reaches(OTHER) && !check.is_probe());
+            assert_eq!(Frame::parse(&check.emit()), Ok(check));
+            let reply = Frame::reply_to(&check, OTHER);
+            assert_eq!((reply.claim(), reply.dst()), (Some((target, OTHER)), OWN));
+        }
+        assert_eq!(Frame::check(OWN, "192.0.2.1".parse().unwrap(), "2001:db8::2".parse().unwrap(), OTHER), None);
+    }
+
+    #[test]
+    fn who_answers_for_another_node_names_its_ethernet_address_and_sends_from_the_own_one() {
+        for (vip, own) in [("192.0.2.10", "192.0.2.1"), ("2001:db8::10", "2001:db8::1")] {
+            let question = Frame::ask(OWN, own.parse().unwrap(), vip.parse().unwrap());
+            let caretaker = MacAddr([2, 0, 0, 0, 0, 3]);
+            let reply = Frame::reply_for(&question, OTHER, caretaker);
+            assert_eq!((reply.claim(), reply.dst()), (Some((vip.parse().unwrap(), OTHER)), OWN));
+            let bytes = reply.emit();
+            assert_eq!(bytes[6..12], caretaker.0);
+            assert_eq!(Frame::parse(&bytes), Ok(reply));
         }
     }
 

@@ -10,13 +10,26 @@ fn address(n: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, n])
 }
 
+fn answers(epoch: u64) -> Held {
+    Held { epoch, cares: false }
+}
+
+fn cares(epoch: u64) -> Held {
+    Held { epoch, cares: true }
+}
+
+fn known(epoch: u64) -> Known {
+    Known { epoch, holder: None }
+}
+
 fn deliver(told: &mut Told, heard: &mut Heard) -> Learnt {
     let mut all = Learnt::default();
     for body in told.changes() {
         let learnt = heard.take(&body);
         all.claimed.extend(learnt.claimed);
+        all.cared_for.extend(learnt.cared_for);
         all.dropped.extend(learnt.dropped);
-        all.seen.extend(learnt.seen);
+        all.known.extend(learnt.known);
     }
     all
 }
@@ -24,35 +37,35 @@ fn deliver(told: &mut Told, heard: &mut Heard) -> Learnt {
 #[test]
 fn only_changes_travel() {
     let (mut told, mut heard) = (Told::default(), Heard::default());
-    told.claim(address(1), 5);
-    told.claim(address(2), 6);
+    told.hold(address(1), answers(5));
+    told.hold(address(2), answers(6));
     let first = deliver(&mut told, &mut heard);
     assert_eq!(first.claimed, [(address(1), 5), (address(2), 6)]);
     assert_eq!(deliver(&mut told, &mut heard), Learnt::default(), "nothing changed");
-    told.claim(address(1), 5);
+    told.hold(address(1), answers(5));
     assert_eq!(deliver(&mut told, &mut heard), Learnt::default(), "nor did this");
-    told.drop(address(2), 9);
+    told.drop(address(2), known(9));
     let last = deliver(&mut told, &mut heard);
-    assert_eq!((last.claimed, last.dropped, last.seen), (vec![], vec![address(2)], vec![(address(2), 9)]));
+    assert_eq!((last.claimed, last.dropped, last.known), (vec![], vec![address(2)], vec![(address(2), known(9))]));
     assert_eq!((heard.epoch(address(1)), heard.epoch(address(2)), heard.asking()), (Some(5), None, false));
 }
 
 #[test]
 fn a_lost_change_is_noticed_with_the_next_datagram_and_the_list_mends_it() {
     let (mut told, mut heard) = (Told::default(), Heard::default());
-    told.claim(address(1), 1);
+    told.hold(address(1), answers(1));
     deliver(&mut told, &mut heard);
-    told.drop(address(1), 1);
+    told.drop(address(1), known(1));
     for n in 2..100 {
-        told.claim(address(n), 7);
+        told.hold(address(n), answers(7));
     }
     let unheard = told.changes();
-    assert_eq!(unheard.len(), 4, "32 to a datagram");
+    assert_eq!(unheard.len(), 5, "24 to a datagram");
     deliver(&mut told, &mut heard);
     assert!(heard.asking());
     let now = Duration::from_secs(1);
     let list = told.list(now).unwrap();
-    assert_eq!(list.len(), 4);
+    assert_eq!(list.len(), 5);
     let mut dropped = Vec::new();
     for body in &list {
         assert!(heard.asking());
@@ -78,20 +91,37 @@ fn lists_are_neither_asked_for_nor_sent_all_the_time() {
 #[test]
 fn what_a_partner_seems_not_to_know_is_said_again() {
     let (mut told, mut heard) = (Told::default(), Heard::default());
-    told.claim(address(1), 3);
+    told.hold(address(1), answers(3));
     deliver(&mut told, &mut heard);
-    told.repeat(address(1), 3);
-    told.repeat(address(2), 8);
+    told.repeat(address(1), known(3));
+    told.repeat(address(2), known(8));
     let learnt = deliver(&mut told, &mut heard);
     assert_eq!(learnt.claimed, [(address(1), 3)], "its own claim");
-    assert_eq!(learnt.seen, [(address(2), 8)], "another's number");
+    assert_eq!(learnt.known, [(address(2), known(8))], "another's number");
     assert!(learnt.dropped.is_empty());
     assert!(!heard.asking());
 }
 
+#[test]
+fn to_care_for_an_address_is_another_claim_than_to_answer_for_it() {
+    let (mut told, mut heard) = (Told::default(), Heard::default());
+    told.hold(address(1), cares(3));
+    let learnt = deliver(&mut told, &mut heard);
+    assert_eq!((learnt.cared_for, learnt.claimed), (vec![(address(1), 3)], vec![]));
+    assert_eq!((heard.cares(address(1)), heard.epoch(address(1))), (Some(3), None));
+    let digest = heard.now.digest;
+    told.hold(address(1), answers(3));
+    let learnt = deliver(&mut told, &mut heard);
+    assert_eq!((learnt.cared_for, learnt.claimed), (vec![], vec![(address(1), 3)]));
+    assert_eq!((heard.cares(address(1)), heard.epoch(address(1))), (None, Some(3)));
+    assert_ne!(heard.now.digest, digest, "a partner that missed it notices");
+    told.hold(address(1), cares(3));
+    assert_eq!(deliver(&mut told, &mut heard).dropped, [address(1)], "it answers for itself no longer");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Claim(u8, u64),
+    Hold(u8, Held),
     Drop(u8),
     Repeat(u8),
     Beat { lost: bool },
@@ -100,7 +130,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (any::<u8>(), 1..5u64).prop_map(|(n, epoch)| Step::Claim(n, epoch)),
+        4 => (any::<u8>(), 1..5u64, any::<bool>()).prop_map(|(n, epoch, cares)| Step::Hold(n, Held { epoch, cares })),
         2 => any::<u8>().prop_map(Step::Drop),
         1 => any::<u8>().prop_map(Step::Repeat),
         3 => any::<bool>().prop_map(|lost| Step::Beat { lost }),
@@ -112,23 +142,23 @@ proptest! {
     #[test]
     fn whatever_is_lost_a_partner_that_asks_for_nothing_knows_everything(steps in prop::collection::vec(steps(), 0..200)) {
         let (mut told, mut heard) = (Told::default(), Heard::default());
-        let mut model: BTreeMap<IpAddr, u64> = BTreeMap::new();
+        let mut model: BTreeMap<IpAddr, Held> = BTreeMap::new();
         let mut now = Duration::ZERO;
         for step in steps.into_iter().chain([Step::Beat { lost: false }, Step::List { lost: false }]) {
             now += CLAIMS_INTERVAL;
             let (bodies, lost) = match step {
-                Step::Claim(n, epoch) => {
-                    told.claim(address(n), epoch);
-                    model.insert(address(n), epoch);
+                Step::Hold(n, held) => {
+                    told.hold(address(n), held);
+                    model.insert(address(n), held);
                     continue;
                 }
                 Step::Drop(n) => {
-                    told.drop(address(n), 9);
+                    told.drop(address(n), known(9));
                     model.remove(&address(n));
                     continue;
                 }
                 Step::Repeat(n) => {
-                    told.repeat(address(n), 9);
+                    told.repeat(address(n), known(9));
                     continue;
                 }
                 Step::Beat { lost } => (told.changes(), lost),
@@ -139,10 +169,10 @@ proptest! {
                 heard.take(body);
             }
             if !lost && !heard.asking() {
-                prop_assert_eq!(&heard.now.epochs, &model);
+                prop_assert_eq!(&heard.now.held, &model);
             }
         }
         prop_assert!(!heard.asking());
-        prop_assert_eq!(&heard.now.epochs, &model);
+        prop_assert_eq!(&heard.now.held, &model);
     }
 }

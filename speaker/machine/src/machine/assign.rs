@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use berth_api::MacAddr;
+use berth_api::{MacAddr, Reason};
 use berth_wire::heartbeat::NodeName;
 
 use super::{Machine, Timer};
+use crate::claims::Known;
 use crate::effect::{Effect, State, Status};
 use crate::input::{Assignment, Member, OwnerClaim};
 use crate::liveness::{PeerId, Session};
 use crate::schedule::Schedule;
-use crate::takeover::{Peer, Phase, Place};
-use crate::timing::{DETECTION_TIME, HEARTBEAT_INTERVAL};
+use crate::takeover::{Care, Ownership, Peer, Phase, Place};
+use crate::timing::HEARTBEAT_INTERVAL;
 
 impl Machine {
     pub(super) fn on_assignment(&mut self, assignment: Assignment) {
@@ -108,6 +109,8 @@ impl Machine {
                 foreign: None,
                 named: None,
                 defended: None,
+                cared: None,
+                word: None,
             };
             self.places.insert(address, place);
         }
@@ -132,10 +135,7 @@ impl Machine {
     fn meet(&mut self, address: IpAddr, members: &[Member]) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let interface = place.me.interface.clone();
-        let told = match &place.phase {
-            Phase::Answering(ownership) => Some(ownership.epoch),
-            _ => None,
-        };
+        let told = place.held();
         let old = std::mem::take(&mut place.peers);
         for member in std::mem::take(&mut place.assignment.members) {
             self.forget_mac(member.mac);
@@ -145,12 +145,16 @@ impl Machine {
             *self.macs.entry(member.mac).or_insert(0) += 1;
             if member.node != self.node {
                 let id = self.session(member, &interface);
-                if let Some(session) = self.sessions.get_mut(&id)
-                    && session.share(address, Some(member.address))
-                    && let Some(epoch) = told
-                {
-                    session.told.claim(address, epoch);
-                    self.urgent.insert(id);
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    let found = session.address;
+                    let is_new = session.share(address, Some(member.address));
+                    if session.address != found {
+                        self.changed.insert(interface.clone());
+                    }
+                    if let Some(held) = told.filter(|_| is_new) {
+                        session.told.hold(address, held);
+                        self.urgent.insert(id);
+                    }
                 }
                 peers.insert(member.node.clone(), Peer { id, node: member.node.clone(), mac: member.mac });
             }
@@ -195,7 +199,8 @@ impl Machine {
         self.next_id += 1;
         by_interface.insert(interface.to_owned(), id);
         self.sessions.insert(id, Session::new(member, interface.to_owned(), self.now));
-        self.timers.set(Timer::Silence(id), Some(self.now + DETECTION_TIME));
+        self.changed.insert(interface.to_owned());
+        self.expect(id);
         self.urgent.insert(id);
         id
     }
@@ -208,8 +213,8 @@ impl Machine {
             return;
         }
         session.share(address, None);
-        if let Phase::Answering(ownership) = &place.phase {
-            session.told.claim(address, ownership.epoch);
+        if let Some(held) = place.held() {
+            session.told.hold(address, held);
         }
         place.peers.push(Peer { id, node: session.node.clone(), mac: session.mac });
     }
@@ -217,8 +222,14 @@ impl Machine {
     /// An address is no longer shared with a partner; the last one ends the session.
     fn part(&mut self, address: IpAddr, id: PeerId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.told.drop(address, 0);
-        if session.unshare(address) {
+        session.told.drop(address, Known::default());
+        session.outdated.remove(&address);
+        let found = session.address;
+        let is_last = session.unshare(address);
+        if is_last || session.address != found {
+            self.changed.insert(session.interface.clone());
+        }
+        if is_last {
             if let Some(by_interface) = self.ids.get_mut(&session.node) {
                 by_interface.remove(&session.interface);
                 if by_interface.is_empty() {
@@ -227,6 +238,8 @@ impl Machine {
             }
             self.sessions.remove(&id);
             self.timers.set(Timer::Silence(id), None);
+            self.timers.set(Timer::Check(id), None);
+            self.checked.remove(&id);
             self.urgent.remove(&id);
         }
     }
@@ -236,6 +249,7 @@ impl Machine {
         let Some(place) = self.places.remove(&address) else { return };
         for timer in [Timer::Step(address), Timer::Announce(address), Timer::Calm(address)] {
             self.timers.set(timer, None);
+            self.pacer.forget(timer);
         }
         self.unwatch(&place.me.interface, address);
         for member in &place.assignment.members {
@@ -263,18 +277,38 @@ impl Machine {
         let Some(place) = self.places.get_mut(&address) else { return };
         let foreign = place.foreign.map(|(mac, _)| mac);
         place.named = foreign.map(|mac| (mac, self.now));
-        let (epoch, since, cause) = match &place.phase {
-            Phase::Answering(ownership) => (ownership.epoch, ownership.since, ownership.cause),
-            _ => (place.top.as_ref().map_or(0, |top| top.epoch), self.now, berth_api::Reason::AddressConflict),
-        };
-        let status = Status {
-            state: place.state(),
-            epoch,
-            since,
-            mac: place.me.mac,
-            interface: place.me.interface.clone(),
-            cause,
-            foreign,
+        let (state, interface) = (place.state(), place.me.interface.clone());
+        let status = match &place.phase {
+            Phase::Answering(Ownership { epoch, since, cause, .. }) => Status {
+                state,
+                epoch: *epoch,
+                since: *since,
+                mac: place.me.mac,
+                interface,
+                cause: *cause,
+                owner: None,
+                foreign,
+            },
+            Phase::Caring(Care { claim, mac, since, .. }) => Status {
+                state,
+                epoch: claim.epoch,
+                since: *since,
+                mac: *mac,
+                interface,
+                cause: Reason::SpeakerSilent,
+                owner: Some(claim.node.clone()),
+                foreign,
+            },
+            Phase::Standby | Phase::Probing(_) | Phase::Verifying(_) | Phase::Conflicted => Status {
+                state,
+                epoch: place.top.as_ref().map_or(0, |top| top.epoch),
+                since: self.now,
+                mac: place.me.mac,
+                interface,
+                cause: Reason::AddressConflict,
+                owner: None,
+                foreign,
+            },
         };
         self.effects.push_back(Effect::StatusChanged { address, status });
     }

@@ -12,10 +12,12 @@ use crate::timing::{CONFLICT_CALM, CONFLICT_RECHECK, DEFEND_INTERVAL, DETECTION_
 
 impl Machine {
     pub(super) fn on_frame(&mut self, interface: &str, frame: &Frame) {
-        if let Some((address, mac)) = frame.claim()
-            && self.is_watched(interface, address)
-        {
-            self.on_sighting(address, mac);
+        if let Some((address, mac)) = frame.claim() {
+            if self.is_watched(interface, address) {
+                self.on_sighting(address, mac);
+            } else if !self.checked.is_empty() {
+                self.on_node_seen(interface, address, mac);
+            }
         }
         if let Some(address) = frame.question()
             && self.is_watched(interface, address)
@@ -36,7 +38,9 @@ impl Machine {
             for id in &sessions {
                 if let Some(session) = self.sessions.get_mut(id) {
                     session.liveness = Liveness::Waiting;
+                    session.check = None;
                 }
+                self.end_check(*id);
             }
             self.listen_anew(&sessions);
             self.urgent.extend(sessions);
@@ -87,7 +91,14 @@ impl Machine {
                 // Silent towards this node, but alive; or not its owner, but another one that took over already.
                 let top = place.top.as_ref().and_then(|top| place.peer(&top.node)).map(|peer| peer.id);
                 let up = top.is_some_and(|id| self.sessions.get(&id).is_some_and(Session::is_able));
-                self.counters.false_alarms += u64::from(!up);
+                // What the wire hears of the owner may be said by one that cares for it.
+                let is_itself = top.is_some_and(|top| by == Answered::Peer(top)) && !self.is_cared_for(place);
+                if let Some(session) = top.filter(|_| is_itself).and_then(|id| self.sessions.get_mut(&id)) {
+                    session.was_sighted(self.now);
+                }
+                if let Some(id) = top.filter(|_| is_itself) {
+                    self.false_alarm(id);
+                }
                 self.hold_back(address, if up { IDLE_OWNER_WAIT } else { DETECTION_TIME });
                 self.ask_unless_top(address, by);
             }
@@ -106,6 +117,7 @@ impl Machine {
                     self.ask(id);
                 }
             }
+            Phase::Caring(_) => self.on_sighting_while_caring(address, by),
             Phase::Conflicted => {}
         }
     }
@@ -128,7 +140,7 @@ impl Machine {
     }
 
     /// A partner that has the address without being known to claim it is asked for its claims.
-    fn ask_unless_top(&mut self, address: IpAddr, by: Answered) {
+    pub(super) fn ask_unless_top(&mut self, address: IpAddr, by: Answered) {
         let Some(place) = self.places.get(&address) else { return };
         if let Answered::Peer(id) = by
             && place.top.as_ref().and_then(|top| place.peer(&top.node)).is_none_or(|top| top.id != id)
@@ -165,7 +177,7 @@ impl Machine {
                 }
             }
             Phase::Probing(_) if place.seen.is_none() => self.hold_back(address, CONFLICT_RECHECK),
-            Phase::Verifying(_) | Phase::Probing(_) | Phase::Standby | Phase::Conflicted => {}
+            Phase::Verifying(_) | Phase::Probing(_) | Phase::Standby | Phase::Conflicted | Phase::Caring(_) => {}
         }
     }
 
@@ -187,6 +199,14 @@ impl Machine {
                 let interface = place.me.interface.clone();
                 self.counters.replies.count(address);
                 self.send_frame(interface, Frame::reply_to(frame, mac));
+            }
+            // The owner's node itself finds out best whether anybody else has the address.
+            Phase::Caring(care)
+                if frame.sender_mac() != care.mac && frame.sender_mac() != mac && frame.reaches(mac) =>
+            {
+                let (interface, reply) = (place.me.interface.clone(), Frame::reply_for(frame, care.mac, mac));
+                self.counters.replies.count(address);
+                self.send_frame(interface, reply);
             }
             // Two that both ask before first use get it neither (RFC 5227 section 2.1.1, RFC 4862 section 5.4.3).
             Phase::Verifying(Verifying { resume: None, .. })

@@ -6,12 +6,16 @@ use std::time::Duration;
 use berth_api::Reason;
 
 use super::{Machine, Timer};
+use crate::broken::{Rule, is_broken};
+use crate::claims::{Held, Known};
 use crate::effect::Effect;
 use crate::input::OwnerClaim;
 use crate::liveness::{Liveness, PeerId, Session};
 use crate::schedule::Schedule;
-use crate::takeover::{Answered, Ownership, Peer, Phase, Place, Probe, Verifying};
-use crate::timing::{DETECTION_TIME, IDLE_OWNER_WAIT, PROBE_COUNT, PROBE_LATE, PROBE_SPACING};
+use crate::takeover::{Answered, Ownership, Peer, Phase, Place, Probe, Verifying, Word};
+use crate::timing::{
+    DETECTION_TIME, IDLE_OWNER_WAIT, PROBE_COUNT, PROBE_LATE, PROBE_SPACING, WORD_HOLD, WORD_HOLD_MAX,
+};
 
 impl Machine {
     /// Brings an address in line with who is to answer for it.
@@ -31,6 +35,17 @@ impl Machine {
             // Going on where it was is decided by claims, not by assignments.
             Phase::Verifying(Verifying { resume: Some(_), .. }) if !stopping => {}
             Phase::Verifying(_) | Phase::Conflicted if !mine => self.stand_by(address),
+            Phase::Caring(_) if mine => {
+                self.stand_by(address);
+                self.verify(address, None);
+            }
+            // Who was named in the owner's place answers first, or says in the Announcement that it does.
+            Phase::Caring(care) => {
+                let claimed = place.assignment.claimed.as_ref().filter(|claimed| claimed.node != care.claim.node);
+                if stopping || claimed.is_some_and(|claimed| claimed.beats(&care.claim)) {
+                    self.stand_by(address);
+                }
+            }
             Phase::Standby | Phase::Probing(_) if mine => self.verify(address, None),
             Phase::Probing(_) if stopping => self.stand_by(address),
             Phase::Standby => self.watch_top(address),
@@ -50,6 +65,11 @@ impl Machine {
         // A claim that does not prevail over this node's, or over one that was heard before, is made by one that does not know. Whoever
         // holds the higher number may not be there to say so itself.
         let unaware = !loses && (matches!(place.phase, Phase::Answering(_)) || Some(claim.epoch) < place.seen);
+        if prevails {
+            self.pass_on(address, &claim);
+        }
+        self.owner_is_back(address, from);
+        let Some(place) = self.places.get_mut(&address) else { return };
         match &place.phase {
             Phase::Answering(_) | Phase::Verifying(_) if loses => self.stand_by(address),
             Phase::Verifying(verifying) => {
@@ -58,8 +78,9 @@ impl Machine {
                 }
             }
             Phase::Probing(_) | Phase::Conflicted if prevails => self.stand_by(address),
+            Phase::Caring(care) if claim.node != care.claim.node && claim.beats(&care.claim) => self.stand_by(address),
             Phase::Standby => self.watch_top(address),
-            Phase::Answering(_) | Phase::Probing(_) | Phase::Conflicted => {}
+            Phase::Answering(_) | Phase::Probing(_) | Phase::Conflicted | Phase::Caring(_) => {}
         }
         if unaware {
             self.repeat(address, from);
@@ -68,34 +89,60 @@ impl Machine {
 
     /// Lets a partner know what it seems not to know.
     fn repeat(&mut self, address: IpAddr, id: PeerId) {
-        let seen = self.places.get(&address).and_then(|place| place.seen);
-        if let (Some(seen), Some(session)) = (seen, self.sessions.get_mut(&id)) {
-            session.told.repeat(address, seen);
+        let known = self.places.get(&address).map(Place::known).filter(|known| known.epoch > 0);
+        if is_broken(Rule::PassesOn) {
+            return;
+        }
+        if let (Some(known), Some(session)) = (known, self.sessions.get_mut(&id)) {
+            session.told.repeat(address, known);
+            session.outdated.insert(address);
             self.urgent.insert(id);
         }
     }
 
     /// A partner knows that this number was claimed, though not by itself.
-    pub(super) fn on_claim_seen(&mut self, address: IpAddr, epoch: u64) {
+    pub(super) fn on_claim_known(&mut self, address: IpAddr, known: Known, from: PeerId) {
+        let Known { epoch, holder } = known;
         // A partner that forgot everything says 0, for nothing.
         let Some(place) = self.places.get_mut(&address).filter(|_| epoch > 0) else { return };
         place.seen = place.seen.max(Some(epoch));
+        let holder = holder.and_then(|tag| place.peers.iter().find(|peer| peer.node.tag() == tag));
+        let claim = holder.map(|peer| OwnerClaim { node: peer.node.clone(), epoch });
+        if let Some(claim) = &claim {
+            place.hear(self.now, claim);
+        }
         if let Phase::Answering(ownership) = &place.phase
-            && ownership.epoch < epoch
+            && (ownership.epoch < epoch
+                || claim.is_some_and(|claim| place.right().is_some_and(|right| claim.beats(&right))))
         {
-            // This node was replaced without noticing: whoever did it may be there still, or be gone.
+            // This node was replaced without noticing: whoever did it may be there still, or be gone. The wire knows, or who told it.
             let ownership = ownership.clone();
             self.verify(address, Some(ownership));
+            if let Some(session) = self.sessions.get_mut(&from) {
+                session.ask_sightings = true;
+                self.urgent.insert(from);
+            }
+        } else {
+            self.watch_top(address);
         }
     }
 
     /// The Announcement's status says that another node answers.
     pub(super) fn on_claim_written(&mut self, address: IpAddr, claim: &OwnerClaim) {
         let Some(place) = self.places.get_mut(&address) else { return };
-        if place.peer(&claim.node).is_some() && place.right().is_some_and(|right| claim.beats(&right)) {
-            place.hear(self.now, claim);
-            self.stand_by(address);
+        let Some(id) = place.peer(&claim.node).map(|peer| peer.id) else { return };
+        if !place.right().is_some_and(|right| claim.beats(&right)) {
+            return;
         }
+        place.hear(self.now, claim);
+        let is_heard = self.sessions.get(&id).is_some_and(|session| session.liveness == Liveness::Up);
+        if !is_heard && matches!(place.phase, Phase::Answering(_) | Phase::Verifying(_)) {
+            let before = place.word.take().filter(|word| word.node == claim.node);
+            let hold = before.map_or(WORD_HOLD, |word| (word.hold * 2).min(WORD_HOLD_MAX));
+            place.word = Some(Word { node: claim.node.clone(), hold });
+            place.hold_until = self.now + hold;
+        }
+        self.stand_by(address);
     }
 
     /// A partner that was to answer says that it does not: it gets its time again.
@@ -110,25 +157,25 @@ impl Machine {
     }
 
     /// Silent from now on; says so if this node answered before.
-    fn stand_by(&mut self, address: IpAddr) {
+    pub(super) fn stand_by(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let phase = std::mem::replace(&mut place.phase, Phase::Standby);
         self.timers.set(Timer::Step(address), None);
         self.timers.set(Timer::Announce(address), None);
-        let owned = matches!(phase, Phase::Answering(_) | Phase::Verifying(Verifying { resume: Some(_), .. }));
-        if !owned {
-            self.watch_top(address);
-            return;
-        }
-        self.counters.yields += 1;
         let (seen, to) =
             (place.seen.unwrap_or(0), place.top.as_ref().map(|top| top.node.clone()).filter(|node| *node != self.node));
-        self.effects.push_back(Effect::Yielded { address, to, epoch: seen });
         let has_part = place.candidates().any(|node| *node == self.node);
-        for peer in &place.peers {
-            if let Some(session) = self.sessions.get_mut(&peer.id) {
-                session.told.drop(address, seen);
+        match &phase {
+            Phase::Answering(_) | Phase::Verifying(Verifying { resume: Some(_), .. }) => {
+                self.counters.yields += 1;
+                self.effects.push_back(Effect::Yielded { address, to, epoch: seen });
+                self.tell_dropped(address);
             }
+            Phase::Caring(care) => {
+                self.retract_care(address, care);
+                self.tell_dropped(address);
+            }
+            _ => return self.watch_top(address),
         }
         if has_part {
             self.watch_top(address);
@@ -143,7 +190,14 @@ impl Machine {
             && place.phase == Phase::Standby
         {
             let due = self.takeover_due(place);
+            let top = place.top.as_ref().and_then(|top| place.peer(&top.node)).map(|peer| peer.id);
             self.timers.set(Timer::Step(address), due);
+            // Whether it lives is known when it is its turn.
+            if let Some(id) = top.filter(|_| due.is_some())
+                && self.sessions.get(&id).is_some_and(|session| session.liveness == Liveness::Silent)
+            {
+                self.begin_check(id);
+            }
         }
     }
 
@@ -154,12 +208,18 @@ impl Machine {
         }
         let top = place.top.as_ref()?;
         let ahead = place.ahead()?;
+        if self.is_cared_for(place) {
+            return None;
+        }
         let session = place.peer(&top.node).and_then(|peer| self.sessions.get(&peer.id));
         let from = match session {
             None => place.watch_since + DETECTION_TIME,
             Some(session) => match (session.stopping, session.liveness) {
                 (Some(since), _) => since.max(place.watch_since),
-                (None, Liveness::Silent) => place.watch_since.max(session.last_heard) + DETECTION_TIME,
+                (None, Liveness::Silent) => {
+                    let silent = place.watch_since.max(session.last_heard) + session.detection();
+                    session.sighted_until().map_or(silent, |heard| silent.max(heard))
+                }
                 (None, Liveness::Up) if session.heard.epoch(place.address()).is_none() => {
                     place.watch_since.max(session.up_since) + IDLE_OWNER_WAIT
                 }
@@ -189,8 +249,10 @@ impl Machine {
         let Some(place) = self.places.get(&address) else { return };
         match &place.phase {
             Phase::Standby => match self.takeover_due(place) {
-                Some(at) if at <= self.now && self.is_handed_over(place) => self.take_over(address),
+                Some(at) if at <= self.now && self.is_handed_over(place) => self.relieve(address),
+                Some(at) if at <= self.now && is_broken(Rule::AsksTheWire) => self.relieve(address),
                 Some(at) if at <= self.now => {
+                    self.ask_others_about_top(address);
                     let probe = self.begin_probe(address);
                     self.set_phase(address, Phase::Probing(probe));
                 }
@@ -218,19 +280,30 @@ impl Machine {
                 }
             }
             Phase::Conflicted => self.verify(address, None),
+            Phase::Caring(_) => self.on_care_step(due, address),
             Phase::Answering(_) => {}
         }
     }
 
-    fn set_phase(&mut self, address: IpAddr, phase: Phase) {
+    /// Does what the node that should answer cannot do: in its place if it lives, else from here.
+    fn relieve(&mut self, address: IpAddr) {
+        let stops = self.places.get(&address).is_some_and(|place| self.is_handed_over(place));
+        if (stops || self.can_be_cared_for(address)) && !is_broken(Rule::CaresForTheLiving) {
+            self.care(address);
+        } else {
+            self.take_over(address);
+        }
+    }
+
+    pub(super) fn set_phase(&mut self, address: IpAddr, phase: Phase) {
         if let Some(place) = self.places.get_mut(&address) {
             place.phase = phase;
         }
     }
 
     /// The next probe, or `None` when all were sent and waited for.
-    fn next_probe(&mut self, due: Duration, address: IpAddr, probe: Probe) -> Option<Probe> {
-        if self.now > due + PROBE_LATE {
+    pub(super) fn next_probe(&mut self, due: Duration, address: IpAddr, probe: Probe) -> Option<Probe> {
+        if probe.sent > 0 && self.now > due + PROBE_LATE {
             return Some(self.begin_probe(address));
         }
         if probe.sent >= PROBE_COUNT {
@@ -247,16 +320,28 @@ impl Machine {
         self.set_phase(address, Phase::Standby);
         let due = self.places.get(&address).and_then(|place| self.takeover_due(place));
         if due.is_some_and(|due| due <= self.now) {
-            self.take_over(address);
-        } else {
-            self.counters.false_alarms += 1;
-            self.watch_top(address);
+            return self.relieve(address);
         }
+        // Another partner hears it.
+        let top = self.places.get(&address).and_then(|place| place.peer(&place.top.as_ref()?.node)).map(|peer| peer.id);
+        let is_heard = |id: &PeerId| {
+            let session = self.sessions.get(id).filter(|session| session.liveness == Liveness::Silent);
+            session.and_then(Session::sighted_until).is_some_and(|until| until > self.now)
+        };
+        if let Some(id) = top.filter(is_heard) {
+            self.false_alarm(id);
+        }
+        self.watch_top(address);
     }
 
-    fn take_over(&mut self, address: IpAddr) {
+    pub(super) fn take_over(&mut self, address: IpAddr) {
         if let Some(place) = self.places.get(&address) {
             let epoch = place.next_epoch();
+            let top = place.top.as_ref().and_then(|top| place.peer(&top.node));
+            if let Some(session) = top.and_then(|peer| self.sessions.get(&peer.id)) {
+                let silent_for = self.now.saturating_sub(session.last_heard);
+                self.effects.push_back(Effect::TookOver { silent_for });
+            }
             self.counters.takeovers += 1;
             self.claim(address, epoch, Reason::TookOver);
         }
@@ -274,7 +359,9 @@ impl Machine {
     /// Asks the wire before this node answers.
     pub(super) fn verify(&mut self, address: IpAddr, resume: Option<Ownership>) {
         self.timers.set(Timer::Announce(address), None);
-        let probe = self.begin_probe(address);
+        let probe = Probe::soon(self.now);
+        // Without a wire the question waits for one.
+        self.timers.set(Timer::Step(address), Some(probe.due).filter(|_| !self.is_cut_off(address)));
         self.set_phase(address, Phase::Verifying(Verifying { probe, resume, answered: None, rounds: 0 }));
     }
 
@@ -315,6 +402,15 @@ impl Machine {
 
     /// Nothing speaks against answering. `from_peer` says that another node of ours still does, which hears of it now.
     fn verified(&mut self, address: IpAddr, from_peer: bool) {
+        let Some(place) = self.places.get(&address) else { return };
+        if !matches!(place.phase, Phase::Verifying(_)) {
+            return;
+        }
+        // A claim that prevails, and was passed on by another partner, stands as long as its node is heard by somebody.
+        let passed_on = place.top.clone().filter(|top| place.right().is_some_and(|right| top.beats(&right)));
+        if passed_on.is_some_and(|top| self.is_heard_by_somebody(address, &top)) {
+            return self.stand_by(address);
+        }
         let Some(place) = self.places.get_mut(&address) else { return };
         let Phase::Verifying(verifying) = &place.phase else { return };
         let intended = place.intended();
@@ -329,6 +425,15 @@ impl Machine {
         let other = place.assignment.claimed.as_ref().is_some_and(|claimed| claimed.node != self.node);
         let cause = if from_peer || other { Reason::OwnerChanged } else { Reason::Answering };
         self.claim(address, intended, cause);
+    }
+
+    /// Whether somebody hears the node that made a claim, and it did not take the claim back.
+    fn is_heard_by_somebody(&self, address: IpAddr, claim: &OwnerClaim) -> bool {
+        let peer = self.places.get(&address).and_then(|place| place.peer(&claim.node));
+        peer.and_then(|peer| self.sessions.get(&peer.id)).is_some_and(|session| match session.liveness {
+            Liveness::Up => session.heard.epoch(address) == Some(claim.epoch),
+            Liveness::Silent | Liveness::Waiting => session.sighted_until().is_some_and(|until| until > self.now),
+        })
     }
 
     /// Answers from now on, and lets everybody know.
@@ -354,20 +459,9 @@ impl Machine {
         let Phase::Answering(ownership) = &place.phase else { return };
         for peer in &place.peers {
             if let Some(session) = self.sessions.get_mut(&peer.id) {
-                session.told.claim(address, ownership.epoch);
+                session.told.hold(address, Held { epoch: ownership.epoch, cares: false });
                 self.urgent.insert(peer.id);
             }
         }
-    }
-
-    /// Whether a partner could take the address over from this node, which is about to stop.
-    pub(super) fn can_hand_over(&self, address: IpAddr) -> bool {
-        self.places.get(&address).is_some_and(|place| {
-            matches!(place.phase, Phase::Answering(_))
-                && place
-                    .candidates()
-                    .filter_map(|node| place.peer(node))
-                    .any(|peer| self.sessions.get(&peer.id).is_some_and(Session::is_able))
-        })
     }
 }

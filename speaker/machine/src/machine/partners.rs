@@ -1,13 +1,15 @@
-//! What partners say, and when they fall silent.
+//! What partners say, and what is passed on to those who seem not to know.
 
 use std::net::IpAddr;
 
-use berth_wire::heartbeat::Message;
+use berth_wire::heartbeat::{Body, Message};
 
-use super::{Machine, Timer};
+use super::Machine;
+use crate::broken::{Rule, is_broken};
+use crate::claims::Known;
 use crate::input::OwnerClaim;
-use crate::liveness::{Liveness, PeerId, Refused};
-use crate::timing::DETECTION_TIME;
+use crate::liveness::{Liveness, PeerId, Refused, Session};
+use crate::takeover::Place;
 
 impl Machine {
     pub(super) fn on_heartbeat(&mut self, interface: &str, message: &Message) {
@@ -43,39 +45,54 @@ impl Machine {
             // It believes this node once it hears its own boot id, too.
             self.urgent.insert(id);
         }
-        self.timers.set(Timer::Silence(id), Some(self.now + DETECTION_TIME));
+        let came_back = accepted.came_up || session.check.is_none();
         let learnt = session.heard.take(&message.body);
         if session.heard.asking() && session.heard.ask(self.now) {
             self.urgent.insert(id);
         }
+        let calmer = session.calm_down(self.now);
         let node = session.node.clone();
         // A partner that came up or stops is looked at for all that is shared with it, else only for what it speaks of.
         let everything = accepted.came_up || accepted.began_to_stop;
         let shared: Vec<IpAddr> = if everything { session.shared().collect() } else { Vec::new() };
+        self.expect(id);
+        if calmer {
+            self.report_steadiness(id);
+        }
+        if accepted.began_to_stop {
+            self.begin_check(id);
+        } else if came_back {
+            self.end_check(id);
+        }
         for (address, epoch) in learnt.claimed {
             self.admit(address, id);
             self.on_claim(address, OwnerClaim { node: node.clone(), epoch }, id);
         }
-        for (address, epoch) in learnt.seen {
-            self.on_claim_seen(address, epoch);
+        for (address, epoch) in learnt.cared_for {
+            self.admit(address, id);
+            if let Some(place) = self.places.get_mut(&address) {
+                place.seen = place.seen.max(Some(epoch));
+            }
+            self.watch_top(address);
+        }
+        for (address, known) in learnt.known {
+            self.on_claim_known(address, known, id);
         }
         for address in learnt.dropped {
             self.on_claim_dropped(address, id);
         }
         for address in shared {
+            self.owner_is_back(address, id);
             self.watch_top(address);
+        }
+        if let Body::Sightings(sightings) = &message.body {
+            self.on_sightings(interface, sightings);
         }
         if message.want_claims {
             self.send_list(id);
         }
-    }
-
-    pub(super) fn on_silence(&mut self, id: PeerId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.liveness = Liveness::Silent;
-        // Its own addresses have lost their owner; in the line for others, those behind it move up.
-        for address in session.shared().collect::<Vec<_>>() {
-            self.watch_top(address);
+        if message.want_sightings {
+            self.send_sightings(id);
         }
     }
 
@@ -95,5 +112,36 @@ impl Machine {
         {
             self.urgent.insert(id);
         }
+    }
+
+    /// Partners that claim an address with a lower number than this one, which was just heard, may have no other way to hear of it.
+    pub(super) fn pass_on(&mut self, address: IpAddr, claim: &OwnerClaim) {
+        let Some(place) = self.places.get(&address).filter(|_| !is_broken(Rule::PassesOn)) else { return };
+        for peer in place.peers.iter().filter(|peer| peer.node != claim.node) {
+            if let Some(session) = self.sessions.get_mut(&peer.id)
+                && session.heard.epoch(address).is_some_and(|epoch| epoch < claim.epoch)
+            {
+                session.outdated.insert(address);
+                session.told.repeat(address, place.known());
+                self.urgent.insert(peer.id);
+                self.counters.passed_on += 1;
+            }
+        }
+    }
+
+    /// Says it once more to a partner that still claims what it had, since a datagram may be lost.
+    pub(super) fn pass_on_again(&mut self, id: PeerId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let places = &self.places;
+        let Session { outdated, heard, told, liveness, .. } = session;
+        outdated.retain(|address| {
+            let known = places.get(address).map(Place::known).filter(|_| *liveness == Liveness::Up);
+            let is_behind = |known: &Known| heard.epoch(*address).is_some_and(|epoch| epoch < known.epoch);
+            let known = known.filter(is_behind);
+            if let Some(known) = known {
+                told.repeat(*address, known);
+            }
+            known.is_some()
+        });
     }
 }

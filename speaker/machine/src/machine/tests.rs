@@ -1,6 +1,6 @@
 //! One machine alone: what its calls promise.
 
-use berth_wire::heartbeat::{Claim, Digest, EPOCH_MAX, Entries};
+use berth_wire::heartbeat::{Claim, Digest, EPOCH_MAX, Entries, Stance};
 use berth_wire::{arp, ndp};
 
 use super::*;
@@ -293,13 +293,22 @@ fn claims(node: &str, boot_id: u64, sequence: u64, epochs: &[(IpAddr, u64)]) -> 
     let mut entries = Vec::new();
     for &(address, epoch) in epochs {
         digest = digest.with(address, epoch);
-        entries.push(Claim { address, epoch, answers: true });
+        entries.push(Claim { address, epoch, stance: Stance::Answers });
     }
     let body = match Entries::split(&entries).next() {
         Some(entries) => Body::Changes { digest, count: epochs.len() as u32, entries },
         None => Body::Heartbeat { digest, count: 0 },
     };
-    Message { sender: name(node), boot_id, sequence, heard_boot_id: 7, stopping: false, want_claims: false, body }
+    Message {
+        sender: name(node),
+        boot_id,
+        sequence,
+        heard_boot_id: 7,
+        stopping: false,
+        want_claims: false,
+        want_sightings: false,
+        body,
+    }
 }
 
 /// What was said to a partner about the first address.
@@ -316,12 +325,12 @@ fn partners_hear_of_a_claim_in_the_moment_it_is_made() {
     let mut machine = speaker("a");
     machine.assign(T0, assignment(vip(0), "a", 1));
     let effects = run(&mut machine, T0 + PROBE_WAIT);
-    assert_eq!(said(&effects), [Claim { address: vip(0), epoch: 1, answers: true }]);
+    assert_eq!(said(&effects), [Claim { address: vip(0), epoch: 1, stance: Stance::Answers }]);
 }
 
 #[test]
 fn a_claim_that_does_not_prevail_is_answered_with_the_one_that_does() {
-    let own = Claim { address: vip(0), epoch: 1, answers: true };
+    let own = Claim { address: vip(0), epoch: 1, stance: Stance::Answers };
     for (epoch, answered) in [(0, vec![own]), (1, vec![own]), (2, vec![])] {
         let (mut machine, now) = owner();
         machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[]));
@@ -338,7 +347,7 @@ fn partners_hear_that_an_address_was_given_up_and_for_which_number() {
     machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[(vip(0), 5)]));
     let effects = run(&mut machine, now + HEARTBEAT_INTERVAL);
     assert!(effects.contains(&Effect::Yielded { address: vip(0), to: Some(name("b")), epoch: 5 }));
-    assert_eq!(said(&effects), [Claim { address: vip(0), epoch: 5, answers: false }]);
+    assert_eq!(said(&effects), [Claim { address: vip(0), epoch: 5, stance: Stance::Knows(Some(name("b").tag())) }]);
 }
 
 #[test]

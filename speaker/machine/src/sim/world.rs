@@ -85,6 +85,8 @@ pub(super) struct Node {
     pub(super) ip: Ipv4Addr,
     pub(super) ip6: Ipv6Addr,
     pub(super) machine: Option<Machine>,
+    /// Whether the machine that it runs on has power: its kernel answers for its own addresses, and forwards.
+    pub(super) powered: bool,
     pub(super) paused: bool,
     /// What came while it was paused.
     queued: Vec<Input>,
@@ -141,6 +143,8 @@ pub(super) struct World {
     pub(super) adopts: bool,
     /// Pairs between which heartbeats are dropped, though not ARP.
     pub(super) deaf: BTreeSet<(usize, usize)>,
+    /// Pairs between which nothing passes, in this direction.
+    pub(super) cut: BTreeSet<(usize, usize)>,
     /// A machine that is none of ours and has this address.
     pub(super) foreign: Option<(IpAddr, MacAddr)>,
     events: BTreeMap<(Duration, u64), Event>,
@@ -159,6 +163,19 @@ pub(super) struct World {
     pub(super) longest_none: BTreeMap<IpAddr, Duration>,
     pub(super) longest_many: BTreeMap<IpAddr, Duration>,
     pub(super) datagrams: u64,
+    /// Datagrams that somebody on the link recorded, to be sent again.
+    recorded: Vec<(usize, Message)>,
+    /// Whether somebody does.
+    pub(super) replayed: bool,
+    /// When a machine last said that it cares for an address, by node.
+    pub(super) cares: Vec<(Duration, usize, IpAddr)>,
+    /// What machines said of partners that they hear badly.
+    pub(super) unsteady: Vec<(usize, NodeName, u32)>,
+    /// Frames sent, by the address that they are about.
+    pub(super) frames: BTreeMap<IpAddr, u64>,
+    /// Most frames sent within a millisecond, and those of the present one.
+    pub(super) busiest: u64,
+    busy: (u128, u64),
     /// Whether gaps are watched for: not in a test with very many addresses.
     pub(super) judged: bool,
 }
@@ -186,6 +203,7 @@ impl World {
                 ip: Ipv4Addr::new(192, 0, 2, i as u8 + 1),
                 ip6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, i as u16 + 1),
                 machine: None,
+                powered: true,
                 paused: false,
                 queued: Vec::new(),
                 boots: 0,
@@ -206,6 +224,7 @@ impl World {
             api: BTreeMap::new(),
             adopts: false,
             deaf: BTreeSet::new(),
+            cut: BTreeSet::new(),
             foreign: None,
             events: BTreeMap::new(),
             order: 0,
@@ -219,6 +238,13 @@ impl World {
             longest_none: BTreeMap::new(),
             longest_many: BTreeMap::new(),
             datagrams: 0,
+            recorded: Vec::new(),
+            replayed: false,
+            cares: Vec::new(),
+            unsteady: Vec::new(),
+            frames: BTreeMap::new(),
+            busiest: 0,
+            busy: (0, 0),
             judged: true,
         };
         for node in 0..world.nodes.len() {
@@ -268,6 +294,7 @@ impl World {
         let now = self.now;
         let it = &mut self.nodes[node];
         it.boots += 1;
+        it.powered = true;
         it.paused = false;
         it.queued.clear();
         it.epochs.clear();
@@ -281,9 +308,18 @@ impl World {
         }
     }
 
+    /// The process dies, the node lives.
     pub(super) fn kill(&mut self, node: usize) {
-        self.note(|| format!("kill {node}"));
+        self.note(|| format!("kill the speaker of {node}"));
         self.nodes[node].machine = None;
+        self.judge();
+    }
+
+    /// The node dies.
+    pub(super) fn crash(&mut self, node: usize) {
+        self.note(|| format!("crash {node}"));
+        self.nodes[node].machine = None;
+        self.nodes[node].powered = false;
         self.judge();
     }
 
@@ -293,10 +329,17 @@ impl World {
         self.judge();
     }
 
+    /// The whole machine stands still, as a virtual one does when its host moves it.
+    pub(super) fn suspend(&mut self, node: usize) {
+        self.nodes[node].powered = false;
+        self.pause(node);
+    }
+
     /// Goes on with the oldest packet first, as a socket would, or with what is due.
     pub(super) fn resume(&mut self, node: usize) {
         self.note(|| format!("resume {node}"));
         self.nodes[node].paused = false;
+        self.nodes[node].powered = true;
         if self.rng.percent(50) {
             self.act(node, Machine::tick);
         }
@@ -378,6 +421,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.wire = Wire::CLEAN;
         self.deaf.clear();
+        self.cut.clear();
         self.partition(&vec![0; self.nodes.len()]);
         for node in 0..self.nodes.len() {
             self.nodes[node].api_reachable = true;
@@ -387,6 +431,7 @@ impl World {
             if self.nodes[node].machine.is_none() {
                 self.start(node);
             }
+            self.nodes[node].powered = true;
         }
         for address in self.api.keys().copied().collect::<Vec<_>>() {
             self.publish(address);
@@ -469,6 +514,10 @@ impl World {
         match effect {
             Effect::SendHeartbeat { to, address, message, .. } => {
                 self.datagrams += 1;
+                if self.replayed && self.recorded.len() < 4_096 {
+                    let target = self.nodes.iter().position(|other| other.name == to).unwrap();
+                    self.recorded.push((target, message.clone()));
+                }
                 // Everything goes through its bytes, as on a wire.
                 let message = Message::parse(&message.emit()).unwrap();
                 let target = self.nodes.iter().position(|other| other.name == to && other.address(address) == address);
@@ -490,11 +539,20 @@ impl World {
                 self.note(|| {
                     format!("{node} says {address} {:?} {:?} epoch {}", status.state, status.cause, status.epoch)
                 });
+                if status.state == State::Caring {
+                    self.cares.push((self.now, node, address));
+                    return;
+                }
                 let highest = self.nodes[node].epochs.entry(address).or_insert(0);
                 assert!(status.epoch >= *highest, "an epoch fell\n{}", self.story());
                 *highest = status.epoch;
                 self.statuses.push((self.now, node, address, status.clone()));
                 self.write(node, address, &status);
+            }
+            Effect::TookOver { silent_for } => self.note(|| format!("{node} takes over after {silent_for:?}")),
+            Effect::Unsteady { partner, doublings, .. } => {
+                self.note(|| format!("{node} hears {partner} badly: {doublings}"));
+                self.unsteady.push((node, partner, doublings));
             }
             Effect::Yielded { address, to, epoch } => {
                 self.note(|| format!("{node} yields {address} to {to:?} epoch {epoch}"));
@@ -528,11 +586,24 @@ impl World {
     }
 
     fn broadcast(&mut self, from: usize, frame: Frame) {
+        if let Some(about) = frame.question().or(frame.claim().map(|(address, _)| address)) {
+            *self.frames.entry(about).or_default() += 1;
+        }
+        let millisecond = self.now.as_millis();
+        self.busy = if self.busy.0 == millisecond { (millisecond, self.busy.1 + 1) } else { (millisecond, 1) };
+        self.busiest = self.busiest.max(self.busy.1);
         // The lowest bit of the first byte marks a group.
         let to_all = frame.dst().0[0] & 1 == 1;
         for target in 0..self.nodes.len() {
             if target != from && (to_all || frame.dst() == self.nodes[target].mac) {
                 self.put(from, target, self.wire.arp_loss, &Input::Frame(frame));
+                // The node's kernel answers for the node's own addresses, whatever its speaker does.
+                let Node { ip, ip6, mac, powered, .. } = self.nodes[target];
+                if powered && frame.question().is_some_and(|asked| asked == IpAddr::V4(ip) || asked == IpAddr::V6(ip6))
+                {
+                    let answer = Input::Frame(Frame::reply_to(&frame, mac));
+                    self.put(target, from, self.wire.arp_loss, &answer);
+                }
             }
         }
         if let Some((address, mac)) = frame.claim()
@@ -549,7 +620,7 @@ impl World {
     }
 
     fn put(&mut self, from: usize, to: usize, loss: u64, input: &Input) {
-        if self.sides[from] != self.sides[to] {
+        if self.sides[from] != self.sides[to] || self.cut.contains(&(from, to)) {
             return;
         }
         let copies = 1 + u64::from(self.rng.percent(self.wire.duplicates));
@@ -587,11 +658,47 @@ impl World {
         }
     }
 
+    /// Somebody on the link sends again what was sent at some time, to whom it was sent.
+    pub(super) fn replay(&mut self, times: usize) {
+        for _ in 0..times {
+            if self.recorded.is_empty() {
+                return;
+            }
+            let which = self.rng.below(self.recorded.len() as u64) as usize;
+            let (target, message) = self.recorded[which].clone();
+            let after = ms(self.rng.below(20));
+            self.schedule(after, Event::Deliver(target, Input::Heartbeat(message)));
+        }
+    }
+
     // What the judge sees.
+
+    /// Nodes that an address is served at: who answers, and on whose node that lives somebody answers in its place.
+    pub(super) fn served_at(&self, address: IpAddr) -> Vec<usize> {
+        let mut at = self.answering(address);
+        for (node, name) in self.caring(address) {
+            let cared = self.nodes.iter().position(|other| other.name == name).unwrap();
+            if self.nodes[cared].powered && self.sides[cared] == self.sides[node] && !at.contains(&cared) {
+                at.push(cared);
+            }
+        }
+        at.sort_unstable();
+        at
+    }
+
+    /// Who answers in whose place.
+    pub(super) fn caring(&self, address: IpAddr) -> Vec<(usize, NodeName)> {
+        let cares = |node: &Node| {
+            node.machine.as_ref().filter(|_| !node.paused).and_then(|machine| machine.cared_for(address).cloned())
+        };
+        self.nodes.iter().enumerate().filter_map(|(i, node)| Some((i, cares(node)?))).collect()
+    }
 
     pub(super) fn answering(&self, address: IpAddr) -> Vec<usize> {
         let answers = |node: &Node| {
-            !node.paused && node.machine.as_ref().is_some_and(|m| m.state(address) == Some(State::Answering))
+            !node.paused
+                && node.powered
+                && node.machine.as_ref().is_some_and(|m| m.state(address) == Some(State::Answering))
         };
         (0..self.nodes.len()).filter(|i| answers(&self.nodes[*i])).collect()
     }
@@ -615,7 +722,7 @@ impl World {
             return;
         }
         for address in self.api.keys().copied().collect::<Vec<_>>() {
-            let answering = self.answering(address);
+            let answering = self.served_at(address);
             let (now, none, many) = (self.now, answering.is_empty(), self.rivals(&answering));
             track(&mut self.none_since, &mut self.longest_none, address, now, none);
             track(&mut self.many_since, &mut self.longest_many, address, now, many);
@@ -626,7 +733,8 @@ impl World {
     fn rivals(&self, answering: &[usize]) -> bool {
         answering.iter().enumerate().any(|(i, a)| {
             answering[i + 1..].iter().any(|b| {
-                self.sides[*a] == self.sides[*b] && !self.deaf.contains(&(*a, *b)) && !self.deaf.contains(&(*b, *a))
+                let passes = |pair| !self.deaf.contains(&pair) && !self.cut.contains(&pair);
+                self.sides[*a] == self.sides[*b] && passes((*a, *b)) && passes((*b, *a))
             })
         })
     }

@@ -47,6 +47,8 @@ fn place() -> Place {
         foreign: None,
         named: None,
         defended: None,
+        cared: None,
+        word: None,
     }
 }
 

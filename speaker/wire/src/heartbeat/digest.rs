@@ -8,7 +8,7 @@ const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// Sum, modulo 2^64, of one hash for each claim: FNV-1a over the 16 bytes of the address (IPv4 mapped) and the 8 of the
-/// epoch, big-endian, followed by the finaliser of SplitMix64, without which sums of similar claims would be similar.
+/// number, big-endian (the epoch, with the highest bit set where the sender only cares for the address), followed by the finaliser of SplitMix64, without which sums of similar claims would be similar.
 ///
 /// A sum does not depend on an order, so the list has the same digest however it came about. It guards against loss,
 /// not against forgery: that is what the envelope is for.
@@ -31,27 +31,28 @@ impl Digest {
 
     /// Of the list with this claim added.
     #[must_use]
-    pub fn with(self, address: IpAddr, epoch: u64) -> Self {
-        Self(self.0.wrapping_add(hash(address, epoch)))
+    pub fn with(self, address: IpAddr, number: u64) -> Self {
+        Self(self.0.wrapping_add(hash(address, number)))
     }
 
     /// Of the list with this claim, which is in it, removed.
     #[must_use]
-    pub fn without(self, address: IpAddr, epoch: u64) -> Self {
-        Self(self.0.wrapping_sub(hash(address, epoch)))
+    pub fn without(self, address: IpAddr, number: u64) -> Self {
+        Self(self.0.wrapping_sub(hash(address, number)))
     }
 }
 
-fn hash(address: IpAddr, epoch: u64) -> u64 {
+/// FNV-1a, 64 bits.
+pub(super) fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(FNV_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
+}
+
+fn hash(address: IpAddr, number: u64) -> u64 {
     let mapped = match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
     };
-    let fnv = mapped
-        .octets()
-        .iter()
-        .chain(&epoch.to_be_bytes())
-        .fold(FNV_BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME));
+    let fnv = fnv1a(mapped.octets().into_iter().chain(number.to_be_bytes()));
     let mixed = (fnv ^ (fnv >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)

@@ -12,6 +12,7 @@ fn message(body: Body) -> Message {
         heard_boot_id: 9,
         stopping: false,
         want_claims: true,
+        want_sightings: false,
         body,
     }
 }
@@ -29,11 +30,21 @@ fn the_layout_is_the_documented_one() {
     expected.extend_from_slice(b"\x08worker-1\x01\x02\x03\x04\x05\x06\x07\x08\x00\x00\x00\x03");
     assert_eq!(heartbeat().emit(), expected);
 
-    let claim = Claim { address: "192.0.2.1".parse().unwrap(), epoch: 5, answers: true };
+    let claim = Claim { address: "192.0.2.1".parse().unwrap(), epoch: 5, stance: Stance::Cares };
     let entries = Entries::split(&[claim]).next().unwrap();
     let changes = message(Body::Changes { digest: Digest::EMPTY, count: 1, entries }).emit();
-    let tail = b"\x00\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\x00\x02\x01\0\0\0\0\0\0\0\x05\x01";
+    let tail = b"\x00\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\x00\x02\x01\0\0\0\0\0\0\0\x05\x02\0\0\0\0\0\0\0\0";
     assert!(changes.ends_with(tail), "{changes:?}");
+
+    let holder = NodeName::new("worker-2").unwrap().tag();
+    let entries = Entries::split(&[Claim { stance: Stance::Knows(Some(holder)), ..claim }]).next().unwrap();
+    let changes = message(Body::Changes { digest: Digest::EMPTY, count: 0, entries }).emit();
+    // FNV-1a of the name, worked out by another program.
+    assert!(changes.ends_with(b"\x05\x00\x24\x91\x3b\xc5\x90\x27\xe6\xd4"), "{changes:x?}");
+
+    let sightings = message(Body::Sightings(vec![Sighting { node: holder, age_ms: 258 }])).emit();
+    assert_eq!(sightings[5..7], [4, 2]);
+    assert!(sightings.ends_with(b"\x00\x01\x24\x91\x3b\xc5\x90\x27\xe6\xd4\x01\x02"), "{sightings:x?}");
 }
 
 #[test]
@@ -47,7 +58,7 @@ fn whatever_is_not_fully_understood_is_refused() {
         (with(0, b'X'), ParseError::Magic),
         (with(4, 2), ParseError::Version(2)),
         (with(5, 9), ParseError::Kind(9)),
-        (with(6, 4), ParseError::Flags(4)),
+        (with(6, 8), ParseError::Flags(8)),
         (with(7, 1), ParseError::Envelope(1)),
         (with(15, 0), ParseError::Value("boot id")),
         (with(32, 0), ParseError::Value("node name")),
@@ -84,7 +95,7 @@ fn a_part_beyond_its_list_and_a_list_beyond_its_bound_are_refused() {
 
 #[test]
 fn a_list_holds_only_what_its_sender_answers_for() {
-    let given_up = Claim { address: "192.0.2.1".parse().unwrap(), epoch: 5, answers: false };
+    let given_up = Claim { address: "192.0.2.1".parse().unwrap(), epoch: 5, stance: Stance::Knows(None) };
     let entries = Entries::split(&[given_up]).next().unwrap();
     let list = message(Body::Claims { digest: Digest::EMPTY, part: 0, parts: 1, entries: entries.clone() });
     assert_eq!(Message::parse(&list.emit()), Err(ParseError::Value("claim")));
@@ -93,9 +104,46 @@ fn a_list_holds_only_what_its_sender_answers_for() {
 }
 
 #[test]
+fn a_claim_of_its_own_names_no_other_node_and_a_stance_is_one_of_three() {
+    let claim = Claim { address: "192.0.2.1".parse().unwrap(), epoch: 5, stance: Stance::Answers };
+    let entries = Entries::split(&[claim]).next().unwrap();
+    let bytes = message(Body::Changes { digest: Digest::EMPTY, count: 1, entries }).emit();
+    let (stance, holder) = (bytes.len() - 9, bytes.len() - 1);
+    for (changes, fits) in [
+        (&[][..], true),
+        (&[(stance, 2)], true),
+        (&[(stance, 3)], false),
+        (&[(holder, 1)], false),
+        (&[(stance, 2), (holder, 1)], false),
+        (&[(stance, 0), (holder, 1)], true),
+    ] {
+        let mut bytes = bytes.clone();
+        changes.iter().for_each(|&(at, value)| bytes[at] = value);
+        assert_eq!(Message::parse(&bytes).is_ok(), fits, "{changes:?}");
+    }
+}
+
+#[test]
+fn sightings_are_bounded_and_of_a_node_each() {
+    let sighting = Sighting { node: NodeName::new("a").unwrap().tag(), age_ms: 1 };
+    let bytes = message(Body::Sightings(vec![sighting; SIGHTINGS_MAX + 9])).emit();
+    assert!(bytes.len() + 64 <= DATAGRAM_MAX);
+    let Body::Sightings(read) = Message::parse(&bytes).unwrap().body else { panic!("sightings") };
+    assert_eq!(read.len(), SIGHTINGS_MAX, "no more are sent");
+    let one = message(Body::Sightings(vec![sighting])).emit();
+    let (count, tag) = (one.len() - 11, one.len() - 10);
+    let mut many = one.clone();
+    many[count] = SIGHTINGS_MAX as u8 + 1;
+    assert_eq!(Message::parse(&many), Err(ParseError::Value("number of sightings")));
+    let mut nobody = one;
+    nobody[tag..tag + 8].fill(0);
+    assert_eq!(Message::parse(&nobody), Err(ParseError::Value("sighting")));
+}
+
+#[test]
 fn an_epoch_that_json_cannot_hold_is_refused() {
     for (epoch, fits) in [(0, true), (EPOCH_MAX, true), (EPOCH_MAX + 1, false), (u64::MAX, false)] {
-        let claim = Claim { address: "192.0.2.1".parse().unwrap(), epoch, answers: true };
+        let claim = Claim { address: "192.0.2.1".parse().unwrap(), epoch, stance: Stance::Answers };
         let entries = Entries::split(&[claim]).next().unwrap();
         let read = Message::parse(&message(Body::Changes { digest: Digest::EMPTY, count: 1, entries }).emit());
         assert_eq!(read.err(), (!fits).then_some(ParseError::Value("epoch")), "{epoch}");
@@ -104,7 +152,7 @@ fn an_epoch_that_json_cannot_hold_is_refused() {
 
 #[test]
 fn the_largest_datagram_leaves_room_for_an_envelope() {
-    let claim = Claim { address: "2001:db8::1".parse().unwrap(), epoch: EPOCH_MAX, answers: true };
+    let claim = Claim { address: "2001:db8::1".parse().unwrap(), epoch: EPOCH_MAX, stance: Stance::Answers };
     let entries = Entries::split(&[claim; ENTRIES_MAX + 1]).next().unwrap();
     assert_eq!(entries.as_slice().len(), ENTRIES_MAX);
     let mut largest = message(Body::Changes { digest: Digest::EMPTY, count: 1, entries });
@@ -139,14 +187,27 @@ fn addresses() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
+fn stances(only_held: bool) -> impl Strategy<Value = Stance> {
+    (0..if only_held { 2u8 } else { 4 }, "[a-z]{1,9}").prop_map(|(which, name)| match which {
+        0 => Stance::Answers,
+        1 => Stance::Cares,
+        2 => Stance::Knows(None),
+        _ => Stance::Knows(Some(NodeName::new(&name).unwrap().tag())),
+    })
+}
+
+fn sightings() -> impl Strategy<Value = Vec<Sighting>> {
+    let one = ("[a-z]{1,9}", any::<u16>());
+    let one = one.prop_map(|(name, age_ms)| Sighting { node: NodeName::new(&name).unwrap().tag(), age_ms });
+    prop::collection::vec(one, 0..=SIGHTINGS_MAX)
+}
+
 prop_compose! {
-    fn lists(only_answers: bool)(
-        claims in prop::collection::vec((addresses(), 0..=EPOCH_MAX, any::<bool>()), 0..=ENTRIES_MAX),
+    fn lists(only_held: bool)(
+        claims in prop::collection::vec((addresses(), 0..=EPOCH_MAX, stances(only_held)), 0..=ENTRIES_MAX),
     ) -> Entries {
-        let claims: Vec<Claim> = claims
-            .into_iter()
-            .map(|(address, epoch, answers)| Claim { address, epoch, answers: answers || only_answers })
-            .collect();
+        let claims: Vec<Claim> =
+            claims.into_iter().map(|(address, epoch, stance)| Claim { address, epoch, stance }).collect();
         Entries::split(&claims).next().unwrap_or_default()
     }
 }
@@ -166,15 +227,17 @@ fn bodies() -> impl Strategy<Value = Body> {
             count,
             entries
         }),
+        sightings().prop_map(Body::Sightings),
     ]
 }
 
 prop_compose! {
     fn messages()(
         name in "[a-z0-9][a-z0-9.-]{0,252}", boot_id in 1u64.., sequence: u64, heard_boot_id: u64,
-        stopping: bool, want_claims: bool, body in bodies(),
+        stopping: bool, want_claims: bool, want_sightings: bool, body in bodies(),
     ) -> Message {
-        Message { sender: NodeName::new(&name).unwrap(), boot_id, sequence, heard_boot_id, stopping, want_claims, body }
+        let sender = NodeName::new(&name).unwrap();
+        Message { sender, boot_id, sequence, heard_boot_id, stopping, want_claims, want_sightings, body }
     }
 }
 
