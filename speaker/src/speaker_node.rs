@@ -64,6 +64,8 @@ async fn follow(
     let mut watch_retry = Retry::new("watch the SpeakerNode of this node");
     let mut write_retry = Retry::new("write the SpeakerNode of this node");
     let (mut watch_not_before, mut not_before) = (Instant::now(), Instant::now());
+    // The engine ends first.
+    let mut late_open = true;
 
     let mut missing = BTreeMap::new();
     loop {
@@ -128,9 +130,7 @@ async fn follow(
             changed = gateways.changed() => if changed.is_err() {
                 return;
             },
-            changed = late.changed() => if changed.is_err() {
-                return;
-            },
+            changed = late.changed(), if late_open => late_open = changed.is_ok(),
         }
     }
 }

@@ -54,7 +54,7 @@ lab_test! {
         let before = cluster.settled(address, 2).await?;
         let standby = before.spec.layer2.context("an owner")?.standbys[0].clone();
         let prober = cluster.probing(address).await?;
-        let wire = lab.client().netns.watch_arp("eth0")?;
+        let wire = lab.router().netns.watch_arp("lan")?;
         let begin = Instant::now();
         let speaker = lab.speaker(&owner)?;
         speaker.pause()?;
