@@ -3,6 +3,7 @@
 mod cluster;
 mod families;
 mod late;
+mod reinstall;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};

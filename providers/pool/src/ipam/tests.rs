@@ -514,7 +514,53 @@ fn a_pool_for_others_alone_is_told_as_such() {
     let disabled = only(PoolInput { disabled: true, ..pool("a", 1, &["192.0.2.20"]) });
     assert_eq!(told(ask(&disabled, "web", &any, &[])), Err(Reason::PoolDisabled));
     assert_eq!(told(ask(&disabled, "web", &request(V4, &["192.0.2.20"], None), &[])), Err(Reason::PoolDisabled));
-    assert_eq!(told(ask(&disabled, "web", &any, &["192.0.2.20"])), Err(Reason::PoolDisabled), "nor what it had before");
+    assert_eq!(told(ask(&disabled, "web", &any, &["192.0.2.21"])), Err(Reason::PoolDisabled));
+}
+
+#[test]
+fn what_a_service_has_by_its_status_alone_is_its_own_again_from_every_pool_that_may_not_be_for_others() {
+    let pool_20 = |edit: fn(&mut PoolInput)| {
+        let mut pool = pool("a", 2, &["192.0.2.20-192.0.2.25"]);
+        edit(&mut pool);
+        pool
+    };
+    let nobody = || match admitting("", &["192.0.2.1"], serde_json::json!({"namespaces": ["other"]})) {
+        PoolInput { admission, .. } => admission,
+    };
+    let (again, elsewhere) = (Ok("192.0.2.22 a"), Ok("192.0.2.30 b"));
+    for (what, first, held, expected) in [
+        ("valid", pool_20(|_| ()), None, again),
+        ("disabled", pool_20(|pool| pool.disabled = true), None, again),
+        ("given by request alone", pool_20(|pool| pool.auto_assign = false), None, again),
+        ("one whose selector cannot be read", pool_20(|pool| pool.admission = Some(Err(String::new()))), None, again),
+        ("cooling", pool_20(|pool| pool.cooling = vec![("192.0.2.22".parse().unwrap(), 9)]), None, again),
+        ("of another namespace", PoolInput { admission: nobody(), ..pool_20(|_| ()) }, None, elsewhere),
+        ("without it", pool_20(|pool| pool.addresses = Addresses::parse(&["192.0.2.40"])), None, Ok("192.0.2.40 a")),
+        ("unreadable", pool_20(|pool| pool.addresses = Addresses::parse(&["x"])), None, elsewhere),
+        ("that another Service holds", pool_20(|_| ()), Some("192.0.2.22"), Ok("192.0.2.20 a")),
+    ] {
+        let mut ipam = ipam(vec![first, pool("b", 3, &["192.0.2.30"])]);
+        if let Some(held) = held {
+            hold(&mut ipam, ip(held), "other", "a");
+        }
+        let got = told(ask(&ipam, "web", &request(V4, &[], None), &["192.0.2.22"]));
+        assert_eq!(got, expected.map(str::to_owned), "{what}");
+    }
+    // One that overlaps an older pool, in the part that it has alone.
+    let overlaps = ipam(vec![pool("old", 1, &["192.0.2.25"]), pool_20(|_| ()), pool("b", 3, &["192.0.2.30"])]);
+    assert_eq!(told(ask(&overlaps, "web", &request(V4, &[], None), &["192.0.2.22"])).unwrap(), "192.0.2.22 a");
+    // A node's own address is nobody's, whatever a status says.
+    let ipam = ipam(vec![pool("a", 1, &["192.0.2.10-192.0.2.12"])]);
+    assert_eq!(told(ask(&ipam, "web", &request(V4, &[], None), &["192.0.2.11"])).unwrap(), "192.0.2.10 a");
+}
+
+#[test]
+fn what_is_held_counts_before_what_a_status_says() {
+    let mut ipam = ipam(vec![pool("a", 1, &["192.0.2.20-192.0.2.25", "2001:db8::20-2001:db8::25"])]);
+    hold(&mut ipam, ip("192.0.2.21"), "web", "a");
+    let any = |families, previous: &[&str]| told(ask(&ipam, "web", &request(families, &[], None), previous));
+    assert_eq!(any(V4, &["192.0.2.24"]).unwrap(), "192.0.2.21 a");
+    assert_eq!(any(REQUIRE, &["192.0.2.24", "2001:db8::24"]).unwrap(), "192.0.2.21 a, 2001:db8::24 a");
 }
 
 #[test]
