@@ -1,7 +1,7 @@
 //! Carries out plans: the only place that writes. Every step is idempotent.
 
 use berth_api::names::CONTROLLER_FIELD_MANAGER;
-use berth_api::{IPAddressPool, L2Advertisement};
+use berth_api::{IPAddressPool, L2Advertisement, Reason};
 use berth_pool::driver::{self, WriteError as Failed};
 use berth_pool::report::OwnStatus;
 use berth_pool::view::{self, ServiceView};
@@ -32,6 +32,16 @@ pub(crate) enum WriteError {
     /// Another replica leads, or may lead any moment.
     #[error("this replica leads no more")]
     NotLeading,
+}
+
+impl WriteError {
+    /// Why what a Service is to have cannot be written until somebody mends something.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        match self {
+            Self::Failed(failed) => failed.refusal(),
+            Self::Outdated { .. } | Self::Behind { .. } | Self::NotLeading => None,
+        }
+    }
 }
 
 /// Writes, with what it needs for it.

@@ -22,7 +22,7 @@ use crate::apply::{Answers, Applier, WriteError};
 use crate::documents::{Asked, Outcomes};
 use crate::metrics::{Metrics, PoolLabels};
 use crate::note::Note;
-use crate::plan::plan;
+use crate::plan::{not_written, plan};
 use crate::run::{CHANGES, GRACE};
 use crate::watch::{self, Message, News, ServiceNews};
 use crate::{backoff, status};
@@ -41,6 +41,8 @@ enum Done {
         key: ServiceKey,
         claimed: Vec<IpAddr>,
         started: Instant,
+        /// Whether this only said why something else could not be written.
+        is_refused: bool,
         answers: Answers,
         result: Result<(), WriteError>,
     },
@@ -75,6 +77,8 @@ pub(crate) struct Reconciler {
     /// Announcements that the watch spoke of while writes were under way. What such a write is answered may be older.
     heard: BTreeSet<String>,
     failures: BTreeMap<ServiceKey, u32>,
+    /// Services for which the API server refused to write, and why: they are told before it is tried again.
+    refused: BTreeMap<ServiceKey, (Reason, String)>,
     retries: BTreeSet<(Instant, ServiceKey)>,
     next_own_status: Instant,
     own_busy: BTreeSet<String>,
@@ -118,6 +122,7 @@ impl Reconciler {
             parked: BTreeSet::new(),
             heard: BTreeSet::new(),
             failures: BTreeMap::new(),
+            refused: BTreeMap::new(),
             retries: BTreeSet::new(),
             next_own_status: Instant::now(),
             own_busy: BTreeSet::new(),
@@ -282,7 +287,10 @@ impl Reconciler {
             let (busy, parked) = (&self.busy, &self.parked);
             let Some(key) = self.world.next(|key| busy.contains(key) || parked.contains(key)) else { break };
             let now = Timestamp::now();
-            let plan = plan(&self.world, &self.said, &key, now);
+            // It is tried again all the same, when its time has come.
+            let refused = self.refused.remove(&key).and_then(|why| not_written(&self.world, &key, why, now));
+            let is_refused = refused.is_some();
+            let plan = refused.unwrap_or_else(|| plan(&self.world, &self.said, &key, now));
             let touches: Vec<_> = plan.announcements().collect();
             if touches.iter().any(|name| self.touched.contains_key(name)) {
                 self.world.mark(&key);
@@ -293,7 +301,9 @@ impl Reconciler {
             plan.cool.iter().for_each(|address| self.world.cool(*address, now.as_second()));
             plan.kept.iter().for_each(|address| self.world.warm(*address));
             if plan.steps.is_empty() {
-                self.failures.remove(&key);
+                if !is_refused {
+                    self.failures.remove(&key);
+                }
                 continue;
             }
             tracing::debug!(service = %key, steps = plan.steps.len(), claims = ?plan.claims, "planned");
@@ -306,7 +316,7 @@ impl Reconciler {
             self.touched.extend(touches.into_iter().map(|name| (name, key.clone())));
             self.writes.spawn(async move {
                 let (answers, result) = applier.run(plan.steps).await;
-                Done::Service { key, claimed, started, answers, result }
+                Done::Service { key, claimed, started, is_refused, answers, result }
             });
         }
         self.metrics.backlog.set(i64::try_from(self.world.backlog()).unwrap_or(i64::MAX));
@@ -329,7 +339,7 @@ impl Reconciler {
             }
         };
         match done {
-            Done::Service { key, claimed, started, answers, result } => {
+            Done::Service { key, claimed, started, is_refused, answers, result } => {
                 self.busy.remove(&key);
                 self.touched.retain(|_, writer| *writer != key);
                 self.parked.clear();
@@ -347,7 +357,9 @@ impl Reconciler {
                 match result {
                     Ok(()) => {
                         self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
-                        self.failures.remove(&key);
+                        if !is_refused {
+                            self.failures.remove(&key);
+                        }
                     }
                     Err(error) => self.failed(key, claimed, &error),
                 }
@@ -390,6 +402,10 @@ impl Reconciler {
         self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let wait = backoff::wait(*failures, self.jitter >> 56);
         tracing::warn!(service = %key, %error, again_in = ?wait, "not written");
+        if let Some(reason) = error.refusal() {
+            self.refused.insert(key.clone(), (reason, error.to_string()));
+            self.world.mark(&key);
+        }
         self.retries.insert((Instant::now() + wait, key));
     }
 

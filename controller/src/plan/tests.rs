@@ -223,6 +223,35 @@ fn a_request_that_cannot_be_met_leaves_the_address_and_says_why() {
 }
 
 #[test]
+fn a_service_whose_claim_the_api_server_refuses_says_so_keeps_what_it_has_and_goes_on_when_it_is_not_refused_any_more()
+{
+    let mut cluster = Cluster::answered();
+    let why = || (Reason::ClaimRefused, "cannot create Announcement `192.0.2.205`: denied".to_owned());
+    let now = Timestamp::UNIX_EPOCH;
+    cluster.apply("web", json!({"loadBalancerIP": "192.0.2.205"}));
+    let steps = not_written(&cluster.world, &key("web"), why(), now).unwrap().steps;
+    assert_eq!(steps.len(), 1);
+    steps.into_iter().for_each(|step| cluster.write(step).unwrap());
+    assert_eq!(cluster.writes(), ["status web 192.0.2.200"]);
+    assert_eq!(cluster.condition("web", types::ALLOCATED), format!("False ClaimRefused {}", why().1));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True Announced"));
+    assert_eq!(cluster.notes.pop(), Some(format!("ClaimRefused {}", why().1)));
+    assert!(not_written(&cluster.world, &key("web"), why(), now).unwrap().steps.is_empty(), "it is said once");
+    cluster.settle(None);
+    assert!(cluster.condition("web", types::ALLOCATED).starts_with("False AddressPending"));
+
+    // One that has nothing is announced by nobody.
+    cluster.apply("new", json!({}));
+    let steps = not_written(&cluster.world, &key("new"), why(), now).unwrap().steps;
+    steps.into_iter().for_each(|step| cluster.write(step).unwrap());
+    assert_eq!(cluster.services[&key("new")].status.as_ref().unwrap().conditions.as_ref().unwrap().len(), 1);
+    // Another provider's is not ours to speak of.
+    let view = ServiceView::of(&cluster.services[&key("web")], Asks::AnotherProvider);
+    cluster.world.learn(Change::Service(key("web"), view));
+    assert!(not_written(&cluster.world, &key("web"), why(), now).is_none());
+}
+
+#[test]
 fn a_service_is_planned_again_only_when_the_watch_has_shown_what_was_written() {
     let mut cluster = Cluster::new(&["192.0.2.200"]);
     cluster.apply("web", json!({}));

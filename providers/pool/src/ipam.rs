@@ -12,6 +12,7 @@ mod refusal;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use berth_api::crd::SERVICES_MAX;
 use berth_api::pool::IpRange;
 use berth_api::service::{Request, ServiceKey};
 use berth_api::sharing::{Clash, SharingScope, SharingTerms, may_share};
@@ -146,14 +147,15 @@ impl Ipam {
     /// Whether a Service may hold `address` beside whoever holds it.
     fn sharing_with_others(&self, ask: Ask<'_>, address: IpAddr) -> Result<(), Refusal> {
         let widest = self.pool_having(address).map_or(SharingScope::default(), |(_, pool)| pool.sharing);
-        for other in self.tenants(address).iter().filter(|tenant| tenant.service != *ask.service) {
+        let others = || self.tenants(address).iter().filter(|tenant| tenant.service != *ask.service);
+        for other in others() {
             let clash = may_share((ask.service, ask.terms), (&other.service, other.terms.as_ref()), widest);
             if let Err(clash) = clash {
                 let (holder, wished) = (other.service.clone(), ask.terms.is_some());
                 return Err(Refusal::AddressInUse { address, holder, clash, wished });
             }
         }
-        Ok(())
+        if others().count() >= SERVICES_MAX { Err(Refusal::AddressFull { address }) } else { Ok(()) }
     }
 
     /// The pool whose addresses include `address`; the one that may give it, where an invalid one overlaps.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use berth_api::crd::SERVICES_MAX;
 use berth_api::service::ServiceKey;
 use berth_api::sharing::Clash;
 use berth_api::{IpFamily, Reason};
@@ -131,6 +132,12 @@ pub enum Refusal {
         /// Whether the Service that asks wishes to share.
         wished: bool,
     },
+    /// So many Services share the requested address that it takes no more.
+    #[error("{address} is shared by {SERVICES_MAX} Services, which is the most; ask for another")]
+    AddressFull {
+        /// It.
+        address: IpAddr,
+    },
     /// The requested address is somebody's who is no Service.
     #[error("{address} is {}; ask for another", whose(exclusion, *address))]
     Excluded {
@@ -182,6 +189,7 @@ impl Refusal {
                 Clash::Port(_) => Reason::SharingPortTaken,
                 Clash::Policy => Reason::SharingPolicyDiffers,
             },
+            Self::AddressFull { .. } => Reason::SharingFull,
             Self::Excluded { exclusion, .. } => match exclusion {
                 Exclusion::Node(_) => Reason::NodeAddress,
                 Exclusion::Gateway(_) => Reason::GatewayAddress,
@@ -203,6 +211,7 @@ impl Refusal {
                 | Self::PoolCoolingDown { .. }
                 | Self::NoDualStackPool { .. }
                 | Self::AddressInUse { .. }
+                | Self::AddressFull { .. }
                 | Self::CoolingDown { .. }
         )
     }
@@ -212,7 +221,9 @@ impl Refusal {
     /// The very address that is waited for, where no other will do.
     pub fn awaited(&self) -> Option<IpAddr> {
         match self {
-            Self::AddressInUse { address, .. } | Self::CoolingDown { address, .. } => Some(*address),
+            Self::AddressInUse { address, .. } | Self::AddressFull { address } | Self::CoolingDown { address, .. } => {
+                Some(*address)
+            }
             _ => None,
         }
     }

@@ -625,6 +625,33 @@ fn sharers_land_on_the_lowest_address_that_is_free_or_theirs() {
 }
 
 #[test]
+fn an_address_that_so_many_share_as_an_announcement_can_name_takes_no_more() {
+    let mut ipam = ipam(vec![pool("a", 1, &["192.0.2.20-192.0.2.21"])]);
+    let mine = |n: usize| Some(terms_of("k", &format!("TCP/{n}")));
+    let asks = |ipam: &Ipam, wish: &[&str]| {
+        told(ask_as(ipam, ("shop", Some(&[])), &[], &request(V4, wish, None), mine(999).as_ref()))
+    };
+    for n in 0..SERVICES_MAX {
+        assert_eq!(asks(&ipam, &[]).unwrap(), "192.0.2.20 a", "the {n}th");
+        ipam.hold(ip("192.0.2.20"), "a", Tenant { service: key(&format!("s{n}")), terms: mine(n) });
+    }
+    assert_eq!(asks(&ipam, &[]).unwrap(), "192.0.2.21 a");
+    assert_eq!(asks(&ipam, &["192.0.2.20"]), Err(Reason::SharingFull));
+    // Those that are in it stay.
+    let (none, any) = (Labels::new(), request(V4, &[], None));
+    let (service, terms) = (key("s7"), mine(7));
+    let asks = Ask {
+        service: &service,
+        labels: &none,
+        namespace: Some(&none),
+        request: &any,
+        previous: &[],
+        terms: terms.as_ref(),
+    };
+    assert_eq!(told(ipam.choose(asks)).unwrap(), "192.0.2.20 a");
+}
+
+#[test]
 fn who_changes_so_that_it_may_not_share_leaves_and_the_other_stays() {
     let mut ipam = ipam(vec![pool("a", 1, &["192.0.2.20-192.0.2.21"])]);
     for (name, port) in [("one", "TCP/80"), ("two", "TCP/81")] {
