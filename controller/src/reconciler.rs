@@ -142,8 +142,8 @@ impl Reconciler {
                 // Whoever leads meanwhile says something else, perhaps.
                 self.said.clear();
             }
-            let standing = self.busy.len() + self.parked.len() + self.world.behind();
-            let more = may_write && self.busy.len() < WRITES && self.world.backlog() > standing;
+            let stands = |key: &ServiceKey| self.busy.contains(key) || self.parked.contains(key);
+            let more = may_write && self.busy.len() < WRITES && self.world.has_next(stands);
             let cooled = self.world.next_cooled().filter(|_| may_write);
             tokio::select! {
                 biased;

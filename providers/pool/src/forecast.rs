@@ -114,11 +114,12 @@ pub struct PoolProspect {
 /// `others` is what the other providers have to say of their Services. `before` names every Service that is to be told of,
 /// with where its status says that it is reached: also those that the world does not know any more.
 pub fn forecast(
-    world: World,
+    mut world: World,
     others: &BTreeMap<ServiceKey, Outcome>,
     before: &BTreeMap<ServiceKey, Vec<String>>,
     now: Timestamp,
 ) -> Forecast {
+    world.catch_up();
     let ours = |key: &&ServiceKey| world.service(key).is_some() || world.ipam.held_by(key).next().is_some();
     let told: BTreeSet<_> = before.keys().filter(ours).cloned().collect();
     let answered: BTreeSet<_> =
