@@ -97,7 +97,7 @@ pub(crate) fn plan(world: &World, others: &BTreeMap<ServiceKey, Outcome>, key: &
     };
     // A release waits until the pool's status says from when on the address may be given again.
     after.retain(|step| match step {
-        berth_pool::plan::Step::Release(identity) if world.must_cool(identity.address) => {
+        berth_pool::plan::Step::Release(identity) if world.must_cool(identity.address, now.as_second()) => {
             plan.cool.push(identity.address);
             false
         }

@@ -46,8 +46,8 @@ enum Done {
         answers: Answers,
         result: Result<(), WriteError>,
     },
-    Pool(String, Result<(), WriteError>),
-    Advertisement(String, Result<(), WriteError>),
+    Pool(String, Result<Option<u64>, WriteError>),
+    Advertisement(String, Result<Option<u64>, WriteError>),
 }
 
 /// A Service with a class that nobody serves.
@@ -56,6 +56,34 @@ struct Unserved {
     class: String,
     /// Whether people have been told.
     told: bool,
+}
+
+/// Statuses of a kind of ours that are being written, or that the watch has not shown since: another write could only be refused.
+#[derive(Default)]
+struct OwnWrites {
+    under_way: BTreeSet<String>,
+    /// The versions that the objects have since.
+    written: BTreeMap<String, u64>,
+}
+
+impl OwnWrites {
+    /// Whether an object of which this version was seen has to wait.
+    fn stands(&mut self, name: &str, seen: u64) -> bool {
+        if self.written.get(name).is_some_and(|written| *written <= seen) {
+            self.written.remove(name);
+        }
+        self.under_way.contains(name) || self.written.contains_key(name)
+    }
+
+    fn begun(&mut self, name: &str) {
+        self.under_way.insert(name.to_owned());
+    }
+
+    /// `version`: the one that the object has by it, if it was written.
+    fn ended(&mut self, name: &str, version: Option<u64>) {
+        self.under_way.remove(name);
+        self.written.extend(version.map(|version| (name.to_owned(), version)));
+    }
 }
 
 /// The one task that owns the world and starts every write.
@@ -81,7 +109,8 @@ pub(crate) struct Reconciler {
     refused: BTreeMap<ServiceKey, (Reason, String)>,
     retries: BTreeSet<(Instant, ServiceKey)>,
     next_own_status: Instant,
-    own_busy: BTreeSet<String>,
+    pool_writes: OwnWrites,
+    advertisement_writes: OwnWrites,
     jitter: u64,
     /// The mailboxes of the providers that plan whole shards.
     asked: BTreeMap<ProviderName, Asked>,
@@ -125,7 +154,8 @@ impl Reconciler {
             refused: BTreeMap::new(),
             retries: BTreeSet::new(),
             next_own_status: Instant::now(),
-            own_busy: BTreeSet::new(),
+            pool_writes: OwnWrites::default(),
+            advertisement_writes: OwnWrites::default(),
             jitter: 0,
         }
     }
@@ -160,7 +190,8 @@ impl Reconciler {
                     self.take_in(said);
                 },
                 () = sleep_until(retry) => self.retry_due(),
-                () = sleep_until(cooled.map(in_time)) => self.world.expire(Timestamp::now().as_second()),
+                // What has cooled down is freed below.
+                () = sleep_until(cooled.map(in_time)) => {}
                 () = tokio::time::sleep_until(self.next_own_status), if may_write => self.write_own_statuses(),
                 // One who leads no more without being told is held back before each write.
                 Ok(()) = leadership.changed() => {}
@@ -280,6 +311,10 @@ impl Reconciler {
     }
 
     fn dispatch(&mut self) {
+        let now = Timestamp::now().as_second();
+        if self.world.next_cooled().is_some_and(|until| until <= now) {
+            self.world.expire(now);
+        }
         for _ in 0..PLANS_PER_TURN {
             if self.busy.len() >= WRITES {
                 break;
@@ -334,7 +369,7 @@ impl Reconciler {
                 }
                 self.touched.clear();
                 self.parked.clear();
-                self.own_busy.clear();
+                (self.pool_writes, self.advertisement_writes) = Default::default();
                 return;
             }
         };
@@ -365,14 +400,14 @@ impl Reconciler {
                 }
             }
             Done::Pool(name, result) => {
-                self.own_busy.remove(&name);
+                self.pool_writes.ended(&name, result.as_ref().ok().copied().flatten());
                 if let Err(error) = result {
                     tracing::debug!(%error, "status of a pool not written, it will be tried again");
                     self.world.mark_pool(name);
                 }
             }
             Done::Advertisement(name, result) => {
-                self.own_busy.remove(&name);
+                self.advertisement_writes.ended(&name, result.as_ref().ok().copied().flatten());
                 if let Err(error) = result {
                     tracing::debug!(%error, "status of an advertisement not written, it will be tried again");
                     self.world.mark_advertisement(name);
@@ -422,7 +457,7 @@ impl Reconciler {
         self.next_own_status = Instant::now() + OWN_STATUS_INTERVAL;
         let now = Timestamp::now();
         let dirty = self.world.take_dirty_pools();
-        let mut changes = Vec::new();
+        let (mut changes, mut standing) = (Vec::new(), Vec::new());
         for (name, report) in self.world.ipam.reports().filter(|(name, _)| dirty.contains(*name)) {
             for family in IpFamily::ALL {
                 let labels = PoolLabels { pool: name.to_owned(), family: family.as_str() };
@@ -430,10 +465,15 @@ impl Reconciler {
                 self.metrics.assigned.get_or_create(&labels).set(report::saturated(assigned.into()));
                 self.metrics.available.get_or_create(&labels).set(report::saturated(available));
             }
+            let Some(view) = self.world.pool(name) else { continue };
+            if self.pool_writes.stands(name, view.version) {
+                standing.push(name.to_owned());
+                continue;
+            }
             let cooling = self.world.cooling(name, now.as_second());
-            let change = |view| report::pool_change(name, view, report, &cooling, now);
-            changes.extend(self.world.pool(name).and_then(change));
+            changes.extend(report::pool_change(name, view, report, &cooling, now));
         }
+        standing.into_iter().for_each(|name| self.world.mark_pool(name));
         for name in dirty.iter().filter(|name| self.world.pool(name).is_none()) {
             for family in IpFamily::ALL {
                 let labels = PoolLabels { pool: name.clone(), family: family.as_str() };
@@ -442,17 +482,18 @@ impl Reconciler {
             }
         }
         for change in changes {
-            if self.own_busy.contains(&change.name) {
-                self.world.mark_pool(change.name);
-                continue;
-            }
-            self.own_busy.insert(change.name.clone());
+            self.pool_writes.begun(&change.name);
             let applier = self.applier.clone();
             self.writes.spawn(async move { Done::Pool(change.name.clone(), applier.pool_status(change).await) });
         }
         for name in self.world.take_dirty_advertisements() {
             let Some(view) = self.world.advertisement(&name) else { continue };
+            if self.advertisement_writes.stands(&name, view.version) {
+                self.world.mark_advertisement(name);
+                continue;
+            }
             let Some(change) = report::advertisement_change(&name, view, &self.world, now) else { continue };
+            self.advertisement_writes.begun(&name);
             let applier = self.applier.clone();
             self.writes.spawn(async move { Done::Advertisement(name, applier.advertisement_status(change).await) });
         }

@@ -25,6 +25,8 @@ use pools::Pool;
 pub use pools::{Exclusion, PoolInput, PoolProblem, PoolReport};
 pub use refusal::Refusal;
 
+use crate::intervals::Intervals;
+
 /// What a Service asks for and what it had.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
@@ -61,6 +63,19 @@ impl Ipam {
                 pool.free.remove(address);
             }
         }
+    }
+
+    /// Replaces what cools down of a pool. Returns what may be given since.
+    pub fn set_cooling(&mut self, name: &str, cooling: Vec<(IpRange, i64)>) -> Intervals {
+        let Some(pool) = self.pools.get_mut(name) else { return Intervals::default() };
+        let concerned = pool.cooling.iter().chain(&cooling).map(|(range, _)| *range);
+        let held: Vec<_> = concerned.flat_map(|range| self.holdings.within(range)).collect();
+        pool.set_cooling(cooling, &held)
+    }
+
+    /// Whether `address` is one that a pool gives.
+    pub fn is_free(&self, address: IpAddr) -> bool {
+        self.pools.values().any(|pool| pool.free.contains(address))
     }
 
     /// Notes that exactly these Services hold `address`, which they have from `pool`.
@@ -141,7 +156,26 @@ impl Ipam {
         {
             return Err(Refusal::PoolNotAdmitted { service: ask.service.clone(), pools: vec![name.to_owned()] });
         }
-        self.sharing_with_others(ask, address)
+        match self.sharing_with_others(ask, address) {
+            Err(Refusal::AddressInUse { clash: Clash::Namespace, .. })
+                if self.came_before_its_pool_said(ask, address) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a Service holds an address that it may share but for its pool, which keeps sharing within a namespace and did not when it
+    /// came, and is of the namespace that was there first: the others leave.
+    fn came_before_its_pool_said(&self, ask: Ask<'_>, address: IpAddr) -> bool {
+        let tenants = self.tenants(address);
+        let is_first = tenants.first().is_some_and(|first| first.service.namespace == ask.service.namespace);
+        let others = tenants.iter().filter(|tenant| tenant.service != *ask.service);
+        let terms = |tenant: &Tenant| {
+            may_share((ask.service, ask.terms), (&tenant.service, tenant.terms.as_ref()), SharingScope::Cluster)
+        };
+        is_first && others.into_iter().all(|tenant| terms(tenant).is_ok())
     }
 
     /// Whether a Service may hold `address` beside whoever holds it.

@@ -133,6 +133,8 @@ pub struct World {
     excluded: Vec<(IpRange, Exclusion)>,
     /// What is still to be done because of changes that concern all: once for as many as come together, of which a start has many.
     due: Due,
+    /// When the next address has cooled down.
+    next_cooled: Option<i64>,
     dirty: BTreeSet<Turn>,
     dirty_ranks: BTreeMap<ServiceKey, Rank>,
     dirty_pools: BTreeSet<String>,
@@ -386,16 +388,14 @@ impl World {
     }
 
     /// Whether an address has to be noted as cooling down before its Announcement goes: its pool wishes it, still has it, and its
-    /// status does not say so yet.
-    pub fn must_cool(&self, address: IpAddr) -> bool {
+    /// status does not say so yet. `now` is in seconds since 1970.
+    pub fn must_cool(&self, address: IpAddr, now: i64) -> bool {
         let pool = self.ipam.pool_of(address).and_then(|pool| self.pools.get(pool));
         pool.is_some_and(|pool| {
             let has = pool.addresses.as_ref().is_ok_and(|addresses| addresses.contains(address));
-            let until = self.to_cool.get(&address);
-            let is_told = pool
-                .cooling
-                .iter()
-                .any(|(range, told)| range.contains(address) && until.is_some_and(|until| told >= until));
+            // Whoever led before may have noted it; what ends no earlier need not be told again.
+            let until = self.to_cool.get(&address).copied().unwrap_or_else(|| cooldown::until(now, pool.cool_down));
+            let is_told = pool.cooling.iter().any(|(range, told)| range.contains(address) && *told >= until);
             pool.cool_down > 0 && has && !is_told
         })
     }
@@ -430,21 +430,45 @@ impl World {
 
     /// When the next address has cooled down, in seconds since 1970.
     pub fn next_cooled(&self) -> Option<i64> {
-        self.pools.values().flat_map(|pool| &pool.cooling).map(|(_, until)| *until).min()
+        self.next_cooled
     }
 
     /// Frees what has cooled down at `now`, in seconds since 1970.
     pub fn expire(&mut self, now: i64) {
-        let mut families = BTreeSet::new();
+        let mut changed = Vec::new();
         for (name, pool) in &mut self.pools {
-            let expired = pool.cooling.extract_if(.., |(_, until)| *until <= now);
-            let expired: Vec<_> = expired.map(|(range, _)| range.family()).collect();
-            if !expired.is_empty() {
-                self.dirty_pools.insert(name.clone());
-                families.extend(expired);
+            if pool.cooling.extract_if(.., |(_, until)| *until <= now).count() > 0 {
+                changed.push((name.clone(), pool.cooling.clone()));
             }
         }
-        self.due.pools |= !families.is_empty();
+        for (name, cooling) in changed {
+            self.cooling_changed(&name, cooling);
+            self.dirty_pools.insert(name);
+        }
+    }
+
+    /// What cools down of a pool has changed: as many as it has free addresses since get a turn, and whoever waits for one of them.
+    fn cooling_changed(&mut self, name: &str, cooling: Vec<(IpRange, i64)>) {
+        self.next_cooled = self.pools.values().flat_map(|pool| &pool.cooling).map(|(_, until)| *until).min();
+        // Pools that are still to be judged are by what they say then, and whoever waits is told.
+        if self.due.pools {
+            return;
+        }
+        let freed = self.ipam.set_cooling(name, cooling);
+        for range in freed.ranges() {
+            let waiting_on: Vec<_> = self.waiting_on.range(range.first()..=range.last()).map(|(a, _)| *a).collect();
+            waiting_on.into_iter().for_each(|address| self.tell_waiting_on(address));
+        }
+        for family in IpFamily::ALL {
+            let many = usize::try_from(freed.size(family)).unwrap_or(usize::MAX);
+            let has_none =
+                |turn: &&Turn| !self.offered.get(&turn.key).is_some_and(|families| families.contains(&family));
+            let first: Vec<_> = self.waiting_for.get(family).iter().filter(has_none).take(many).cloned().collect();
+            for turn in first {
+                self.offered.entry(turn.key.clone()).or_default().insert(family);
+                self.mark(&turn.key);
+            }
+        }
     }
 
     /// A Service.
@@ -621,15 +645,19 @@ impl World {
         };
         let cooling = |view: Option<&PoolView>| view.map(|view| view.cooling.clone()).unwrap_or_default();
         let same_cooling = cooling(self.pools.get(&name)) == cooling(view.as_ref());
+        let cooling = cooling(view.as_ref());
         put(&mut self.pools, name.clone(), view);
-        self.dirty_pools.insert(name);
+        self.dirty_pools.insert(name.clone());
+        self.due.pools |= !same;
+        if !same_cooling {
+            self.cooling_changed(&name, cooling);
+        }
         if !same {
             // Advertisements name pools, which may have come or gone.
             self.dirty_advertisements.extend(self.advertisements.keys().cloned());
             self.rules.take();
-            (self.due.pools, self.due.all) = (true, true);
+            self.due.all = true;
         } else if !same_cooling {
-            self.due.pools = true;
             // Whose status says now that they cool down can go.
             let leaving: BTreeSet<_> =
                 self.to_cool.keys().flat_map(|a| self.ipam.tenants(*a)).map(|t| t.service.clone()).collect();
@@ -655,7 +683,10 @@ impl World {
         self.dirty_pools.extend(self.ipam.pool_of(address).map(str::to_owned));
         if self.ipam.release(address) {
             self.tell_waiting_on(address);
-            self.offer(IpFamily::of(address), None);
+            // One that cools down is nobody's yet.
+            if self.due.pools || self.ipam.is_free(address) {
+                self.offer(IpFamily::of(address), None);
+            }
         }
     }
 

@@ -150,7 +150,7 @@ lab_test! {
         let left = services.get("one").await?.status.and_then(|s| s.load_balancer?.ingress).unwrap_or_default();
         ensure!(left.iter().any(|i| i.ip.as_deref() == Some("192.0.2.200")), "nobody is there to take it: {left:?}");
         lab.install_berth().await?;
-        says("one", "192.0.2.200", "NoPool").await?;
+        says("one", "192.0.2.200", "PoolNotFound").await?;
         says("two", "192.0.2.220", "NoPool").await?;
         lab.apply_yaml(POOL).await?;
         says("one", "192.0.2.200", "Allocated").await?;

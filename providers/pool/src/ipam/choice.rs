@@ -219,13 +219,7 @@ impl Ipam {
             shared.find(|address| self.sharing_with_others(ask, *address).is_ok())
         });
         let lowest = pool.free.lowest(family).into_iter().chain(shared).min();
-        lowest.map(choice).ok_or_else(|| {
-            let pools = vec![name.to_owned()];
-            match pool.next_cooled(family) {
-                Some(until) => Refusal::PoolCoolingDown { family, pools, until },
-                None => Refusal::PoolExhausted { family, pools },
-            }
-        })
+        lowest.map(choice).ok_or_else(|| Refusal::PoolExhausted { family, pools: vec![name.to_owned()] })
     }
 
     /// Whether an address that the Service has by its status, and by no Announcement, can be its own again: also from a pool that
@@ -299,12 +293,7 @@ impl Ipam {
             admitting.iter().filter(|(_, pool)| pool.has_family(family) != Some(false)).copied().collect();
         let giving = keep(&having, &|pool| pool.accepts());
         if !giving.is_empty() {
-            let cooled =
-                having.iter().filter(|(_, pool)| pool.accepts()).filter_map(|(_, pool)| pool.next_cooled(family));
-            return Some(match cooled.min() {
-                Some(until) => Refusal::PoolCoolingDown { family, pools: giving, until },
-                None => Refusal::PoolExhausted { family, pools: giving },
-            });
+            return Some(Refusal::PoolExhausted { family, pools: giving });
         }
         if having.is_empty() {
             return Some(Refusal::FamilyUnavailable { family, pools: keep(&admitting, &|_| true) });

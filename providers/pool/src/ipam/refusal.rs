@@ -48,27 +48,14 @@ pub enum Refusal {
         /// Their names.
         pools: Vec<String>,
     },
-    /// The pools that could serve are full.
-    #[error("every {family} address of {} is held; enlarge it or release one", list(pools))]
+    /// The pools that could serve are full. Whether some of it cools down is not told: it would be another message, and with it a write
+    /// on every Service that waits, at each release and each end of a cool-down.
+    #[error("every {family} address of {} is held, or was a moment ago; enlarge it or release one", list(pools))]
     PoolExhausted {
         /// The family that is asked for.
         family: IpFamily,
         /// Their names.
         pools: Vec<String>,
-    },
-    /// What is free of the pools that could serve was released a moment ago.
-    #[error(
-        "every {family} address of {} is held or was released a moment ago; one is free again at {}",
-        list(pools),
-        time(*until)
-    )]
-    PoolCoolingDown {
-        /// The family that is asked for.
-        family: IpFamily,
-        /// Their names.
-        pools: Vec<String>,
-        /// When the first of them is free, in seconds since 1970.
-        until: i64,
     },
     /// The pools that could serve have no address of the family at all.
     #[error(
@@ -198,7 +185,7 @@ impl Refusal {
                 Exclusion::Services(_) => Reason::ServiceNetwork,
             },
             Self::BuggyAddress { .. } => Reason::BuggyAddress,
-            Self::CoolingDown { .. } | Self::PoolCoolingDown { .. } => Reason::CoolingDown,
+            Self::CoolingDown { .. } => Reason::CoolingDown,
         }
     }
 
@@ -208,7 +195,6 @@ impl Refusal {
         matches!(
             self,
             Self::PoolExhausted { .. }
-                | Self::PoolCoolingDown { .. }
                 | Self::NoDualStackPool { .. }
                 | Self::AddressInUse { .. }
                 | Self::AddressFull { .. }

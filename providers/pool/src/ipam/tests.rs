@@ -741,9 +741,48 @@ fn what_was_released_is_given_to_nobody_until_it_has_cooled_down_but_to_who_has_
     assert!(refusal.to_string().contains("before 1970-01-01T00:16:40Z"), "{refusal}");
     hold(&mut ipam, ip("192.0.2.22"), "other", "a");
     let refusal = ask(&ipam, "web", &any, &[]).unwrap_err();
-    assert_eq!((refusal.reason(), refusal.ends_by_release()), (Reason::CoolingDown, true));
+    assert_eq!((refusal.reason(), refusal.ends_by_release()), (Reason::PoolExhausted, true));
     // One that is released while it cools stays out of what is free.
     hold(&mut ipam, ip("192.0.2.20"), "back", "a");
     ipam.release(ip("192.0.2.20"));
     assert_eq!(ipam.reports().next().unwrap().1.available.v4, 0);
+    // What has cooled down is free, but for what is held, is never given, or is no part of it.
+    let mut changed = |cooling: &[(&str, i64)], expected: &str, available| {
+        let cooling = cooling.iter().map(|(range, until)| (range.parse().unwrap(), *until)).collect();
+        let freed = ipam.set_cooling("a", cooling);
+        let freed: Vec<_> = freed.ranges().map(|range| range.to_string()).collect();
+        assert_eq!((freed, ipam.report("a").unwrap().available.v4), (vec![expected.to_owned()], available));
+    };
+    changed(&[("192.0.2.21-192.0.2.40", 1_000)], "192.0.2.20", 1);
+    changed(&[("192.0.2.20", 1_000)], "192.0.2.21", 1);
+    changed(&[], "192.0.2.20", 2);
+}
+
+#[test]
+fn who_came_first_stays_with_its_namespace_when_its_pool_keeps_sharing_within_one() {
+    let tenants = [("a", "one", 80), ("b", "two", 81), ("a", "three", 82), ("b", "four", 83)];
+    let stays = |sharing: SharingScope, tenants: &[(&str, &str, u16)]| {
+        let mut ipam = ipam(vec![PoolInput { sharing, ..pool("a", 1, &["192.0.2.20"]) }]);
+        let keyed = |(namespace, name, port): &(&str, &str, u16)| {
+            let service = ServiceKey { namespace: (*namespace).to_owned(), name: (*name).to_owned() };
+            (service, Some(terms_of("k", &format!("TCP/{port}"))))
+        };
+        for (service, terms) in tenants.iter().map(keyed) {
+            ipam.hold(ip("192.0.2.20"), "a", Tenant { service, terms });
+        }
+        let (none, any) = (Labels::new(), request(V4, &[], None));
+        let may = |(service, terms): &(ServiceKey, Option<SharingTerms>)| {
+            let (labels, namespace, request) = (&none, Some(&none), &any);
+            let ask = Ask { service, labels, namespace, request, previous: &[], terms: terms.as_ref() };
+            ipam.may_stay(ask, ip("192.0.2.20")).map_err(|refusal| refusal.reason())
+        };
+        tenants.iter().map(keyed).map(|tenant| may(&tenant)).collect::<Vec<_>>()
+    };
+    let leaves = || Err(Reason::SharingNamespaceDiffers);
+    assert_eq!(stays(SharingScope::Cluster, &tenants), [Ok(()), Ok(()), Ok(()), Ok(())]);
+    assert_eq!(stays(SharingScope::Namespace, &tenants), [Ok(()), leaves(), Ok(()), leaves()]);
+    assert_eq!(stays(SharingScope::Namespace, &tenants[1..]), [Ok(()), leaves(), Ok(())]);
+    // Another reason to leave is one for whoever was first, too.
+    let collide = [("a", "one", 80), ("a", "three", 80), ("b", "two", 81)];
+    assert_eq!(stays(SharingScope::Namespace, &collide)[0], Err(Reason::SharingPortTaken));
 }
