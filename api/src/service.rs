@@ -214,7 +214,9 @@ impl Request {
 }
 
 fn annotation<'a>(annotations: &'a BTreeMap<String, String>, key: &str) -> (String, Option<&'a str>) {
-    (format!("annotation {key}"), annotations.get(key).map(String::as_str))
+    // An empty one is none, as MetalLB has it: templates write it where there is nothing to say.
+    let value = annotations.get(key).map(String::as_str).filter(|value| !value.is_empty());
+    (format!("annotation {key}"), value)
 }
 
 /// The one value that all the fields which have one agree on.
@@ -321,6 +323,15 @@ mod tests {
         ] {
             assert_eq!(asked(&request(spec.clone(), annotations).unwrap()), "192.0.2.9", "{spec}");
         }
+    }
+
+    #[test]
+    fn an_annotation_without_a_value_is_none() {
+        let empty = json!({"berth.dev/load-balancer-ips": "", "metallb.io/loadBalancerIPs": "", "berth.dev/address-pool": "",
+                           "metallb.io/address-pool": "", "berth.dev/allow-shared-ip": "", "metallb.io/allow-shared-ip": ""});
+        assert_eq!(request(json!({}), empty), request(json!({}), json!({})));
+        let one = json!({"berth.dev/load-balancer-ips": "", "metallb.io/loadBalancerIPs": "192.0.2.9"});
+        assert_eq!(asked(&request(json!({}), one).unwrap()), "192.0.2.9");
     }
 
     #[test]

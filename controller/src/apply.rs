@@ -1,7 +1,7 @@
 //! Carries out plans: the only place that writes. Every step is idempotent.
 
 use berth_api::names::CONTROLLER_FIELD_MANAGER;
-use berth_api::{IPAddressPool, L2Advertisement};
+use berth_api::{IPAddressPool, L2Advertisement, Reason};
 use berth_pool::driver::{self, WriteError as Failed};
 use berth_pool::report::OwnStatus;
 use berth_pool::view::{self, ServiceView};
@@ -32,6 +32,16 @@ pub(crate) enum WriteError {
     /// Another replica leads, or may lead any moment.
     #[error("this replica leads no more")]
     NotLeading,
+}
+
+impl WriteError {
+    /// Why what a Service is to have cannot be written until somebody mends something.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        match self {
+            Self::Failed(failed) => failed.refusal(),
+            Self::Outdated { .. } | Self::Behind { .. } | Self::NotLeading => None,
+        }
+    }
 }
 
 /// Writes, with what it needs for it.
@@ -120,16 +130,17 @@ impl Applier {
     }
 
     /// Writes the status of a pool.
-    pub(crate) async fn pool_status(&self, status: OwnStatus) -> Result<(), WriteError> {
+    pub(crate) async fn pool_status(&self, status: OwnStatus) -> Result<Option<u64>, WriteError> {
         self.own_status::<IPAddressPool>("IPAddressPool", status).await
     }
 
     /// Writes the status of an advertisement.
-    pub(crate) async fn advertisement_status(&self, status: OwnStatus) -> Result<(), WriteError> {
+    pub(crate) async fn advertisement_status(&self, status: OwnStatus) -> Result<Option<u64>, WriteError> {
         self.own_status::<L2Advertisement>("L2Advertisement", status).await
     }
 
-    async fn own_status<K>(&self, kind: &'static str, status: OwnStatus) -> Result<(), WriteError>
+    /// Returns the version that the object has since.
+    async fn own_status<K>(&self, kind: &'static str, status: OwnStatus) -> Result<Option<u64>, WriteError>
     where
         K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
             + Clone
@@ -144,14 +155,14 @@ impl Applier {
         let patch = Patch::Apply(&status.body);
         let request = api.patch_status(&status.name, &params, &patch);
         match self.counted(kind, driver::call("apply", kind, &status.name, request).await) {
-            Ok(_) => {
+            Ok(written) => {
                 if let Some((regarding, condition)) = status.news {
                     tracing::info!(kind, name = status.name, reason = %condition.reason, "status written");
                     self.events.publish(status::note(regarding, &condition));
                 }
-                Ok(())
+                Ok(Some(view::version(written.meta())))
             }
-            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

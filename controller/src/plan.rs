@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use berth_api::condition::types;
 use berth_api::service::ServiceKey;
+use berth_api::{Condition, ConditionStatus, Reason};
 use berth_pool::plan::{releases, serve};
 use berth_pool::view::Asks;
 use berth_pool::world::{Lack, World};
@@ -95,7 +97,7 @@ pub(crate) fn plan(world: &World, others: &BTreeMap<ServiceKey, Outcome>, key: &
     };
     // A release waits until the pool's status says from when on the address may be given again.
     after.retain(|step| match step {
-        berth_pool::plan::Step::Release(identity) if world.must_cool(identity.address) => {
+        berth_pool::plan::Step::Release(identity) if world.must_cool(identity.address, now.as_second()) => {
             plan.cool.push(identity.address);
             false
         }
@@ -104,6 +106,25 @@ pub(crate) fn plan(world: &World, others: &BTreeMap<ServiceKey, Outcome>, key: &
     plan.steps.extend(status.map(|(status, notes)| Step::Status(status, notes)));
     plan.steps.extend(pool(after));
     plan
+}
+
+/// Says of a Service of the pools that what it is to have could not be written. What it has stays.
+pub(crate) fn not_written(
+    world: &World,
+    key: &ServiceKey,
+    (reason, message): (Reason, String),
+    now: Timestamp,
+) -> Option<Plan> {
+    let view = world.service(key).filter(|view| view.asks == Asks::Us)?;
+    let (planned, ingress) = (serve(world, key, view).outcome, view.ingress());
+    let refused = Condition { kind: types::ALLOCATED, status: ConditionStatus::False, reason, message };
+    // What would be announced is not said of what is.
+    let others = planned.conditions.into_iter().filter(|c| c.kind != types::ALLOCATED && planned.ingress == ingress);
+    let conditions = std::iter::once(refused).chain(others).collect();
+    let outcome = Outcome { ingress, conditions, met: false, look_again: None };
+    let status = status::change(key, view, &outcome, now).map(|(status, notes)| Step::Status(status, notes));
+    let lack = Lack { refused: true, ..Lack::default() };
+    Some(Plan { steps: status.into_iter().collect(), lack: Some(lack), ..Plan::default() })
 }
 
 fn addresses(ingress: &[LoadBalancerIngress]) -> impl Iterator<Item = IpAddr> {

@@ -22,7 +22,7 @@ use crate::apply::{Answers, Applier, WriteError};
 use crate::documents::{Asked, Outcomes};
 use crate::metrics::{Metrics, PoolLabels};
 use crate::note::Note;
-use crate::plan::plan;
+use crate::plan::{not_written, plan};
 use crate::run::{CHANGES, GRACE};
 use crate::watch::{self, Message, News, ServiceNews};
 use crate::{backoff, status};
@@ -41,11 +41,13 @@ enum Done {
         key: ServiceKey,
         claimed: Vec<IpAddr>,
         started: Instant,
+        /// Whether this only said why something else could not be written.
+        is_refused: bool,
         answers: Answers,
         result: Result<(), WriteError>,
     },
-    Pool(String, Result<(), WriteError>),
-    Advertisement(String, Result<(), WriteError>),
+    Pool(String, Result<Option<u64>, WriteError>),
+    Advertisement(String, Result<Option<u64>, WriteError>),
 }
 
 /// A Service with a class that nobody serves.
@@ -54,6 +56,34 @@ struct Unserved {
     class: String,
     /// Whether people have been told.
     told: bool,
+}
+
+/// Statuses of a kind of ours that are being written, or that the watch has not shown since: another write could only be refused.
+#[derive(Default)]
+struct OwnWrites {
+    under_way: BTreeSet<String>,
+    /// The versions that the objects have since.
+    written: BTreeMap<String, u64>,
+}
+
+impl OwnWrites {
+    /// Whether an object of which this version was seen has to wait.
+    fn stands(&mut self, name: &str, seen: u64) -> bool {
+        if self.written.get(name).is_some_and(|written| *written <= seen) {
+            self.written.remove(name);
+        }
+        self.under_way.contains(name) || self.written.contains_key(name)
+    }
+
+    fn begun(&mut self, name: &str) {
+        self.under_way.insert(name.to_owned());
+    }
+
+    /// `version`: the one that the object has by it, if it was written.
+    fn ended(&mut self, name: &str, version: Option<u64>) {
+        self.under_way.remove(name);
+        self.written.extend(version.map(|version| (name.to_owned(), version)));
+    }
 }
 
 /// The one task that owns the world and starts every write.
@@ -75,9 +105,12 @@ pub(crate) struct Reconciler {
     /// Announcements that the watch spoke of while writes were under way. What such a write is answered may be older.
     heard: BTreeSet<String>,
     failures: BTreeMap<ServiceKey, u32>,
+    /// Services for which the API server refused to write, and why: they are told before it is tried again.
+    refused: BTreeMap<ServiceKey, (Reason, String)>,
     retries: BTreeSet<(Instant, ServiceKey)>,
     next_own_status: Instant,
-    own_busy: BTreeSet<String>,
+    pool_writes: OwnWrites,
+    advertisement_writes: OwnWrites,
     jitter: u64,
     /// The mailboxes of the providers that plan whole shards.
     asked: BTreeMap<ProviderName, Asked>,
@@ -118,9 +151,11 @@ impl Reconciler {
             parked: BTreeSet::new(),
             heard: BTreeSet::new(),
             failures: BTreeMap::new(),
+            refused: BTreeMap::new(),
             retries: BTreeSet::new(),
             next_own_status: Instant::now(),
-            own_busy: BTreeSet::new(),
+            pool_writes: OwnWrites::default(),
+            advertisement_writes: OwnWrites::default(),
             jitter: 0,
         }
     }
@@ -137,8 +172,8 @@ impl Reconciler {
                 // Whoever leads meanwhile says something else, perhaps.
                 self.said.clear();
             }
-            let standing = self.busy.len() + self.parked.len() + self.world.behind();
-            let more = may_write && self.busy.len() < WRITES && self.world.backlog() > standing;
+            let stands = |key: &ServiceKey| self.busy.contains(key) || self.parked.contains(key);
+            let more = may_write && self.busy.len() < WRITES && self.world.has_next(stands);
             let cooled = self.world.next_cooled().filter(|_| may_write);
             tokio::select! {
                 biased;
@@ -155,7 +190,8 @@ impl Reconciler {
                     self.take_in(said);
                 },
                 () = sleep_until(retry) => self.retry_due(),
-                () = sleep_until(cooled.map(in_time)) => self.world.expire(Timestamp::now().as_second()),
+                // What has cooled down is freed below.
+                () = sleep_until(cooled.map(in_time)) => {}
                 () = tokio::time::sleep_until(self.next_own_status), if may_write => self.write_own_statuses(),
                 // One who leads no more without being told is held back before each write.
                 Ok(()) = leadership.changed() => {}
@@ -275,6 +311,10 @@ impl Reconciler {
     }
 
     fn dispatch(&mut self) {
+        let now = Timestamp::now().as_second();
+        if self.world.next_cooled().is_some_and(|until| until <= now) {
+            self.world.expire(now);
+        }
         for _ in 0..PLANS_PER_TURN {
             if self.busy.len() >= WRITES {
                 break;
@@ -282,7 +322,10 @@ impl Reconciler {
             let (busy, parked) = (&self.busy, &self.parked);
             let Some(key) = self.world.next(|key| busy.contains(key) || parked.contains(key)) else { break };
             let now = Timestamp::now();
-            let plan = plan(&self.world, &self.said, &key, now);
+            // It is tried again all the same, when its time has come.
+            let refused = self.refused.remove(&key).and_then(|why| not_written(&self.world, &key, why, now));
+            let is_refused = refused.is_some();
+            let plan = refused.unwrap_or_else(|| plan(&self.world, &self.said, &key, now));
             let touches: Vec<_> = plan.announcements().collect();
             if touches.iter().any(|name| self.touched.contains_key(name)) {
                 self.world.mark(&key);
@@ -293,7 +336,9 @@ impl Reconciler {
             plan.cool.iter().for_each(|address| self.world.cool(*address, now.as_second()));
             plan.kept.iter().for_each(|address| self.world.warm(*address));
             if plan.steps.is_empty() {
-                self.failures.remove(&key);
+                if !is_refused {
+                    self.failures.remove(&key);
+                }
                 continue;
             }
             tracing::debug!(service = %key, steps = plan.steps.len(), claims = ?plan.claims, "planned");
@@ -306,7 +351,7 @@ impl Reconciler {
             self.touched.extend(touches.into_iter().map(|name| (name, key.clone())));
             self.writes.spawn(async move {
                 let (answers, result) = applier.run(plan.steps).await;
-                Done::Service { key, claimed, started, answers, result }
+                Done::Service { key, claimed, started, is_refused, answers, result }
             });
         }
         self.metrics.backlog.set(i64::try_from(self.world.backlog()).unwrap_or(i64::MAX));
@@ -324,12 +369,12 @@ impl Reconciler {
                 }
                 self.touched.clear();
                 self.parked.clear();
-                self.own_busy.clear();
+                (self.pool_writes, self.advertisement_writes) = Default::default();
                 return;
             }
         };
         match done {
-            Done::Service { key, claimed, started, answers, result } => {
+            Done::Service { key, claimed, started, is_refused, answers, result } => {
                 self.busy.remove(&key);
                 self.touched.retain(|_, writer| *writer != key);
                 self.parked.clear();
@@ -347,20 +392,22 @@ impl Reconciler {
                 match result {
                     Ok(()) => {
                         self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
-                        self.failures.remove(&key);
+                        if !is_refused {
+                            self.failures.remove(&key);
+                        }
                     }
                     Err(error) => self.failed(key, claimed, &error),
                 }
             }
             Done::Pool(name, result) => {
-                self.own_busy.remove(&name);
+                self.pool_writes.ended(&name, result.as_ref().ok().copied().flatten());
                 if let Err(error) = result {
                     tracing::debug!(%error, "status of a pool not written, it will be tried again");
                     self.world.mark_pool(name);
                 }
             }
             Done::Advertisement(name, result) => {
-                self.own_busy.remove(&name);
+                self.advertisement_writes.ended(&name, result.as_ref().ok().copied().flatten());
                 if let Err(error) = result {
                     tracing::debug!(%error, "status of an advertisement not written, it will be tried again");
                     self.world.mark_advertisement(name);
@@ -390,6 +437,10 @@ impl Reconciler {
         self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let wait = backoff::wait(*failures, self.jitter >> 56);
         tracing::warn!(service = %key, %error, again_in = ?wait, "not written");
+        if let Some(reason) = error.refusal() {
+            self.refused.insert(key.clone(), (reason, error.to_string()));
+            self.world.mark(&key);
+        }
         self.retries.insert((Instant::now() + wait, key));
     }
 
@@ -406,7 +457,7 @@ impl Reconciler {
         self.next_own_status = Instant::now() + OWN_STATUS_INTERVAL;
         let now = Timestamp::now();
         let dirty = self.world.take_dirty_pools();
-        let mut changes = Vec::new();
+        let (mut changes, mut standing) = (Vec::new(), Vec::new());
         for (name, report) in self.world.ipam.reports().filter(|(name, _)| dirty.contains(*name)) {
             for family in IpFamily::ALL {
                 let labels = PoolLabels { pool: name.to_owned(), family: family.as_str() };
@@ -414,10 +465,15 @@ impl Reconciler {
                 self.metrics.assigned.get_or_create(&labels).set(report::saturated(assigned.into()));
                 self.metrics.available.get_or_create(&labels).set(report::saturated(available));
             }
+            let Some(view) = self.world.pool(name) else { continue };
+            if self.pool_writes.stands(name, view.version) {
+                standing.push(name.to_owned());
+                continue;
+            }
             let cooling = self.world.cooling(name, now.as_second());
-            let change = |view| report::pool_change(name, view, report, &cooling, now);
-            changes.extend(self.world.pool(name).and_then(change));
+            changes.extend(report::pool_change(name, view, report, &cooling, now));
         }
+        standing.into_iter().for_each(|name| self.world.mark_pool(name));
         for name in dirty.iter().filter(|name| self.world.pool(name).is_none()) {
             for family in IpFamily::ALL {
                 let labels = PoolLabels { pool: name.clone(), family: family.as_str() };
@@ -426,17 +482,18 @@ impl Reconciler {
             }
         }
         for change in changes {
-            if self.own_busy.contains(&change.name) {
-                self.world.mark_pool(change.name);
-                continue;
-            }
-            self.own_busy.insert(change.name.clone());
+            self.pool_writes.begun(&change.name);
             let applier = self.applier.clone();
             self.writes.spawn(async move { Done::Pool(change.name.clone(), applier.pool_status(change).await) });
         }
         for name in self.world.take_dirty_advertisements() {
             let Some(view) = self.world.advertisement(&name) else { continue };
+            if self.advertisement_writes.stands(&name, view.version) {
+                self.world.mark_advertisement(name);
+                continue;
+            }
             let Some(change) = report::advertisement_change(&name, view, &self.world, now) else { continue };
+            self.advertisement_writes.begun(&name);
             let applier = self.applier.clone();
             self.writes.spawn(async move { Done::Advertisement(name, applier.advertisement_status(change).await) });
         }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::MacAddr;
 use crate::sharing::SharingTerms;
 
+/// Most Services that hold one address: an Announcement names them all, with their ports, and etcd takes objects of 1.5 MB.
+pub const SERVICES_MAX: usize = 256;
+
 /// One virtual address, named after it. Creating it is the claim on the address.
 ///
 /// `spec` is written by the controller alone, `status` by the speaker that answers.
@@ -48,7 +51,7 @@ pub struct AnnouncementSpec {
     /// The pool that it is part of.
     pub pool: String,
     /// The Services that hold it.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = SERVICES_MAX))]
     pub services: Vec<ServiceRef>,
     /// Who answers for it by layer 2. Absent as long as no L2Advertisement covers the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,8 @@ mod l2_advertisement;
 mod speaker_node;
 
 pub use announcement::{
-    Announcement, AnnouncementSpec, AnnouncementStatus, Caretaker, Layer2Assignment, Layer2Status, Member, ServiceRef,
+    Announcement, AnnouncementSpec, AnnouncementStatus, Caretaker, Layer2Assignment, Layer2Status, Member,
+    SERVICES_MAX, ServiceRef,
 };
 pub use ip_address_pool::{CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};

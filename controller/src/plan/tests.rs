@@ -3,6 +3,7 @@
 mod cluster;
 mod families;
 mod late;
+mod reinstall;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -219,6 +220,35 @@ fn a_request_that_cannot_be_met_leaves_the_address_and_says_why() {
         assert_eq!(cluster.notes.len(), 1, "{:?}", cluster.notes);
         assert!(cluster.owner("192.0.2.200").is_some(), "{request}: it is still announced");
     }
+}
+
+#[test]
+fn a_service_whose_claim_the_api_server_refuses_says_so_keeps_what_it_has_and_goes_on_when_it_is_not_refused_any_more()
+{
+    let mut cluster = Cluster::answered();
+    let why = || (Reason::ClaimRefused, "cannot create Announcement `192.0.2.205`: denied".to_owned());
+    let now = Timestamp::UNIX_EPOCH;
+    cluster.apply("web", json!({"loadBalancerIP": "192.0.2.205"}));
+    let steps = not_written(&cluster.world, &key("web"), why(), now).unwrap().steps;
+    assert_eq!(steps.len(), 1);
+    steps.into_iter().for_each(|step| cluster.write(step).unwrap());
+    assert_eq!(cluster.writes(), ["status web 192.0.2.200"]);
+    assert_eq!(cluster.condition("web", types::ALLOCATED), format!("False ClaimRefused {}", why().1));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True Announced"));
+    assert_eq!(cluster.notes.pop(), Some(format!("ClaimRefused {}", why().1)));
+    assert!(not_written(&cluster.world, &key("web"), why(), now).unwrap().steps.is_empty(), "it is said once");
+    cluster.settle(None);
+    assert!(cluster.condition("web", types::ALLOCATED).starts_with("False AddressPending"));
+
+    // One that has nothing is announced by nobody.
+    cluster.apply("new", json!({}));
+    let steps = not_written(&cluster.world, &key("new"), why(), now).unwrap().steps;
+    steps.into_iter().for_each(|step| cluster.write(step).unwrap());
+    assert_eq!(cluster.services[&key("new")].status.as_ref().unwrap().conditions.as_ref().unwrap().len(), 1);
+    // Another provider's is not ours to speak of.
+    let view = ServiceView::of(&cluster.services[&key("web")], Asks::AnotherProvider);
+    cluster.world.learn(Change::Service(key("web"), view));
+    assert!(not_written(&cluster.world, &key("web"), why(), now).is_none());
 }
 
 #[test]
@@ -459,7 +489,82 @@ fn served(cluster: &Cluster) -> BTreeMap<ServiceKey, BTreeSet<IpFamily>> {
     views.map(|(key, view)| (key.clone(), view.addresses().map(IpFamily::of).collect())).collect()
 }
 
+/// One round of a controller that may write without end: it plans everybody who is in line on what it knows, then all of that is
+/// written, and the nodes that are named answer. As in the controller, of two plans that write one Announcement the second waits.
+fn round(cluster: &mut Cluster) {
+    let (mut plans, mut touched, mut parked) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    let now = Timestamp::from_second(cluster.now).unwrap();
+    while let Some(key) = cluster.world.next(|key| parked.contains(key)) {
+        let plan = plan(&cluster.world, &BTreeMap::new(), &key, now);
+        let names: Vec<_> = plan.announcements().collect();
+        if names.iter().any(|name| touched.contains(name)) {
+            cluster.world.mark(&key);
+            parked.insert(key);
+            continue;
+        }
+        touched.extend(names);
+        cluster.world.set_waiting(&key, plan.lack.clone());
+        plan.cool.iter().for_each(|address| cluster.world.cool(*address, cluster.now));
+        plan.kept.iter().for_each(|address| cluster.world.warm(*address));
+        plan.claims.iter().for_each(|(address, pool)| cluster.world.hold(*address, &key, pool));
+        plans.push(plan);
+    }
+    plans.into_iter().flat_map(|plan| plan.steps).for_each(|step| cluster.write(step).unwrap());
+    cluster.write_pools();
+    while let Some((name, owner, epoch)) = cluster.unanswered() {
+        cluster.claim(&name, &owner, epoch);
+    }
+}
+
 proptest! {
+    /// What is forecast of a cluster is what a controller then does, whatever people have done to it: every Service is reached where
+    /// that says, and says why not; also where something has cooled down that a pool's status still names.
+    #[test]
+    fn a_plan_says_what_the_controller_then_does(
+        before in prop::collection::vec(act(), 0..12),
+        then in prop::collection::vec(act(), 1..6),
+        cool_down in prop::option::of(1_u32..100),
+        later in 0_i64..150,
+    ) {
+        let mut cluster = Cluster::new(POOL);
+        if let Some(seconds) = cool_down {
+            cluster.pool_with("default", json!({"addresses": POOL, "coolDownSeconds": seconds}));
+        }
+        for act in before {
+            act.perform(&mut cluster);
+            (0..4).for_each(|_| round(&mut cluster));
+        }
+        cluster.now += later;
+        then.into_iter().for_each(|act| act.perform(&mut cluster));
+        // A planner looks at everybody.
+        cluster.services.keys().cloned().collect::<Vec<_>>().iter().for_each(|key| cluster.world.mark(key));
+        let views: BTreeMap<_, _> = cluster.services.iter().filter_map(|(k, s)| Some((k.clone(), cluster::viewed(s)?))).collect();
+        let reached = |view: &ServiceView| view.addresses().map(|address| address.to_string()).collect::<Vec<_>>();
+        let before = views.iter().map(|(key, view)| (key.clone(), reached(view))).collect();
+        let now = Timestamp::from_second(cluster.now).unwrap();
+        let forecast = berth_pool::forecast::forecast(cluster.world.clone(), &BTreeMap::new(), &before, now);
+        prop_assert!(forecast.unsettled.is_empty());
+
+        cluster.world.expire(cluster.now);
+        for _ in 0..50 {
+            cluster.writes();
+            round(&mut cluster);
+            if cluster.writes().is_empty() && !cluster.world.has_next(|_| false) {
+                break;
+            }
+        }
+        for (key, view) in views.iter().filter(|(_, view)| view.asks == Asks::Us) {
+            let prospect = &forecast.services[key];
+            let view = cluster::viewed(&cluster.services[key]).unwrap_or_else(|| view.clone());
+            prop_assert_eq!(&reached(&view), &prospect.after, "{}: {:?}", key, prospect);
+            let said = cluster.condition(&key.name, types::ALLOCATED);
+            let announced = cluster.services[key].status.as_ref().unwrap().conditions.iter().flatten();
+            let announced = announced.filter(|c| c.type_ == types::ANNOUNCED).map(|c| c.reason.clone());
+            let reasons: Vec<_> = said.split(' ').skip(1).take(1).map(str::to_owned).chain(announced).collect();
+            prop_assert!(reasons.iter().any(|reason| reason == prospect.reason.as_str()), "{}: {:?} and {}", key, prospect, said);
+        }
+    }
+
     /// Whatever people do, however often a write is lost and however far the watch is behind: no address has two holders that may
     /// not share it, every
     /// ingress is backed by an Announcement that names the Service, no family that worked is lost, no Service has less than its

@@ -21,17 +21,18 @@ async fn the_mock_conforms() {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_is_broken_in_one_of_the_ways_that_are_checked_is_caught_by_that_check() {
-    for (how, check) in How::ALL {
+    for (how, check, says) in How::ALL {
         let violation =
             conformance::run_one(check, async || MockWorld::new(move |inner| Broken::new(inner, how))).await;
         let violation = violation.expect_err(&format!("{how:?} was not caught by {check}"));
         assert_eq!(violation.check, check, "{how:?}");
+        assert!(violation.detail.contains(says), "{how:?} was caught for something else: {violation}");
     }
 }
 
 #[test]
 fn there_is_a_broken_provider_for_every_check() {
     for check in Check::ALL {
-        assert!(How::ALL.iter().any(|(_, caught_by)| *caught_by == check), "{check}");
+        assert!(How::ALL.iter().any(|(_, caught_by, _)| *caught_by == check), "{check}");
     }
 }

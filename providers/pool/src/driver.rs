@@ -17,6 +17,8 @@ use crate::world::Change;
 /// Longest that one write may take: an API server that does not answer is no reason to hold a Service's turn for good.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+const ANNOUNCEMENT: &str = "Announcement";
+
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -56,7 +58,7 @@ impl WriteError {
     pub fn result(&self) -> &'static str {
         match self {
             Self::Silent { .. } => "timeout",
-            Self::Taken { .. } => Reason::AddressTaken.as_str(),
+            Self::Taken { .. } => "taken",
             Self::Api { source, .. } => match &**source {
                 kube::Error::Api(status) if status.code == 409 => "conflict",
                 kube::Error::Api(status) if status.code == 403 => "forbidden",
@@ -64,6 +66,15 @@ impl WriteError {
                 kube::Error::Api(status) if status.code == 429 => "throttled",
                 _ => "error",
             },
+        }
+    }
+
+    /// Why a claim, or a change of one, cannot succeed until somebody mends something.
+    pub fn refusal(&self) -> Option<Reason> {
+        match (self, self.result()) {
+            (Self::Api { kind: ANNOUNCEMENT, .. }, "forbidden") => Some(Reason::PermissionDenied),
+            (Self::Api { kind: ANNOUNCEMENT, .. }, "invalid") => Some(Reason::ClaimRefused),
+            _ => None,
         }
     }
 
@@ -115,7 +126,7 @@ pub async fn write(client: &Client, step: &Step) -> Result<Change, WriteError> {
 
 async fn claim(api: &Api<Announcement>, address: IpAddr, announcement: &Announcement) -> Result<Change, WriteError> {
     let name = announcement.name_any();
-    match call("create", "Announcement", &name, api.create(&post_params(), announcement)).await {
+    match call("create", ANNOUNCEMENT, &name, api.create(&post_params(), announcement)).await {
         Ok(created) => {
             tracing::info!(%address, service = %holder(announcement), "claimed");
             Ok(learned(&created))
@@ -128,7 +139,7 @@ async fn claim(api: &Api<Announcement>, address: IpAddr, announcement: &Announce
 
 async fn update(api: &Api<Announcement>, announcement: &Announcement) -> Result<Change, WriteError> {
     let name = announcement.name_any();
-    let updated = call("update", "Announcement", &name, api.replace(&name, &post_params(), announcement)).await?;
+    let updated = call("update", ANNOUNCEMENT, &name, api.replace(&name, &post_params(), announcement)).await?;
     if let Some(layer2) = &updated.spec.layer2 {
         let owner = layer2.owner.as_deref().unwrap_or("nobody");
         tracing::info!(address = %name, owner, epoch = layer2.epoch, standbys = ?layer2.standbys, "placed");
@@ -140,7 +151,7 @@ async fn release(api: &Api<Announcement>, identity: &AnnouncementIdentity) -> Re
     let AnnouncementIdentity { name, uid, resource_version, .. } = identity.clone();
     let preconditions = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    match call("delete", "Announcement", &name, api.delete(&name, &params)).await {
+    match call("delete", ANNOUNCEMENT, &name, api.delete(&name, &params)).await {
         Ok(_) => tracing::info!(address = %name, "released"),
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),

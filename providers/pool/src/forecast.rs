@@ -114,11 +114,13 @@ pub struct PoolProspect {
 /// `others` is what the other providers have to say of their Services. `before` names every Service that is to be told of,
 /// with where its status says that it is reached: also those that the world does not know any more.
 pub fn forecast(
-    world: World,
+    mut world: World,
     others: &BTreeMap<ServiceKey, Outcome>,
     before: &BTreeMap<ServiceKey, Vec<String>>,
     now: Timestamp,
 ) -> Forecast {
+    world.expire(now.as_second());
+    world.catch_up();
     let ours = |key: &&ServiceKey| world.service(key).is_some() || world.ipam.held_by(key).next().is_some();
     let told: BTreeSet<_> = before.keys().filter(ours).cloned().collect();
     let answered: BTreeSet<_> =
@@ -291,7 +293,7 @@ impl Course<'_> {
     fn cool(&mut self, address: IpAddr) {
         let now = self.now.as_second();
         let name = self.world.ipam.pool_of(address).map(str::to_owned);
-        let Some(name) = name.filter(|_| self.world.must_cool(address)) else { return };
+        let Some(name) = name.filter(|_| self.world.must_cool(address, now)) else { return };
         self.world.cool(address, now);
         let cooling = self.world.cooling(&name, now);
         if let Some(pool) = self.world.pool(&name).cloned() {

@@ -12,6 +12,7 @@ mod refusal;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use berth_api::crd::SERVICES_MAX;
 use berth_api::pool::IpRange;
 use berth_api::service::{Request, ServiceKey};
 use berth_api::sharing::{Clash, SharingScope, SharingTerms, may_share};
@@ -23,6 +24,8 @@ pub use holdings::Tenant;
 use pools::Pool;
 pub use pools::{Exclusion, PoolInput, PoolProblem, PoolReport};
 pub use refusal::Refusal;
+
+use crate::intervals::Intervals;
 
 /// What a Service asks for and what it had.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,19 @@ impl Ipam {
                 pool.free.remove(address);
             }
         }
+    }
+
+    /// Replaces what cools down of a pool. Returns what may be given since.
+    pub fn set_cooling(&mut self, name: &str, cooling: Vec<(IpRange, i64)>) -> Intervals {
+        let Some(pool) = self.pools.get_mut(name) else { return Intervals::default() };
+        let concerned = pool.cooling.iter().chain(&cooling).map(|(range, _)| *range);
+        let held: Vec<_> = concerned.flat_map(|range| self.holdings.within(range)).collect();
+        pool.set_cooling(cooling, &held)
+    }
+
+    /// Whether `address` is one that a pool gives.
+    pub fn is_free(&self, address: IpAddr) -> bool {
+        self.pools.values().any(|pool| pool.free.contains(address))
     }
 
     /// Notes that exactly these Services hold `address`, which they have from `pool`.
@@ -140,20 +156,40 @@ impl Ipam {
         {
             return Err(Refusal::PoolNotAdmitted { service: ask.service.clone(), pools: vec![name.to_owned()] });
         }
-        self.sharing_with_others(ask, address)
+        match self.sharing_with_others(ask, address) {
+            Err(Refusal::AddressInUse { clash: Clash::Namespace, .. })
+                if self.came_before_its_pool_said(ask, address) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a Service holds an address that it may share but for its pool, which keeps sharing within a namespace and did not when it
+    /// came, and is of the namespace that was there first: the others leave.
+    fn came_before_its_pool_said(&self, ask: Ask<'_>, address: IpAddr) -> bool {
+        let tenants = self.tenants(address);
+        let is_first = tenants.first().is_some_and(|first| first.service.namespace == ask.service.namespace);
+        let others = tenants.iter().filter(|tenant| tenant.service != *ask.service);
+        let terms = |tenant: &Tenant| {
+            may_share((ask.service, ask.terms), (&tenant.service, tenant.terms.as_ref()), SharingScope::Cluster)
+        };
+        is_first && others.into_iter().all(|tenant| terms(tenant).is_ok())
     }
 
     /// Whether a Service may hold `address` beside whoever holds it.
     fn sharing_with_others(&self, ask: Ask<'_>, address: IpAddr) -> Result<(), Refusal> {
         let widest = self.pool_having(address).map_or(SharingScope::default(), |(_, pool)| pool.sharing);
-        for other in self.tenants(address).iter().filter(|tenant| tenant.service != *ask.service) {
+        let others = || self.tenants(address).iter().filter(|tenant| tenant.service != *ask.service);
+        for other in others() {
             let clash = may_share((ask.service, ask.terms), (&other.service, other.terms.as_ref()), widest);
             if let Err(clash) = clash {
                 let (holder, wished) = (other.service.clone(), ask.terms.is_some());
                 return Err(Refusal::AddressInUse { address, holder, clash, wished });
             }
         }
-        Ok(())
+        if others().count() >= SERVICES_MAX { Err(Refusal::AddressFull { address }) } else { Ok(()) }
     }
 
     /// The pool whose addresses include `address`; the one that may give it, where an invalid one overlaps.

@@ -90,8 +90,7 @@ pub fn serve(world: &World, key: &ServiceKey, view: &ServiceView) -> Plan {
     // Of a pair that was claimed in part and then refused, only what people know of stays.
     let half_a_pair =
         wish.is_err() && view.families.second == Some(Second::Required) && view.families.iter().any(incomplete);
-    let mut slots = Vec::new();
-    let mut lost = Vec::new();
+    let (mut slots, mut left, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for family in view.families.iter() {
         let held = held(world, key, view, family);
         let held = held.filter(|held| !half_a_pair || view.addresses().any(|in_status| in_status == held.address));
@@ -107,13 +106,19 @@ pub fn serve(world: &World, key: &ServiceKey, view: &ServiceView) -> Plan {
             }
             (Some(wanted), leaves) => slots.push(Slot::of(world, key, view, wanted, held, leaves.is_some())),
             (None, Some(lost_now)) => lost.push(lost_now),
-            // A request that is not met leaves what is held.
-            (None, None) => slots.extend(held.map(|held| Slot::of(world, key, view, held.clone(), Some(held), false))),
+            // A request that is not met leaves what is there.
+            (None, None) => match held.map_or_else(|| had(world, key, view, family), Had::Again) {
+                Had::Again(stays) => slots.push(Slot::of(world, key, view, stays.clone(), Some(stays), false)),
+                Had::Nobodys(addresses) => left.extend(addresses),
+            },
         }
     }
-    let (allocated, lack) = judge(world, view, &wish, &slots);
-    let conditions: Vec<_> = std::iter::once(allocated).chain(slot::announced(&slots)).collect();
-    let ingress = slots.iter().map(|slot| Reached::Address(slot.address()).written()).collect();
+    let reached: Vec<_> = reached(view, &wish, &slots, &left);
+    let (allocated, lack) = judge(world, view, &wish, &slots, &reached);
+    let announced = if is_ours(view) { unannounced(&left) } else { None };
+    let announced = announced.or_else(|| slot::announced(&slots));
+    let conditions: Vec<_> = std::iter::once(allocated).chain(announced).collect();
+    let ingress = reached.iter().map(Reached::written).collect();
     let kept: Vec<_> = slots.iter().flat_map(Slot::kept).collect();
 
     let met = !lack.as_ref().is_some_and(|lack| lack.refused);
@@ -126,6 +131,62 @@ pub fn serve(world: &World, key: &ServiceKey, view: &ServiceView) -> Plan {
     plan.kept = kept;
     plan.lost = lost;
     plan
+}
+
+/// What a Service has of a family by its status alone, without an Announcement.
+enum Had {
+    /// A pool has it and nobody else does: it is claimed again.
+    Again(Choice),
+    /// No pool gives these, and no other Service holds them: another controller's, or their pool is not there yet. They are not
+    /// ours to take away.
+    Nobodys(Vec<IpAddr>),
+}
+
+fn had(world: &World, key: &ServiceKey, view: &ServiceView, family: IpFamily) -> Had {
+    let labels = view.labels.unpacked();
+    let request = Request { families: view.families, addresses: PerFamily::default(), pool: None };
+    let ask = ask(world, key, view, &labels, &request, &[]);
+    let mut nobodys = Vec::new();
+    for address in view.addresses().filter(|address| IpFamily::of(*address) == family) {
+        match world.ipam.may_take_again(ask, address) {
+            Ok(choice) => return Had::Again(choice),
+            Err(Refusal::AddressOutsidePools { .. } | Refusal::Excluded { .. })
+                if world.ipam.tenants(address).is_empty() =>
+            {
+                nobodys.push(address);
+            }
+            Err(_) => {}
+        }
+    }
+    Had::Nobodys(nobodys)
+}
+
+/// Whether what a Service has in its status is from us: of another controller's addresses we never say that they are announced.
+fn is_ours(view: &ServiceView) -> bool {
+    view.said(types::ANNOUNCED).is_some()
+}
+
+/// Where the Service is reached, in the order of its families. Where nothing is given, what no pool can judge, such as a name, stays.
+fn reached(view: &ServiceView, wish: &Result<Answer, Refused>, slots: &[Slot<'_>], left: &[IpAddr]) -> Vec<Reached> {
+    let written = |address: IpAddr| view.reached.iter().find(|reached| reached.address() == Some(address)).cloned();
+    let of = |family: IpFamily| {
+        let given = slots.iter().map(|slot| Reached::Address(slot.address()));
+        let all = given.chain(left.iter().filter_map(move |address| written(*address)));
+        all.filter(move |reached| reached.address().map(IpFamily::of) == Some(family)).collect::<Vec<_>>()
+    };
+    let mut reached: Vec<_> = view.families.iter().flat_map(of).collect();
+    if wish.is_err() && slots.is_empty() {
+        reached.extend(view.reached.iter().filter(|reached| reached.address().is_none()).cloned());
+    }
+    reached
+}
+
+/// That nobody answers for what a Service had from us.
+fn unannounced(left: &[IpAddr]) -> Option<Condition> {
+    let told: Vec<_> = left.iter().map(ToString::to_string).collect();
+    let message = format!("nobody is told to answer for {}, which no IPAddressPool gives", told.join(" and "));
+    let said = condition(types::ANNOUNCED, ConditionStatus::False, Reason::AddressOutsidePools, message);
+    (!left.is_empty()).then_some(said)
 }
 
 /// What a Service asks of the pools.
@@ -166,6 +227,7 @@ fn judge(
     view: &ServiceView,
     wish: &Result<Answer, Refused>,
     slots: &[Slot<'_>],
+    reached: &[Reached],
 ) -> (Condition, Option<Lack>) {
     let answer = match wish {
         Ok(answer) => answer,
@@ -175,7 +237,7 @@ fn judge(
                 Awaits::AnyAddress => (view.families.iter().collect(), Vec::new()),
                 Awaits::People => (Vec::new(), Vec::new()),
             };
-            let message = format!("{message}{}", stays(slots));
+            let message = format!("{message}{}", stays(reached));
             let allocated = condition(types::ALLOCATED, ConditionStatus::False, *reason, message);
             return (allocated, Some(Lack { refused: true, families, addresses }));
         }
@@ -201,13 +263,17 @@ fn judge(
     (condition(types::ALLOCATED, ConditionStatus::True, Reason::Allocated, message), lack)
 }
 
-fn stays(slots: &[Slot<'_>]) -> String {
-    match slots {
+fn stays(reached: &[Reached]) -> String {
+    let told = |reached: &Reached| {
+        let ingress = reached.written();
+        ingress.ip.or(ingress.hostname).unwrap_or_default()
+    };
+    match reached {
         [] => String::new(),
-        [one] => format!("; {} stays until then", one.address()),
+        [one] => format!("; {} stays until then", told(one)),
         [first, rest @ ..] => {
-            let rest: Vec<_> = rest.iter().map(|slot| slot.address().to_string()).collect();
-            format!("; {} and {} stay until then", first.address(), rest.join(", "))
+            let rest: Vec<_> = rest.iter().map(told).collect();
+            format!("; {} and {} stay until then", told(first), rest.join(", "))
         }
     }
 }
@@ -249,14 +315,44 @@ fn choose(world: &World, key: &ServiceKey, view: &ServiceView) -> Result<Answer,
         awaits: Awaits::People,
     })?;
     let previous: Vec<_> = view.addresses().collect();
-    world.ipam.choose(ask(world, key, view, &view.labels.unpacked(), request, &previous)).map_err(|refusal| Refused {
-        reason: refusal.reason(),
-        message: refusal.to_string(),
-        awaits: match refusal.awaited() {
-            Some(address) => Awaits::Address(address),
-            None if refusal.ends_by_release() => Awaits::AnyAddress,
-            None => Awaits::People,
-        },
+    let answer =
+        world.ipam.choose(ask(world, key, view, &view.labels.unpacked(), request, &previous)).map_err(|refusal| {
+            Refused {
+                reason: refusal.reason(),
+                message: refusal.to_string(),
+                awaits: match refusal.awaited() {
+                    Some(address) => Awaits::Address(address),
+                    None if refusal.ends_by_release() => Awaits::AnyAddress,
+                    None => Awaits::People,
+                },
+            }
+        })?;
+    match without_its_pool(world, key, view, request) {
+        None => Ok(answer),
+        Some(address) => Err(Refused {
+            reason: Reason::AddressOutsidePools,
+            message: format!(
+                "{address}, which is in the status of this Service, is in no IPAddressPool any more; add it to one, or ask for another address or pool"
+            ),
+            awaits: Awaits::People,
+        }),
+    }
+}
+
+/// An address that a Service has from us, whose Announcement and pool are gone both: kinds that are installed again come without
+/// either, and pools come one after the other. Who asks for nothing else is not moved for that.
+fn without_its_pool(world: &World, key: &ServiceKey, view: &ServiceView, request: &Request) -> Option<IpAddr> {
+    let asks = request.pool.is_some() || request.addresses.v4.is_some() || request.addresses.v6.is_some();
+    if asks || !is_ours(view) {
+        return None;
+    }
+    let holds = |family| world.ipam.held_by(key).any(|address| IpFamily::of(address) == family);
+    view.addresses().find(|address| {
+        let family = IpFamily::of(*address);
+        view.families.has(family)
+            && !holds(family)
+            && world.ipam.tenants(*address).is_empty()
+            && world.ipam.is_outside_pools(*address)
     })
 }
 

@@ -19,7 +19,8 @@ use crate::world::World;
 pub struct OwnStatus {
     /// The object's name.
     pub name: String,
-    /// What is applied, whole.
+    /// What is applied, whole. It names uid and version of the object that was planned on, so that the API server refuses it when the
+    /// object is another one or has changed since: what cools down is not forgotten by one that comes late.
     pub body: Value,
     /// What is worth an event: about which object, and what became of its condition Ready.
     pub news: Option<(ObjectReference, Condition)>,
@@ -58,7 +59,7 @@ pub fn pool_change(
     let reference = own_reference("IPAddressPool", name, &view.uid);
     let body = own_body(
         "IPAddressPool",
-        name,
+        (name, &view.uid, view.version),
         json!({
             "assignedIPv4": assigned.v4,
             "availableIPv4": available.v4,
@@ -101,7 +102,7 @@ pub fn advertisement_change(name: &str, view: &AdvertisementView, world: &World,
         return None;
     }
     let reference = own_reference("L2Advertisement", name, &view.uid);
-    let body = own_body("L2Advertisement", name, json!({"conditions": [stamped]}));
+    let body = own_body("L2Advertisement", (name, &view.uid, view.version), json!({"conditions": [stamped]}));
     Some(OwnStatus { name: name.to_owned(), body, news: news(reference, condition, view.ready.as_ref()) })
 }
 
@@ -141,8 +142,9 @@ fn own_reference(kind: &str, name: &str, uid: &str) -> ObjectReference {
     }
 }
 
-fn own_body(kind: &str, name: &str, status: Value) -> Value {
-    json!({"apiVersion": api_version(), "kind": kind, "metadata": {"name": name}, "status": status})
+fn own_body(kind: &str, (name, uid, version): (&str, &str, u64), status: Value) -> Value {
+    let metadata = json!({"name": name, "uid": uid, "resourceVersion": version.to_string()});
+    json!({"apiVersion": api_version(), "kind": kind, "metadata": metadata, "status": status})
 }
 
 fn api_version() -> String {

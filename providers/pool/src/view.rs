@@ -261,6 +261,8 @@ pub struct PoolView {
     pub created: i64,
     /// `metadata.generation`.
     pub generation: Option<i64>,
+    /// resourceVersion.
+    pub version: u64,
     /// Its labels, by which advertisements select it.
     pub labels: BTreeMap<String, String>,
     /// Its addresses, or what is wrong with them.
@@ -296,6 +298,7 @@ impl PoolView {
             uid: pool.metadata.uid.clone().unwrap_or_default(),
             created: created(&pool.metadata),
             generation: pool.metadata.generation,
+            version: version(&pool.metadata),
             labels: pool.metadata.labels.clone().unwrap_or_default(),
             addresses: Addresses::parse(&pool.spec.addresses),
             auto_assign: pool.spec.auto_assign,
@@ -333,6 +336,8 @@ pub struct AdvertisementView {
     pub uid: String,
     /// `metadata.generation`.
     pub generation: Option<i64>,
+    /// resourceVersion.
+    pub version: u64,
     /// The pools that it names.
     pub pools: BTreeSet<String>,
     /// The interfaces that it allows; empty for all.
@@ -366,6 +371,7 @@ impl AdvertisementView {
         Self {
             uid: ad.metadata.uid.clone().unwrap_or_default(),
             generation: ad.metadata.generation,
+            version: version(&ad.metadata),
             pools: ad.spec.ip_address_pools.iter().cloned().collect(),
             interfaces: ad.spec.interfaces.iter().cloned().collect(),
             selectors,

@@ -4,10 +4,12 @@
 //! Service makes one Service dirty; a change of pools, advertisements or nodes makes all of them dirty, which costs a
 //! look at each and a write only where something differs.
 
+use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
+use std::sync::OnceLock;
 
 use crate::ipam::{Admission, Exclusion, Ipam, Labels, PoolInput, Tenant};
 use crate::placement::{Node, Rule};
@@ -57,6 +59,9 @@ struct Turn {
 /// What decides about a turn before the name does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    /// It has all that it asks for, and only nodes or advertisements have changed: what it has it keeps, so nobody's address
+    /// depends on its turn, and whoever waits for one comes first.
+    only_placed: bool,
     without_address: bool,
     created: i64,
 }
@@ -122,10 +127,31 @@ pub struct World {
     /// Addresses that their Services leave and that are to cool down before anybody else has them: their Announcements stay until
     /// the pool's status says so, so that it is not forgotten.
     to_cool: BTreeMap<IpAddr, i64>,
+    /// The rules for the addresses of each pool; found when they are asked for, and anew when nodes or advertisements have changed.
+    rules: OnceLock<BTreeMap<String, Vec<Rule>>>,
+    /// What was never given when pools were judged.
+    excluded: Vec<(IpRange, Exclusion)>,
+    /// What is still to be done because of changes that concern all: once for as many as come together, of which a start has many.
+    due: Due,
+    /// When the next address has cooled down.
+    next_cooled: Option<i64>,
     dirty: BTreeSet<Turn>,
     dirty_ranks: BTreeMap<ServiceKey, Rank>,
     dirty_pools: BTreeSet<String>,
     dirty_advertisements: BTreeSet<String>,
+}
+
+/// What changes that concern all make necessary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Due {
+    /// To judge the pools.
+    pools: bool,
+    /// To look whose addresses are never given, and to judge the pools where that has changed.
+    excluded: bool,
+    /// To look whether each address has its place still.
+    placement: bool,
+    /// To plan everybody.
+    all: bool,
 }
 
 impl World {
@@ -143,7 +169,7 @@ impl World {
                 put(&mut self.advertisements, name.clone(), view);
                 self.dirty_advertisements.insert(name);
                 if !same {
-                    self.everything_is_dirty();
+                    self.places_changed();
                 }
             }
             Change::Node(name, view) => {
@@ -157,9 +183,7 @@ impl World {
                 let before = self.cluster_nodes.get(&name).map(taken);
                 let after = view.as_ref().map(taken);
                 put(&mut self.cluster_nodes, name.clone(), view);
-                if before != after {
-                    self.judge_pools();
-                }
+                self.due.excluded |= before != after;
                 self.derive_node(&name);
             }
             Change::SpeakerNode(name, view) => {
@@ -172,14 +196,14 @@ impl World {
                 self.unreported.remove(&name);
                 put(&mut self.reports, name.clone(), view);
                 // A node's address may be known from its speaker alone.
-                self.judge_pools();
+                self.due.excluded = true;
                 self.derive_node(&name);
             }
             Change::Namespace(name, labels) => self.learn_namespace(name, labels),
             Change::ServiceCidr(name, ranges) => {
                 if self.service_ranges.get(&name) != ranges.as_ref() {
                     put(&mut self.service_ranges, name, ranges);
-                    self.judge_pools();
+                    self.due.excluded = true;
                 }
             }
         }
@@ -187,22 +211,68 @@ impl World {
 
     /// The next Service that is to be planned and is not `busy`.
     pub fn next(&mut self, busy: impl Fn(&ServiceKey) -> bool) -> Option<ServiceKey> {
-        // Labels of a namespace come by another watch than the Services in it, and decide which pools these may use.
-        let is_unknown = |key: &ServiceKey| {
-            self.services.contains_key(key)
-                && !self.namespaces.is_empty()
-                && !self.namespaces.contains_key(&key.namespace)
-        };
-        let stands = |key: &ServiceKey| busy(key) || self.awaited.contains_key(key) || is_unknown(key);
-        let turn = self.dirty.iter().find(|turn| !stands(&turn.key))?.clone();
-        self.dirty.remove(&turn);
-        self.dirty_ranks.remove(&turn.key);
-        Some(turn.key)
+        self.catch_up();
+        loop {
+            let stands = |key: &ServiceKey| busy(key) || self.awaited.contains_key(key);
+            let turn = self.dirty.iter().find(|turn| !stands(&turn.key))?.clone();
+            self.dirty.remove(&turn);
+            self.dirty_ranks.remove(&turn.key);
+            // Its turn comes when the namespace does.
+            if !self.is_nowhere(&turn.key) {
+                return Some(turn.key);
+            }
+        }
+    }
+
+    /// Whether [`Self::next`] would name one.
+    pub fn has_next(&self, busy: impl Fn(&ServiceKey) -> bool) -> bool {
+        let stands = |key: &ServiceKey| busy(key) || self.awaited.contains_key(key) || self.is_nowhere(key);
+        self.due != Due::default() || self.dirty.iter().any(|turn| !stands(&turn.key))
+    }
+
+    /// Whether the namespace of a Service is not known: its labels come by another watch, and decide which pools the Service may use.
+    fn is_nowhere(&self, key: &ServiceKey) -> bool {
+        self.services.contains_key(key) && !self.namespaces.is_empty() && !self.namespaces.contains_key(&key.namespace)
+    }
+
+    /// Does what changes that concern all have made necessary. Whatever is asked of pools afterwards is of the present.
+    pub fn catch_up(&mut self) {
+        let due = std::mem::take(&mut self.due);
+        if due.pools || due.excluded {
+            self.judge_pools(due.pools);
+        }
+        if due.all || due.placement {
+            let holders = self.announcements.values().flat_map(|view| view.holders());
+            let keys: BTreeSet<_> = self.services.keys().cloned().chain(holders).collect();
+            for key in &keys {
+                if due.all { self.mark(key) } else { self.mark_placed(key) }
+            }
+        }
+    }
+
+    /// Puts a Service in line for a look at where its addresses are.
+    fn mark_placed(&mut self, key: &ServiceKey) {
+        if self.dirty_ranks.contains_key(key) {
+            return;
+        }
+        let turn = self.turn_of(key);
+        let only_placed = !turn.rank.without_address && !self.waiting.contains_key(key) && self.holds_what_it_says(key);
+        self.put_in_line(Turn { rank: Rank { only_placed, ..turn.rank }, ..turn });
+    }
+
+    /// Whether a Service holds every address in its status.
+    fn holds_what_it_says(&self, key: &ServiceKey) -> bool {
+        let holds = |address: IpAddr| self.ipam.tenants(address).iter().any(|tenant| tenant.service == *key);
+        self.services.get(key).is_some_and(|view| view.addresses().all(holds))
     }
 
     /// Puts a Service in line.
     pub fn mark(&mut self, key: &ServiceKey) {
-        let turn = self.turn_of(key);
+        self.put_in_line(self.turn_of(key));
+    }
+
+    fn put_in_line(&mut self, turn: Turn) {
+        let key = &turn.key;
         if let Some(rank) = self.dirty_ranks.insert(key.clone(), turn.rank) {
             self.dirty.remove(&Turn { rank, key: key.clone() });
         }
@@ -211,8 +281,8 @@ impl World {
 
     fn turn_of(&self, key: &ServiceKey) -> Turn {
         let view = self.services.get(key);
-        let rank =
-            Rank { without_address: view.is_none_or(|v| v.reached.is_empty()), created: view.map_or(0, |v| v.created) };
+        let without_address = view.is_none_or(|v| v.reached.is_empty());
+        let rank = Rank { only_placed: false, without_address, created: view.map_or(0, |v| v.created) };
         Turn { rank, key: key.clone() }
     }
 
@@ -318,16 +388,14 @@ impl World {
     }
 
     /// Whether an address has to be noted as cooling down before its Announcement goes: its pool wishes it, still has it, and its
-    /// status does not say so yet.
-    pub fn must_cool(&self, address: IpAddr) -> bool {
+    /// status does not say so yet. `now` is in seconds since 1970.
+    pub fn must_cool(&self, address: IpAddr, now: i64) -> bool {
         let pool = self.ipam.pool_of(address).and_then(|pool| self.pools.get(pool));
         pool.is_some_and(|pool| {
             let has = pool.addresses.as_ref().is_ok_and(|addresses| addresses.contains(address));
-            let until = self.to_cool.get(&address);
-            let is_told = pool
-                .cooling
-                .iter()
-                .any(|(range, told)| range.contains(address) && until.is_some_and(|until| told >= until));
+            // Whoever led before may have noted it; what ends no earlier need not be told again.
+            let until = self.to_cool.get(&address).copied().unwrap_or_else(|| cooldown::until(now, pool.cool_down));
+            let is_told = pool.cooling.iter().any(|(range, told)| range.contains(address) && *told >= until);
             pool.cool_down > 0 && has && !is_told
         })
     }
@@ -362,22 +430,44 @@ impl World {
 
     /// When the next address has cooled down, in seconds since 1970.
     pub fn next_cooled(&self) -> Option<i64> {
-        self.pools.values().flat_map(|pool| &pool.cooling).map(|(_, until)| *until).min()
+        self.next_cooled
     }
 
     /// Frees what has cooled down at `now`, in seconds since 1970.
     pub fn expire(&mut self, now: i64) {
-        let mut families = BTreeSet::new();
+        let mut changed = Vec::new();
         for (name, pool) in &mut self.pools {
-            let expired = pool.cooling.extract_if(.., |(_, until)| *until <= now);
-            let expired: Vec<_> = expired.map(|(range, _)| range.family()).collect();
-            if !expired.is_empty() {
-                self.dirty_pools.insert(name.clone());
-                families.extend(expired);
+            if pool.cooling.extract_if(.., |(_, until)| *until <= now).count() > 0 {
+                changed.push((name.clone(), pool.cooling.clone()));
             }
         }
-        if !families.is_empty() {
-            self.judge_pools();
+        for (name, cooling) in changed {
+            self.cooling_changed(&name, cooling);
+            self.dirty_pools.insert(name);
+        }
+    }
+
+    /// What cools down of a pool has changed: as many as it has free addresses since get a turn, and whoever waits for one of them.
+    fn cooling_changed(&mut self, name: &str, cooling: Vec<(IpRange, i64)>) {
+        self.next_cooled = self.pools.values().flat_map(|pool| &pool.cooling).map(|(_, until)| *until).min();
+        // Pools that are still to be judged are by what they say then, and whoever waits is told.
+        if self.due.pools {
+            return;
+        }
+        let freed = self.ipam.set_cooling(name, cooling);
+        for range in freed.ranges() {
+            let waiting_on: Vec<_> = self.waiting_on.range(range.first()..=range.last()).map(|(a, _)| *a).collect();
+            waiting_on.into_iter().for_each(|address| self.tell_waiting_on(address));
+        }
+        for family in IpFamily::ALL {
+            let many = usize::try_from(freed.size(family)).unwrap_or(usize::MAX);
+            let has_none =
+                |turn: &&Turn| !self.offered.get(&turn.key).is_some_and(|families| families.contains(&family));
+            let first: Vec<_> = self.waiting_for.get(family).iter().filter(has_none).take(many).cloned().collect();
+            for turn in first {
+                self.offered.entry(turn.key.clone()).or_default().insert(family);
+                self.mark(&turn.key);
+            }
         }
     }
 
@@ -405,7 +495,13 @@ impl World {
     }
 
     /// The advertisements that cover a pool.
-    pub fn rules(&self, pool: &str) -> Vec<Rule> {
+    pub fn rules(&self, pool: &str) -> Cow<'_, [Rule]> {
+        let all = || self.pools.keys().map(|name| (name.clone(), self.rules_now(name))).collect();
+        let known = self.rules.get_or_init(all).get(pool);
+        known.map_or_else(|| self.rules_now(pool).into(), |rules| rules.into())
+    }
+
+    fn rules_now(&self, pool: &str) -> Vec<Rule> {
         let labels = self.pools.get(pool).map(|p| &p.labels);
         let covering = self.advertisements.values().filter(|a| a.covers(pool, labels));
         covering
@@ -433,6 +529,7 @@ impl World {
 
     /// Pools whose status may be out of date; each is named once.
     pub fn take_dirty_pools(&mut self) -> BTreeSet<String> {
+        self.catch_up();
         std::mem::take(&mut self.dirty_pools)
     }
 
@@ -548,15 +645,19 @@ impl World {
         };
         let cooling = |view: Option<&PoolView>| view.map(|view| view.cooling.clone()).unwrap_or_default();
         let same_cooling = cooling(self.pools.get(&name)) == cooling(view.as_ref());
+        let cooling = cooling(view.as_ref());
         put(&mut self.pools, name.clone(), view);
-        self.dirty_pools.insert(name);
+        self.dirty_pools.insert(name.clone());
+        self.due.pools |= !same;
+        if !same_cooling {
+            self.cooling_changed(&name, cooling);
+        }
         if !same {
-            self.judge_pools();
             // Advertisements name pools, which may have come or gone.
             self.dirty_advertisements.extend(self.advertisements.keys().cloned());
-            self.everything_is_dirty();
+            self.rules.take();
+            self.due.all = true;
         } else if !same_cooling {
-            self.judge_pools();
             // Whose status says now that they cool down can go.
             let leaving: BTreeSet<_> =
                 self.to_cool.keys().flat_map(|a| self.ipam.tenants(*a)).map(|t| t.service.clone()).collect();
@@ -582,11 +683,19 @@ impl World {
         self.dirty_pools.extend(self.ipam.pool_of(address).map(str::to_owned));
         if self.ipam.release(address) {
             self.tell_waiting_on(address);
-            self.offer(IpFamily::of(address), None);
+            // One that cools down is nobody's yet.
+            if self.due.pools || self.ipam.is_free(address) {
+                self.offer(IpFamily::of(address), None);
+            }
         }
     }
 
-    fn judge_pools(&mut self) {
+    /// Judges the pools: in any case where they have `changed`, else where what is never given has.
+    fn judge_pools(&mut self, changed: bool) {
+        let excluded = self.excluded_addresses();
+        if !changed && excluded == self.excluded {
+            return;
+        }
         let inputs = self.pools.iter().map(|(name, view)| PoolInput {
             name: name.clone(),
             created: view.created,
@@ -598,8 +707,8 @@ impl World {
             sharing: view.sharing,
             cooling: view.cooling.clone(),
         });
-        let excluded = self.excluded_addresses();
         self.ipam.set_pools(inputs.collect(), &excluded);
+        self.excluded = excluded;
         self.dirty_pools.extend(self.pools.keys().cloned());
         for key in self.waiting.keys().cloned().collect::<Vec<_>>() {
             self.mark(&key);
@@ -653,16 +762,13 @@ impl World {
         if self.nodes.get(name) != node.as_ref() {
             put(&mut self.nodes, name.to_owned(), node);
             self.dirty_advertisements.extend(self.advertisements.keys().cloned());
-            self.everything_is_dirty();
+            self.places_changed();
         }
     }
 
-    fn everything_is_dirty(&mut self) {
-        let holders = self.announcements.values().flat_map(|view| view.holders());
-        let keys: BTreeSet<_> = self.services.keys().cloned().chain(holders).collect();
-        for key in &keys {
-            self.mark(key);
-        }
+    fn places_changed(&mut self) {
+        self.rules.take();
+        self.due.placement = true;
     }
 
     fn mark_if_known(&mut self, key: &ServiceKey) {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Client};
 
 use crate::lab::Lab;
 use crate::process::{Process, ProcessSpec};
@@ -28,12 +28,21 @@ impl Lab {
 
     /// Writes a kubeconfig with the rights of a ServiceAccount, for use inside the lab.
     pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.token_of(namespace, account).await?;
+        self.inner.control_plane.credentials.write_kubeconfig(&format!("{namespace}-{account}"), &token)
+    }
+
+    /// A client with the rights of a ServiceAccount.
+    pub async fn client_of(&self, namespace: &str, account: &str) -> Result<Client> {
+        self.client_with_token(&self.token_of(namespace, account).await?).await
+    }
+
+    async fn token_of(&self, namespace: &str, account: &str) -> Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), namespace);
         let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
         let request = TokenRequest { spec, ..TokenRequest::default() };
         let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
         let answer = answer.with_context(|| format!("asking for a token of {namespace}/{account}"))?;
-        let token = answer.status.context("the token has no status")?.token;
-        self.inner.control_plane.credentials.write_kubeconfig(&format!("{namespace}-{account}"), &token)
+        Ok(answer.status.context("the token has no status")?.token)
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use berth_lab::{Container, HTTP_PORT, Lab, PodSpec, Workload, lab_test};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
@@ -100,6 +100,65 @@ lab_test! {
         for node in lab.nodes() {
             let refused = node.netns().http_get((node.address(), HTTP_PORT).into(), "/healthz", LIMIT).await;
             ensure!(refused.is_err(), "something still listens on {}", node.name());
+        }
+        Ok(())
+    }
+}
+
+/// A pool that is asked after the other; the advertisement above covers both.
+const SECOND_POOL: &str = "
+apiVersion: berth.dev/v1alpha1
+kind: IPAddressPool
+metadata: {name: second}
+spec: {addresses: [192.0.2.220-192.0.2.229]}
+";
+
+lab_test! {
+    async fn services_keep_their_addresses_when_berth_is_deleted_and_installed_again_and_its_pools_come_later(lab: Lab) -> Result<()> {
+        lab.install_berth().await?;
+        lab.apply_yaml(SECOND_POOL).await?;
+        lab.apply_yaml(POOL).await?;
+        lab.pod(PodSpec::new("web", "node-1").label("app", "web")).await?;
+        let services: Api<Service> = Api::default_namespaced(lab.admin());
+        for (name, pool) in [("one", "default"), ("two", "second")] {
+            let service = json!({
+                "metadata": { "name": name, "annotations": { "berth.dev/address-pool": pool } },
+                "spec": { "type": "LoadBalancer", "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }] },
+            });
+            services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+        }
+        let says = async |name: &str, address: &str, reason: &str| {
+            lab.eventually(&format!("Service {name} has {address} and says {reason}"), LIMIT, async || {
+                let status = services.get(name).await?.status.unwrap_or_default();
+                let ingress = status.load_balancer.and_then(|l| l.ingress).unwrap_or_default();
+                let ingress: Vec<_> = ingress.into_iter().filter_map(|i| i.ip).collect();
+                ensure!(ingress == [address], "it has {ingress:?}");
+                let conditions = status.conditions.unwrap_or_default();
+                let said = conditions.iter().find(|c| c.type_ == "berth.dev/Allocated").map(|c| c.reason.as_str());
+                ensure!(said == Some(reason), "it says {said:?}");
+                Ok(Some(()))
+            })
+            .await
+        };
+        says("one", "192.0.2.200", "Allocated").await?;
+        says("two", "192.0.2.220", "Allocated").await?;
+        // What it asked for is not what brings it back.
+        let nothing = Patch::Merge(json!({ "metadata": { "annotations": { "berth.dev/address-pool": null } } }));
+        services.patch("two", &PatchParams::default(), &nothing).await?;
+
+        lab.uninstall_berth().await?;
+        let left = services.get("one").await?.status.and_then(|s| s.load_balancer?.ingress).unwrap_or_default();
+        ensure!(left.iter().any(|i| i.ip.as_deref() == Some("192.0.2.200")), "nobody is there to take it: {left:?}");
+        lab.install_berth().await?;
+        says("one", "192.0.2.200", "PoolNotFound").await?;
+        says("two", "192.0.2.220", "NoPool").await?;
+        lab.apply_yaml(POOL).await?;
+        says("one", "192.0.2.200", "Allocated").await?;
+        says("two", "192.0.2.220", "AddressOutsidePools").await?;
+        lab.apply_yaml(SECOND_POOL).await?;
+        says("two", "192.0.2.220", "Allocated").await?;
+        for address in ["192.0.2.200", "192.0.2.220"] {
+            lab.client().netns.probe((address.parse::<IpAddr>()?, 80).into(), EVERY).answered(LIMIT).await.context(address)?;
         }
         Ok(())
     }

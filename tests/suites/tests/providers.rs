@@ -2,11 +2,10 @@
 
 #![allow(clippy::expect_used, reason = "a fixture that is wrong is a test that is wrong")]
 
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use berth_api::names::{CONTROLLER_NAME, CONTROLLER_NAMESPACE};
 use berth_api::{Announcement, IPAddressPool, L2Advertisement};
 use berth_lab::{Lab, LabConfig, lab_test};
 use berth_pool::provider::Pool;
@@ -22,9 +21,6 @@ use tower::service_fn;
 
 /// The provider needs an API server and Node objects, and no data path.
 const NO_DATA_PATH: LabConfig = LabConfig { nodes: 3, kube_proxy: false };
-
-/// Longest wait for what takes well under a second on an idle machine.
-const SOON: Duration = Duration::from_secs(20);
 
 /// Two pools, one of them for those who ask for it, and somebody else's Service.
 const OBJECTS: &str = "
@@ -52,23 +48,18 @@ spec: {type: LoadBalancer, loadBalancerClass: example.com/other, ports: [{port: 
 lab_test! { NO_DATA_PATH;
     async fn the_pools_conform(lab: Lab) -> Result<()> {
         prepare(&lab).await?;
-        let admin = lab.admin();
-        let violations = Box::pin(conformance::run(async || PoolWorld::new(admin.clone()).await)).await;
+        // What it does not need it may not need: it has the rights that are shipped, and no other.
+        let (admin, own) = (lab.admin(), lab.client_of(CONTROLLER_NAMESPACE, CONTROLLER_NAME).await?);
+        let violations = Box::pin(conformance::run(async || PoolWorld::new(admin.clone(), own.clone()).await)).await;
         ensure!(violations.is_empty(), "{violations:#?}");
         Ok(())
     }
 }
 
-/// The kinds, the objects, and what the nodes' speakers would have reported.
+/// The kinds, the rights, the objects, and what the nodes' speakers would have reported.
 async fn prepare(lab: &Lab) -> Result<()> {
-    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
-    for file in std::fs::read_dir(&crds).with_context(|| format!("reading {}", crds.display()))? {
-        apply(lab, &std::fs::read_to_string(file?.path())?).await?;
-    }
-    let speaker_nodes: Vec<_> = (1..=3).map(speaker_node).collect();
-    let first: DynamicObject = serde_json::from_value(speaker_nodes[0].clone())?;
-    lab.eventually("the new kinds are served", SOON, async || Ok(lab.apply(&first).await.ok())).await?;
-    for object in speaker_nodes {
+    lab.install_berth_without_workloads().await?;
+    for object in (1..=3).map(speaker_node) {
         lab.apply(&serde_json::from_value(object)?).await?;
     }
     apply(lab, OBJECTS).await
@@ -102,12 +93,12 @@ struct PoolWorld {
 }
 
 impl PoolWorld {
-    /// What the last world left behind goes first.
-    async fn new(admin: Client) -> Self {
+    /// What the last world left behind goes first. The provider acts by a client of its own.
+    async fn new(admin: Client, own: Client) -> Self {
         let announcements: Api<Announcement> = Api::all(admin.clone());
         announcements.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("an API server");
         let gate = Arc::new(FaultGate::default());
-        Self { provider: Pool::new(behind(gate.clone(), admin.clone())), gate, admin }
+        Self { provider: Pool::new(behind(gate.clone(), own)), gate, admin }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_api::crd::IPAddressPoolStatus;
+use berth_api::crd::{CoolingDown, IPAddressPoolStatus};
 use berth_api::names::announcement_name;
 use berth_api::{IPAddressPool, L2Advertisement};
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use berth_api::Announcement;
 use berth_pool::plan::Step as PoolStep;
+use berth_pool::report::OwnStatus;
 use berth_pool::view::ServiceView;
 
 use super::super::*;
@@ -107,16 +108,18 @@ impl Cluster {
 
     pub(super) fn pool_with(&mut self, name: &str, spec: Value) {
         let pool: IPAddressPool = serde_json::from_value(json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "IPAddressPool", "metadata": {"name": name},
-            "spec": spec,
+            "apiVersion": "berth.dev/v1alpha1", "kind": "IPAddressPool",
+            "metadata": {"name": name, "uid": format!("uid-of-{name}")}, "spec": spec,
         }))
         .unwrap();
         let before = self.pools.remove(name).and_then(|pool| pool.status);
         self.show_pool(IPAddressPool { status: before, ..pool });
     }
 
-    fn show_pool(&mut self, pool: IPAddressPool) {
+    fn show_pool(&mut self, mut pool: IPAddressPool) {
         let name = pool.name_any();
+        self.version += 1;
+        pool.metadata.resource_version = Some(self.version.to_string());
         self.world.learn(Change::Pool(name.clone(), Some(PoolView::of(&pool))));
         self.pools.insert(name, pool);
     }
@@ -126,19 +129,30 @@ impl Cluster {
         let (now, dirty) = (self.now, self.world.take_dirty_pools());
         let mut told = Vec::new();
         for name in dirty {
-            let Some(mut pool) = self.pools.get(&name).cloned() else { continue };
+            let Some(pool) = self.pools.get(&name).cloned() else { continue };
             let (cooling, report) = (self.world.cooling(&name, now), self.world.ipam.report(&name).unwrap());
             let now = Timestamp::from_second(now).unwrap();
             let change = berth_pool::report::pool_change(&name, &PoolView::of(&pool), report, &cooling, now);
             let Some(change) = change else { continue };
-            let status: IPAddressPoolStatus = serde_json::from_value(change.body["status"].clone()).unwrap();
-            told.extend(
-                status.cooling_down.iter().map(|c| format!("{name} {} {}", c.addresses, c.until.0.as_second())),
-            );
-            pool.status = Some(status);
-            self.show_pool(pool);
+            told.extend(self.write_pool(&change).unwrap());
         }
         told
+    }
+
+    /// The status of a pool is written and shown, if the pool is still the one that it was planned on.
+    pub(super) fn write_pool(&mut self, change: &OwnStatus) -> Result<Vec<String>, Refused> {
+        let mut pool = self.pools[&change.name].clone();
+        let metadata = &change.body["metadata"];
+        let based_on = [&metadata["uid"], &metadata["resourceVersion"]].map(|field| field.as_str().map(str::to_owned));
+        if based_on != [pool.metadata.uid.clone(), pool.metadata.resource_version.clone()] {
+            return Err(Refused::Other);
+        }
+        let status: IPAddressPoolStatus = serde_json::from_value(change.body["status"].clone()).unwrap();
+        let told = |c: &CoolingDown| format!("{} {} {}", change.name, c.addresses, c.until.0.as_second());
+        let told = status.cooling_down.iter().map(told).collect();
+        pool.status = Some(status);
+        self.show_pool(pool);
+        Ok(told)
     }
 
     pub(super) fn namespace(&mut self, name: &str, labels: Value) {
@@ -245,7 +259,7 @@ impl Cluster {
     pub(super) fn settle(&mut self, fail: Option<usize>) {
         for _ in 0..400 {
             let Some(key) = self.world.next(|_| false) else { return };
-            let plan = plan(&self.world, &BTreeMap::new(), &key, Timestamp::UNIX_EPOCH);
+            let plan = plan(&self.world, &BTreeMap::new(), &key, Timestamp::from_second(self.now).unwrap());
             self.world.set_waiting(&key, plan.lack);
             plan.cool.iter().for_each(|address| self.world.cool(*address, self.now));
             plan.kept.iter().for_each(|address| self.world.warm(*address));

@@ -84,7 +84,7 @@ fn one_family_is_enough_where_both_are_preferred_and_the_other_is_added_when_it_
                 c.apply("other", json!({"ipFamilies": ["IPv6"]}));
                 c.settle(None);
             },
-            "no IPv6 address: every IPv6 address of IPAddressPool `default` is held; enlarge it or release one",
+            "no IPv6 address: every IPv6 address of IPAddressPool `default` is held, or was a moment ago; enlarge it or release one",
             |c| c.delete("other"),
         ),
     ];

@@ -178,9 +178,9 @@ fn what_is_released_is_noted_in_the_pool_before_it_goes_and_given_again_when_it_
     assert_eq!(tenants(&cluster, "192.0.2.200"), ["one"]);
     assert_eq!(cluster.write_pools(), ["default 192.0.2.200 1000062"]);
     cluster.settle(None);
-    assert_eq!(cluster.writes(), ["status two ", "release 192.0.2.200", "status two "]);
+    assert_eq!(cluster.writes(), ["status two ", "release 192.0.2.200"]);
     let condition = cluster.condition("two", types::ALLOCATED);
-    assert!(condition.starts_with("False CoolingDown "), "{condition}");
+    assert!(condition.starts_with("False PoolExhausted "), "{condition}");
 
     // Another leader knows no more than what is there.
     let mut successor = Cluster::new(&["198.51.100.1"]);
@@ -199,6 +199,105 @@ fn what_is_released_is_noted_in_the_pool_before_it_goes_and_given_again_when_it_
     assert_eq!(successor.ingress("two").as_deref(), Some("192.0.2.200"));
     assert_eq!(successor.write_pools(), Vec::<String>::new());
     assert_eq!(successor.world.next_cooled(), None);
+}
+
+#[test]
+fn those_that_wait_are_written_only_when_something_cools_down_or_has_that_is_for_them() {
+    let mut cluster = Cluster::new(&["198.51.100.1"]);
+    cluster.pool_with("default", json!({"addresses": ["192.0.2.200-192.0.2.203"], "coolDownSeconds": 60}));
+    let names = |range: std::ops::Range<usize>| range.map(|n| format!("s{n}")).collect::<Vec<_>>();
+    for name in names(0..9) {
+        cluster.apply(&name, json!({}));
+        cluster.settle(None);
+    }
+    cluster.apply("asks", json!({"loadBalancerIP": "192.0.2.202"}));
+    cluster.settle(None);
+    cluster.write_pools();
+    // Three are given back, one of them later; nobody else hears of it.
+    for (gone, now) in [(0..2, 1_000_000), (2..3, 1_000_030)] {
+        cluster.now = now;
+        cluster.writes();
+        names(gone.clone()).iter().for_each(|name| cluster.delete(name));
+        cluster.settle(None);
+        cluster.write_pools();
+        cluster.settle(None);
+        let writes = cluster.writes();
+        let (releases, others): (Vec<_>, Vec<_>) = writes.iter().partition(|write| write.starts_with("release "));
+        // Who waits for that very address hears what becomes of it.
+        let heard = if now == 1_000_030 { &["status asks "][..] } else { &[] };
+        assert_eq!(
+            (releases.len(), others.into_iter().map(String::as_str).collect::<Vec<_>>()),
+            (gone.len(), heard.to_vec()),
+            "{now}"
+        );
+    }
+    let (condition, message) = (cluster.condition("asks", types::ALLOCATED), cluster.condition("s8", types::ALLOCATED));
+    assert!(condition.starts_with("False CoolingDown "), "{condition}");
+    // Two have cooled down, then the third: so many are served, in their order.
+    for (now, served) in [(1_000_062, &["s4", "s5"][..]), (1_000_092, &["asks"])] {
+        cluster.now = now;
+        cluster.world.expire(now);
+        cluster.settle(None);
+        let writes = cluster.writes();
+        let told: Vec<_> = writes.iter().filter_map(|write| write.strip_prefix("status ")?.split(' ').next()).collect();
+        assert_eq!((told, writes.len()), (served.to_vec(), 2 * served.len()), "{now}");
+        cluster.write_pools();
+        cluster.settle(None);
+        assert_eq!(cluster.writes(), Vec::<String>::new());
+    }
+    assert_eq!(cluster.condition("s8", types::ALLOCATED), message);
+}
+
+#[test]
+fn a_late_status_of_a_pool_does_not_make_it_forget_what_cools_down_since() {
+    let mut cluster = Cluster::new(&["198.51.100.1"]);
+    cluster.pool_with("default", json!({"addresses": ["192.0.2.200-192.0.2.201"], "coolDownSeconds": 60}));
+    cluster.apply("one", json!({}));
+    cluster.settle(None);
+    // A leader plans this, and is paused.
+    let (name, now) = ("default", Timestamp::from_second(cluster.now).unwrap());
+    let report = cluster.world.ipam.report(name).unwrap();
+    let view = cluster.world.pool(name).unwrap();
+    let late = berth_pool::report::pool_change(name, view, report, &[], now).unwrap();
+    // Its successor notes what is released meanwhile.
+    cluster.delete("one");
+    cluster.settle(None);
+    assert_eq!(cluster.write_pools(), ["default 192.0.2.200 1000062"]);
+    assert_eq!(cluster.write_pool(&late), Err(Refused::Other));
+    // Nor does one of a pool that was deleted and made again.
+    let mut other = late.clone();
+    other.body["metadata"]["resourceVersion"] = json!(cluster.pools[name].metadata.resource_version);
+    other.body["metadata"]["uid"] = json!("another");
+    assert_eq!(cluster.write_pool(&other), Err(Refused::Other));
+    assert_eq!(cluster.world.next_cooled(), Some(1_000_062));
+}
+
+#[test]
+fn a_release_that_was_noted_before_goes_on_under_the_next_leader_at_once() {
+    let mut cluster = Cluster::new(&["198.51.100.1"]);
+    let spec = json!({"addresses": ["192.0.2.200"], "coolDownSeconds": 60});
+    cluster.pool_with("default", spec.clone());
+    cluster.apply("one", json!({}));
+    cluster.settle(None);
+    cluster.write_pools();
+    cluster.delete("one");
+    cluster.settle(None);
+    assert_eq!(cluster.write_pools(), ["default 192.0.2.200 1000062"]);
+    // The leader is killed between the note and the release. What the next one would note ends in the same step, or later.
+    for (later, told, writes) in
+        [(1, &[][..], &["release 192.0.2.200"][..]), (30, &["default 192.0.2.200 1000092"], &[])]
+    {
+        let mut successor = Cluster::new(&["198.51.100.1"]);
+        (successor.pools, successor.announcements) = (cluster.pools.clone(), cluster.announcements.clone());
+        (successor.version, successor.now) = (cluster.version, cluster.now + later);
+        successor.pool_with("default", spec.clone());
+        successor.show("192.0.2.200");
+        successor.settle(None);
+        assert_eq!(successor.writes(), writes, "{later}");
+        assert_eq!(successor.write_pools().iter().filter(|_| later > 1).collect::<Vec<_>>(), told, "{later}");
+        successor.settle(None);
+        assert!(successor.announcements.is_empty(), "{later}");
+    }
 }
 
 #[test]

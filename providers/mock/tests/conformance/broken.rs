@@ -1,14 +1,18 @@
 //! Providers that do wrong on purpose, each in one way.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
 
 use berth_api::PerFamily;
 use berth_api::service::Request;
 use berth_mock::{Mock, Observed, Script, Step};
 use berth_provider::conformance::Check;
 use berth_provider::{Class, Failure, Intent, Owned, Plan, PlannedStep, Protocol, Provider, Shard, Wanted};
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
 
 /// What it does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,27 +49,54 @@ pub enum How {
     ServesWhatItRefuses,
     /// Takes no answer for nothing there, and publishes that.
     Unpublishes,
+    /// Plans what cannot be written down.
+    CannotBeWrittenDown,
+    /// Plans for a Service that it was not asked for.
+    ServesStrangers,
+    /// Writes when it is asked to plan.
+    WritesWhenItPlans,
+    /// Refuses with a class that no person hears of.
+    RefusesInSilence,
+    /// Refuses without a word.
+    RefusesWithoutAWord,
+    /// Makes a call to find out whether it refuses.
+    CallsToRefuse,
+    /// Refuses what it can serve.
+    RefusesTheGood,
+    /// Takes nothing away of which an earlier process has taken away a part.
+    ForgetsWhatLeaves,
+    /// Publishes the address of one Service for all.
+    PublishesOneForAll,
 }
 
 impl How {
-    /// Each with the check that has to catch it.
-    pub const ALL: [(Self, Check); 16] = [
-        (Self::WritesAlways, Check::NoChangeNoWrite),
-        (Self::WritesWhenItLooks, Check::NoChangeNoWrite),
-        (Self::GivesUp, Check::ConvergesUnderFaults),
-        (Self::Doubles, Check::ConvergesUnderFaults),
-        (Self::NeverResumes, Check::ResumesAfterKill),
-        (Self::DeletesForeign, Check::TouchesNothingForeign),
-        (Self::ListsForeign, Check::TouchesNothingForeign),
-        (Self::LeavesBehind, Check::DeletionIsThePlanForAbsent),
-        (Self::DeletesOrphans, Check::DeletionIsThePlanForAbsent),
-        (Self::ListsNothing, Check::DeletionIsThePlanForAbsent),
-        (Self::AnswersByChance, Check::PlansArePure),
-        (Self::FailsTheSecondTime, Check::StepsAreIdempotent),
-        (Self::DoesItTwice, Check::StepsAreIdempotent),
-        (Self::RefusesNothing, Check::RefusesWithoutACall),
-        (Self::ServesWhatItRefuses, Check::RefusesWithoutACall),
-        (Self::Unpublishes, Check::KeepsWhatIsPublished),
+    /// Each with the check that has to catch it, and what that says where it looks at several things.
+    pub const ALL: [(Self, Check, &'static str); 25] = [
+        (Self::WritesAlways, Check::NoChangeNoWrite, ""),
+        (Self::WritesWhenItLooks, Check::NoChangeNoWrite, ""),
+        (Self::GivesUp, Check::ConvergesUnderFaults, ""),
+        (Self::Doubles, Check::ConvergesUnderFaults, ""),
+        (Self::NeverResumes, Check::ResumesAfterKill, ""),
+        (Self::DeletesForeign, Check::TouchesNothingForeign, ""),
+        (Self::ListsForeign, Check::TouchesNothingForeign, ""),
+        (Self::LeavesBehind, Check::DeletionIsThePlanForAbsent, ""),
+        (Self::DeletesOrphans, Check::DeletionIsThePlanForAbsent, ""),
+        (Self::ListsNothing, Check::DeletionIsThePlanForAbsent, ""),
+        (Self::AnswersByChance, Check::PlansArePure, "got two answers"),
+        (Self::FailsTheSecondTime, Check::StepsAreIdempotent, ""),
+        (Self::DoesItTwice, Check::StepsAreIdempotent, ""),
+        (Self::RefusesNothing, Check::RefusesWithoutACall, "was to be refused"),
+        (Self::ServesWhatItRefuses, Check::RefusesWithoutACall, ""),
+        (Self::Unpublishes, Check::KeepsWhatIsPublished, ""),
+        (Self::CannotBeWrittenDown, Check::PlansArePure, "cannot be written down"),
+        (Self::ServesStrangers, Check::PlansArePure, "which the shard was not asked for"),
+        (Self::WritesWhenItPlans, Check::PlansArePure, "planning wrote something"),
+        (Self::RefusesInSilence, Check::RefusesWithoutACall, "which no person would hear of"),
+        (Self::RefusesWithoutAWord, Check::RefusesWithoutACall, "without a word"),
+        (Self::CallsToRefuse, Check::RefusesWithoutACall, "validating called somebody"),
+        (Self::RefusesTheGood, Check::RefusesWithoutACall, "is refused: "),
+        (Self::ForgetsWhatLeaves, Check::ResumesAfterKill, "killed while it took away"),
+        (Self::PublishesOneForAll, Check::ConvergesUnderFaults, "is given to"),
     ];
 }
 
@@ -101,6 +132,16 @@ impl Broken {
         self.memory.lock().unwrap().contains(what)
     }
 
+    /// Asks the cloud, which answers at once, for something where nothing is to be asked for.
+    fn write_at_once(&self, intent: &Intent) {
+        let (owner, id) = (intent.id.clone(), "nothing".to_owned());
+        let step = Step::DeleteLoadBalancer { owner, id, script: Script::default() };
+        let (shard, mut observed) = (self.inner.shard(intent), Observed::default());
+        let mut writing = std::pin::pin!(self.inner.apply(&shard, &step, &mut observed));
+        let done = writing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(done.is_ready(), "the cloud of the mock takes no time");
+    }
+
     /// What is asked for, as this provider understands it.
     fn understood(&self, wanted: &Wanted) -> Wanted {
         let mut wanted = wanted.clone();
@@ -119,9 +160,28 @@ impl Broken {
     }
 }
 
+/// A step of the mock that may not be for writing down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Odd {
+    step: Step,
+    is_secret: bool,
+}
+
+impl fmt::Display for Odd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.step.fmt(f)
+    }
+}
+
+impl Serialize for Odd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.is_secret { Err(S::Error::custom("secret")) } else { self.step.serialize(serializer) }
+    }
+}
+
 impl Provider for Broken {
     type Observed = Observed;
-    type Step = Step;
+    type Step = Odd;
 
     fn name(&self) -> &'static str {
         "broken"
@@ -132,7 +192,18 @@ impl Provider for Broken {
     }
 
     fn validate(&self, intent: &Intent) -> Result<(), Failure> {
-        if self.how == How::RefusesNothing { Ok(()) } else { self.inner.validate(intent) }
+        let judged = self.inner.validate(intent);
+        match self.how {
+            How::RefusesNothing => Ok(()),
+            How::RefusesInSilence => judged.map_err(|failure| Failure::new(Class::Transient, failure.message)),
+            How::RefusesWithoutAWord => judged.map_err(|failure| Failure::new(failure.class, "")),
+            How::RefusesTheGood => judged.and(Err(Failure::new(Class::Config, "no"))),
+            How::CallsToRefuse => {
+                self.write_at_once(intent);
+                judged
+            }
+            _ => judged,
+        }
     }
 
     fn shard(&self, intent: &Intent) -> Shard {
@@ -171,7 +242,7 @@ impl Provider for Broken {
         observed
     }
 
-    fn plan(&self, wanted: &Wanted, observed: &Observed) -> Plan<Step> {
+    fn plan(&self, wanted: &Wanted, observed: &Observed) -> Plan<Odd> {
         let mut plan = self.inner.plan(&self.understood(wanted), observed);
         match self.how {
             How::WritesAlways => {
@@ -192,12 +263,36 @@ impl Provider for Broken {
                     outcome.ingress.clear();
                 }
             }
+            How::ServesStrangers => {
+                let stranger = |p: &mut PlannedStep<Step>| p.services.iter_mut().for_each(|id| id.uid.push('?'));
+                plan.steps.iter_mut().for_each(stranger);
+            }
+            How::WritesWhenItPlans => wanted.present.values().for_each(|intent| self.write_at_once(intent)),
+            // What is half gone it takes for gone.
+            How::ForgetsWhatLeaves
+                if wanted.present.is_empty()
+                    && plan.steps.iter().all(|p| matches!(p.step, Step::ReleaseAddress { .. })) =>
+            {
+                plan.steps.clear();
+            }
+            How::PublishesOneForAll => {
+                for outcome in plan.outcomes.values_mut().filter(|outcome| !outcome.ingress.is_empty()) {
+                    outcome.ingress[0].ip = Some("192.0.2.1".to_owned());
+                }
+            }
             _ => {}
         }
-        plan
+        let is_secret = self.how == How::CannotBeWrittenDown;
+        let odd = |PlannedStep { step, services, disruptive }| PlannedStep {
+            step: Odd { step, is_secret },
+            services,
+            disruptive,
+        };
+        Plan { steps: plan.steps.into_iter().map(odd).collect(), outcomes: plan.outcomes }
     }
 
-    async fn apply(&self, shard: &Shard, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
+    async fn apply(&self, shard: &Shard, step: &Odd, observed: &mut Observed) -> Result<(), Failure> {
+        let step = &step.step;
         let again = self.remember(format!("{shard}: {step}"));
         match (self.how, step) {
             (How::FailsTheSecondTime, _) if again => return Err(Failure::new(Class::Config, "done already")),

@@ -61,6 +61,18 @@ impl Given {
         self
     }
 
+    /// What the status of a pool says of addresses that cool down, until so many seconds after now.
+    fn cooling(mut self, name: &str, addresses: &str, until: i64) -> Self {
+        for change in &mut self.changes {
+            if let Change::Pool(pool, Some(view)) = change
+                && pool == name
+            {
+                view.cooling.push((addresses.parse().unwrap(), until));
+            }
+        }
+        self
+    }
+
     /// A Service of the pools, with what is merged into it.
     fn service(self, name: &str, asks: Asks, spec: Value, status: &[&str]) -> Self {
         self.service_of(name, asks, 0, spec, status)
@@ -284,13 +296,23 @@ fn services_that_share_come_and_go_one_after_the_other() {
 
 #[test]
 fn an_address_that_is_given_back_cools_down_where_the_pool_wishes_it() {
-    for (seconds, expected) in [(0, "Gain Allocated - -> 192.0.2.200 (office)"), (60, "Pending CoolingDown - -> - ()")]
+    for (seconds, expected) in
+        [(0, "Gain Allocated - -> 192.0.2.200 (office)"), (60, "Pending PoolExhausted - -> - ()")]
     {
         let given = Given::nodes()
             .pool_with("office", &json!({"addresses": ["192.0.2.200"], "coolDownSeconds": seconds}))
             .held("192.0.2.200", "gone", "office")
             .service("web", Asks::Us, json!({}), &[]);
         assert_eq!(given.becomes("web"), expected, "{seconds}");
+    }
+}
+
+#[test]
+fn what_has_cooled_down_by_now_is_free_whatever_the_status_of_the_pool_says() {
+    for (until, expected) in [(0, "Gain Allocated - -> 192.0.2.200 (office)"), (1, "Pending PoolExhausted - -> - ()")] {
+        let given = Given::nodes().pool("office", &["192.0.2.200"]).service("web", Asks::Us, json!({}), &[]);
+        let given = given.cooling("office", "192.0.2.200", until);
+        assert_eq!(given.becomes("web"), expected, "until {until} s after now");
     }
 }
 
@@ -444,9 +466,14 @@ fn crowd() -> impl Strategy<Value = Given> {
     // What one has: nothing, an address in its status, one that it holds beside.
     let service = (asks, request, 0..3_i64, 0..3_u8);
     let services = proptest::collection::vec(service, 1..8);
-    (services, 200..205_u8, proptest::bool::ANY, proptest::bool::ANY).prop_map(|(services, last, six, covered)| {
+    let cooling = proptest::collection::vec((200..206_u8, -1..2_i64), 0..3);
+    let shape = (200..205_u8, proptest::bool::ANY, proptest::bool::ANY, cooling);
+    (services, shape).prop_map(|(services, (last, six, covered, cooling))| {
         let mut given =
             Given::nodes().pool("office", &[&format!("192.0.2.200-192.0.2.{last}")]).pool("cut", &["192.0.2.205"]);
+        for (address, until) in cooling {
+            given = given.cooling("office", &format!("192.0.2.{address}"), until);
+        }
         if six {
             given = given.pool("six", &["2001:db8:2::100-2001:db8:2::101"]);
         }

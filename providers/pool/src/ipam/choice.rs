@@ -45,22 +45,18 @@ impl Ipam {
             return self.one_pool(ask, &name, &kept);
         }
         let held = families.iter().find_map(|family| *kept.get(family));
-        let had = || {
-            let may = |address: &IpAddr| families.has(IpFamily::of(*address)) && self.may_take_again(ask, *address);
-            ask.previous.iter().copied().find(may)
-        };
-        let Some(beside) = held.or_else(had) else { return self.automatic(ask) };
+        let Some(beside) = held else { return self.automatic(ask) };
         let name = self.pool_of(beside).unwrap_or_default().to_owned();
         // What has nothing beside it may as well come from elsewhere, and so may a pair that this pool cannot complete.
         self.one_pool(ask, &name, &kept).or_else(|refusal| match self.automatic(ask) {
             // What may pass by itself is told first: it is waited for.
-            Err(elsewhere) if held.is_none() || elsewhere.ends_by_release() => Err(elsewhere),
+            Err(elsewhere) if elsewhere.ends_by_release() => Err(elsewhere),
             other => other.map_err(|_| refusal),
         })
     }
 
-    /// Of each family an address that is held, meets the request and may stay: a pair of one pool if there is one, else what is in
-    /// the status.
+    /// Of each family an address that meets the request and is held and may stay, or was and may be taken again: a pair of one pool
+    /// if there is one, else what is in the status.
     fn kept(&self, ask: Ask<'_>) -> Kept {
         let meets = |address: &IpAddr| {
             let asked = ask.request.addresses.get(IpFamily::of(*address));
@@ -69,7 +65,17 @@ impl Ipam {
                 && pool.is_none_or(|pool| self.pool_of(*address) == Some(pool))
                 && self.may_stay(ask, *address).is_ok()
         };
-        let held: Vec<IpAddr> = self.held_by(ask.service).filter(meets).collect();
+        let mut held: Vec<IpAddr> = self.held_by(ask.service).filter(meets).collect();
+        let is_beside = |address: &IpAddr| {
+            let others = held.iter().filter(|other| IpFamily::of(**other) != IpFamily::of(*address));
+            let of_one_pool = |other: &IpAddr| self.pool_of(*other) == self.pool_of(*address);
+            others.clone().next().is_none() || others.into_iter().any(of_one_pool)
+        };
+        // What is held says more than what a status says.
+        let is_new = |address: &IpAddr| !held.iter().any(|other| IpFamily::of(*other) == IpFamily::of(*address));
+        let had = ask.previous.iter().copied().filter(is_new).filter(meets).filter(is_beside);
+        let again: Vec<_> = had.filter(|address| self.may_take_again(ask, *address).is_ok()).collect();
+        held.extend(again);
         let of = |family, pool: Option<&str>| {
             let fits = |a: &&IpAddr| IpFamily::of(**a) == family && (pool.is_none() || self.pool_of(**a) == pool);
             let mut all = held.iter().filter(fits);
@@ -204,7 +210,7 @@ impl Ipam {
             return Ok(choice(address));
         }
         let mut had = ask.previous.iter().copied().filter(|a| IpFamily::of(*a) == family && pool.has(*a));
-        if let Some(address) = had.find(|address| self.may_take_again(ask, *address)) {
+        if let Some(address) = had.find(|address| self.may_take_again(ask, *address).is_ok()) {
             return Ok(choice(address));
         }
         let shared = ask.terms.and_then(|terms| {
@@ -213,20 +219,22 @@ impl Ipam {
             shared.find(|address| self.sharing_with_others(ask, *address).is_ok())
         });
         let lowest = pool.free.lowest(family).into_iter().chain(shared).min();
-        lowest.map(choice).ok_or_else(|| {
-            let pools = vec![name.to_owned()];
-            match pool.next_cooled(family) {
-                Some(until) => Refusal::PoolCoolingDown { family, pools, until },
-                None => Refusal::PoolExhausted { family, pools },
-            }
-        })
+        lowest.map(choice).ok_or_else(|| Refusal::PoolExhausted { family, pools: vec![name.to_owned()] })
     }
 
-    /// Whether an address that the Service had, by its status, can be its own again.
-    fn may_take_again(&self, ask: Ask<'_>, address: IpAddr) -> bool {
-        let pool =
-            self.pool_having(address).filter(|(name, pool)| pool.may_give(address) && self.usable(ask, name).is_ok());
-        pool.is_some() && self.sharing_with_others(ask, address).is_ok()
+    /// Whether an address that the Service has by its status, and by no Announcement, can be its own again: also from a pool that
+    /// gives nothing new, because to its clients it is nothing new.
+    ///
+    /// # Errors
+    /// When no pool has it, or it is not for this Service, or somebody's.
+    pub fn may_take_again(&self, ask: Ask<'_>, address: IpAddr) -> Result<Choice, Refusal> {
+        let (name, pool) = self.pool_having(address).ok_or(Refusal::AddressOutsidePools { address })?;
+        if let Some(exclusion) = pool.exclusion(address) {
+            return Err(Refusal::Excluded { address, exclusion: exclusion.clone() });
+        }
+        self.may_stay(ask, address)?;
+        self.sharing_with_others(ask, address)?;
+        Ok(Choice { address, pool: name.to_owned() })
     }
 
     /// From the first pool that gives addresses by itself and has what is asked for. Pools with a selection come first.
@@ -285,12 +293,7 @@ impl Ipam {
             admitting.iter().filter(|(_, pool)| pool.has_family(family) != Some(false)).copied().collect();
         let giving = keep(&having, &|pool| pool.accepts());
         if !giving.is_empty() {
-            let cooled =
-                having.iter().filter(|(_, pool)| pool.accepts()).filter_map(|(_, pool)| pool.next_cooled(family));
-            return Some(match cooled.min() {
-                Some(until) => Refusal::PoolCoolingDown { family, pools: giving, until },
-                None => Refusal::PoolExhausted { family, pools: giving },
-            });
+            return Some(Refusal::PoolExhausted { family, pools: giving });
         }
         if having.is_empty() {
             return Some(Refusal::FamilyUnavailable { family, pools: keep(&admitting, &|_| true) });

@@ -145,7 +145,7 @@ pub(super) struct Pool {
     /// Addresses that are never given, and why.
     excluded: Vec<(IpRange, Exclusion)>,
     never: Intervals,
-    cooling: Vec<(IpRange, i64)>,
+    pub(super) cooling: Vec<(IpRange, i64)>,
     cooling_set: Intervals,
     /// Addresses that nobody holds and that may be given.
     pub(super) free: Intervals,
@@ -202,9 +202,36 @@ impl Pool {
         self.cooling.iter().filter(|(range, _)| range.contains(address)).map(|(_, until)| *until).max()
     }
 
-    /// When the first of its released addresses of a family may be given again, in seconds since 1970.
-    pub(super) fn next_cooled(&self, family: IpFamily) -> Option<i64> {
-        self.cooling.iter().filter(|(range, _)| range.family() == family).map(|(_, until)| *until).min()
+    /// Replaces what cools down. `held`: what is held of the ranges that did or do. Returns what may be given since.
+    pub(super) fn set_cooling(&mut self, cooling: Vec<(IpRange, i64)>, held: &[IpAddr]) -> Intervals {
+        let mut freed = Intervals::default();
+        let Some(addresses) = &self.addresses else {
+            self.cooling = cooling;
+            return freed;
+        };
+        self.cooling_set = Intervals::default();
+        for (range, _) in &cooling {
+            self.cooling_set.insert_range(*range);
+            self.free.remove_range(*range);
+        }
+        let before = std::mem::replace(&mut self.cooling, cooling);
+        for range in addresses.ranges() {
+            for common in before.iter().filter_map(|(other, _)| range.intersection(*other)) {
+                freed.insert_range(common);
+                if self.avoid_buggy {
+                    for address in buggy(common) {
+                        freed.remove(address);
+                    }
+                }
+            }
+        }
+        self.never.ranges().chain(self.cooling_set.ranges()).for_each(|range| freed.remove_range(range));
+        for address in held {
+            freed.remove(*address);
+        }
+        // What was given back while it cooled is in it too, and was not free.
+        freed.ranges().for_each(|range| self.free.insert_range(range));
+        freed
     }
 
     fn total(&self, family: IpFamily) -> u128 {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use berth_api::crd::SERVICES_MAX;
 use berth_api::service::ServiceKey;
 use berth_api::sharing::Clash;
 use berth_api::{IpFamily, Reason};
@@ -47,27 +48,14 @@ pub enum Refusal {
         /// Their names.
         pools: Vec<String>,
     },
-    /// The pools that could serve are full.
-    #[error("every {family} address of {} is held; enlarge it or release one", list(pools))]
+    /// The pools that could serve are full. Whether some of it cools down is not told: it would be another message, and with it a write
+    /// on every Service that waits, at each release and each end of a cool-down.
+    #[error("every {family} address of {} is held, or was a moment ago; enlarge it or release one", list(pools))]
     PoolExhausted {
         /// The family that is asked for.
         family: IpFamily,
         /// Their names.
         pools: Vec<String>,
-    },
-    /// What is free of the pools that could serve was released a moment ago.
-    #[error(
-        "every {family} address of {} is held or was released a moment ago; one is free again at {}",
-        list(pools),
-        time(*until)
-    )]
-    PoolCoolingDown {
-        /// The family that is asked for.
-        family: IpFamily,
-        /// Their names.
-        pools: Vec<String>,
-        /// When the first of them is free, in seconds since 1970.
-        until: i64,
     },
     /// The pools that could serve have no address of the family at all.
     #[error(
@@ -131,6 +119,12 @@ pub enum Refusal {
         /// Whether the Service that asks wishes to share.
         wished: bool,
     },
+    /// So many Services share the requested address that it takes no more.
+    #[error("{address} is shared by {SERVICES_MAX} Services, which is the most; ask for another")]
+    AddressFull {
+        /// It.
+        address: IpAddr,
+    },
     /// The requested address is somebody's who is no Service.
     #[error("{address} is {}; ask for another", whose(exclusion, *address))]
     Excluded {
@@ -182,6 +176,7 @@ impl Refusal {
                 Clash::Port(_) => Reason::SharingPortTaken,
                 Clash::Policy => Reason::SharingPolicyDiffers,
             },
+            Self::AddressFull { .. } => Reason::SharingFull,
             Self::Excluded { exclusion, .. } => match exclusion {
                 Exclusion::Node(_) => Reason::NodeAddress,
                 Exclusion::Gateway(_) => Reason::GatewayAddress,
@@ -190,7 +185,7 @@ impl Refusal {
                 Exclusion::Services(_) => Reason::ServiceNetwork,
             },
             Self::BuggyAddress { .. } => Reason::BuggyAddress,
-            Self::CoolingDown { .. } | Self::PoolCoolingDown { .. } => Reason::CoolingDown,
+            Self::CoolingDown { .. } => Reason::CoolingDown,
         }
     }
 
@@ -200,9 +195,9 @@ impl Refusal {
         matches!(
             self,
             Self::PoolExhausted { .. }
-                | Self::PoolCoolingDown { .. }
                 | Self::NoDualStackPool { .. }
                 | Self::AddressInUse { .. }
+                | Self::AddressFull { .. }
                 | Self::CoolingDown { .. }
         )
     }
@@ -212,7 +207,9 @@ impl Refusal {
     /// The very address that is waited for, where no other will do.
     pub fn awaited(&self) -> Option<IpAddr> {
         match self {
-            Self::AddressInUse { address, .. } | Self::CoolingDown { address, .. } => Some(*address),
+            Self::AddressInUse { address, .. } | Self::AddressFull { address } | Self::CoolingDown { address, .. } => {
+                Some(*address)
+            }
             _ => None,
         }
     }

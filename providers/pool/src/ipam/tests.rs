@@ -514,7 +514,53 @@ fn a_pool_for_others_alone_is_told_as_such() {
     let disabled = only(PoolInput { disabled: true, ..pool("a", 1, &["192.0.2.20"]) });
     assert_eq!(told(ask(&disabled, "web", &any, &[])), Err(Reason::PoolDisabled));
     assert_eq!(told(ask(&disabled, "web", &request(V4, &["192.0.2.20"], None), &[])), Err(Reason::PoolDisabled));
-    assert_eq!(told(ask(&disabled, "web", &any, &["192.0.2.20"])), Err(Reason::PoolDisabled), "nor what it had before");
+    assert_eq!(told(ask(&disabled, "web", &any, &["192.0.2.21"])), Err(Reason::PoolDisabled));
+}
+
+#[test]
+fn what_a_service_has_by_its_status_alone_is_its_own_again_from_every_pool_that_may_not_be_for_others() {
+    let pool_20 = |edit: fn(&mut PoolInput)| {
+        let mut pool = pool("a", 2, &["192.0.2.20-192.0.2.25"]);
+        edit(&mut pool);
+        pool
+    };
+    let nobody = || match admitting("", &["192.0.2.1"], serde_json::json!({"namespaces": ["other"]})) {
+        PoolInput { admission, .. } => admission,
+    };
+    let (again, elsewhere) = (Ok("192.0.2.22 a"), Ok("192.0.2.30 b"));
+    for (what, first, held, expected) in [
+        ("valid", pool_20(|_| ()), None, again),
+        ("disabled", pool_20(|pool| pool.disabled = true), None, again),
+        ("given by request alone", pool_20(|pool| pool.auto_assign = false), None, again),
+        ("one whose selector cannot be read", pool_20(|pool| pool.admission = Some(Err(String::new()))), None, again),
+        ("cooling", pool_20(|pool| pool.cooling = vec![("192.0.2.22".parse().unwrap(), 9)]), None, again),
+        ("of another namespace", PoolInput { admission: nobody(), ..pool_20(|_| ()) }, None, elsewhere),
+        ("without it", pool_20(|pool| pool.addresses = Addresses::parse(&["192.0.2.40"])), None, Ok("192.0.2.40 a")),
+        ("unreadable", pool_20(|pool| pool.addresses = Addresses::parse(&["x"])), None, elsewhere),
+        ("that another Service holds", pool_20(|_| ()), Some("192.0.2.22"), Ok("192.0.2.20 a")),
+    ] {
+        let mut ipam = ipam(vec![first, pool("b", 3, &["192.0.2.30"])]);
+        if let Some(held) = held {
+            hold(&mut ipam, ip(held), "other", "a");
+        }
+        let got = told(ask(&ipam, "web", &request(V4, &[], None), &["192.0.2.22"]));
+        assert_eq!(got, expected.map(str::to_owned), "{what}");
+    }
+    // One that overlaps an older pool, in the part that it has alone.
+    let overlaps = ipam(vec![pool("old", 1, &["192.0.2.25"]), pool_20(|_| ()), pool("b", 3, &["192.0.2.30"])]);
+    assert_eq!(told(ask(&overlaps, "web", &request(V4, &[], None), &["192.0.2.22"])).unwrap(), "192.0.2.22 a");
+    // A node's own address is nobody's, whatever a status says.
+    let ipam = ipam(vec![pool("a", 1, &["192.0.2.10-192.0.2.12"])]);
+    assert_eq!(told(ask(&ipam, "web", &request(V4, &[], None), &["192.0.2.11"])).unwrap(), "192.0.2.10 a");
+}
+
+#[test]
+fn what_is_held_counts_before_what_a_status_says() {
+    let mut ipam = ipam(vec![pool("a", 1, &["192.0.2.20-192.0.2.25", "2001:db8::20-2001:db8::25"])]);
+    hold(&mut ipam, ip("192.0.2.21"), "web", "a");
+    let any = |families, previous: &[&str]| told(ask(&ipam, "web", &request(families, &[], None), previous));
+    assert_eq!(any(V4, &["192.0.2.24"]).unwrap(), "192.0.2.21 a");
+    assert_eq!(any(REQUIRE, &["192.0.2.24", "2001:db8::24"]).unwrap(), "192.0.2.21 a, 2001:db8::24 a");
 }
 
 #[test]
@@ -576,6 +622,33 @@ fn sharers_land_on_the_lowest_address_that_is_free_or_theirs() {
     let wish = request(V4, &["192.0.2.20"], None);
     let got = told(ask_as(&ipam, ("back", Some(&[])), &[], &wish, k("TCP/81").as_ref()));
     assert_eq!(got, Err(Reason::SharingNamespaceDiffers));
+}
+
+#[test]
+fn an_address_that_so_many_share_as_an_announcement_can_name_takes_no_more() {
+    let mut ipam = ipam(vec![pool("a", 1, &["192.0.2.20-192.0.2.21"])]);
+    let mine = |n: usize| Some(terms_of("k", &format!("TCP/{n}")));
+    let asks = |ipam: &Ipam, wish: &[&str]| {
+        told(ask_as(ipam, ("shop", Some(&[])), &[], &request(V4, wish, None), mine(999).as_ref()))
+    };
+    for n in 0..SERVICES_MAX {
+        assert_eq!(asks(&ipam, &[]).unwrap(), "192.0.2.20 a", "the {n}th");
+        ipam.hold(ip("192.0.2.20"), "a", Tenant { service: key(&format!("s{n}")), terms: mine(n) });
+    }
+    assert_eq!(asks(&ipam, &[]).unwrap(), "192.0.2.21 a");
+    assert_eq!(asks(&ipam, &["192.0.2.20"]), Err(Reason::SharingFull));
+    // Those that are in it stay.
+    let (none, any) = (Labels::new(), request(V4, &[], None));
+    let (service, terms) = (key("s7"), mine(7));
+    let asks = Ask {
+        service: &service,
+        labels: &none,
+        namespace: Some(&none),
+        request: &any,
+        previous: &[],
+        terms: terms.as_ref(),
+    };
+    assert_eq!(told(ipam.choose(asks)).unwrap(), "192.0.2.20 a");
 }
 
 #[test]
@@ -668,9 +741,48 @@ fn what_was_released_is_given_to_nobody_until_it_has_cooled_down_but_to_who_has_
     assert!(refusal.to_string().contains("before 1970-01-01T00:16:40Z"), "{refusal}");
     hold(&mut ipam, ip("192.0.2.22"), "other", "a");
     let refusal = ask(&ipam, "web", &any, &[]).unwrap_err();
-    assert_eq!((refusal.reason(), refusal.ends_by_release()), (Reason::CoolingDown, true));
+    assert_eq!((refusal.reason(), refusal.ends_by_release()), (Reason::PoolExhausted, true));
     // One that is released while it cools stays out of what is free.
     hold(&mut ipam, ip("192.0.2.20"), "back", "a");
     ipam.release(ip("192.0.2.20"));
     assert_eq!(ipam.reports().next().unwrap().1.available.v4, 0);
+    // What has cooled down is free, but for what is held, is never given, or is no part of it.
+    let mut changed = |cooling: &[(&str, i64)], expected: &str, available| {
+        let cooling = cooling.iter().map(|(range, until)| (range.parse().unwrap(), *until)).collect();
+        let freed = ipam.set_cooling("a", cooling);
+        let freed: Vec<_> = freed.ranges().map(|range| range.to_string()).collect();
+        assert_eq!((freed, ipam.report("a").unwrap().available.v4), (vec![expected.to_owned()], available));
+    };
+    changed(&[("192.0.2.21-192.0.2.40", 1_000)], "192.0.2.20", 1);
+    changed(&[("192.0.2.20", 1_000)], "192.0.2.21", 1);
+    changed(&[], "192.0.2.20", 2);
+}
+
+#[test]
+fn who_came_first_stays_with_its_namespace_when_its_pool_keeps_sharing_within_one() {
+    let tenants = [("a", "one", 80), ("b", "two", 81), ("a", "three", 82), ("b", "four", 83)];
+    let stays = |sharing: SharingScope, tenants: &[(&str, &str, u16)]| {
+        let mut ipam = ipam(vec![PoolInput { sharing, ..pool("a", 1, &["192.0.2.20"]) }]);
+        let keyed = |(namespace, name, port): &(&str, &str, u16)| {
+            let service = ServiceKey { namespace: (*namespace).to_owned(), name: (*name).to_owned() };
+            (service, Some(terms_of("k", &format!("TCP/{port}"))))
+        };
+        for (service, terms) in tenants.iter().map(keyed) {
+            ipam.hold(ip("192.0.2.20"), "a", Tenant { service, terms });
+        }
+        let (none, any) = (Labels::new(), request(V4, &[], None));
+        let may = |(service, terms): &(ServiceKey, Option<SharingTerms>)| {
+            let (labels, namespace, request) = (&none, Some(&none), &any);
+            let ask = Ask { service, labels, namespace, request, previous: &[], terms: terms.as_ref() };
+            ipam.may_stay(ask, ip("192.0.2.20")).map_err(|refusal| refusal.reason())
+        };
+        tenants.iter().map(keyed).map(|tenant| may(&tenant)).collect::<Vec<_>>()
+    };
+    let leaves = || Err(Reason::SharingNamespaceDiffers);
+    assert_eq!(stays(SharingScope::Cluster, &tenants), [Ok(()), Ok(()), Ok(()), Ok(())]);
+    assert_eq!(stays(SharingScope::Namespace, &tenants), [Ok(()), leaves(), Ok(()), leaves()]);
+    assert_eq!(stays(SharingScope::Namespace, &tenants[1..]), [Ok(()), leaves(), Ok(())]);
+    // Another reason to leave is one for whoever was first, too.
+    let collide = [("a", "one", 80), ("a", "three", 80), ("b", "two", 81)];
+    assert_eq!(stays(SharingScope::Namespace, &collide)[0], Err(Reason::SharingPortTaken));
 }
