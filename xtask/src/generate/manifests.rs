@@ -78,6 +78,8 @@ fn values() -> anyhow::Result<Values> {
         ("speaker-user", account(names::SPEAKER_NAMESPACE, names::SPEAKER_NAME)),
         ("http-port", port.to_string()),
         ("heartbeat-port", berth_speaker::args::DEFAULT_HEARTBEAT_PORT.to_string()),
+        ("heartbeat-key-dir", text(berth_speaker::args::DEFAULT_HEARTBEAT_KEY_DIR)),
+        ("heartbeat-secret", text(berth_api::heartbeat_keys::SECRET)),
         ("version", text(env!("CARGO_PKG_VERSION"))),
         ("epoch-slack", EPOCH_SLACK.to_string()),
         ("epoch-slack-days", (EPOCH_SLACK / SECONDS_A_DAY).to_string()),
