@@ -28,6 +28,10 @@ use crate::metrics::{Metrics, WriteLabels};
 /// Between two looks: as long as a kubelet takes to show a change, so that who asks for a new key waits little more for this.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
+/// Failures in a row after which it is tried no more often than it is looked at: within a minute, what comes by itself is there, and
+/// where no speakers are installed there is no namespace for the Secret.
+const QUICK_TRIES: u32 = 10;
+
 /// Looks at the Secret, and writes it.
 pub(crate) struct HeartbeatKeys {
     api: Api<Secret>,
@@ -90,7 +94,7 @@ impl HeartbeatKeys {
                         "cannot look after the Secret {SECRET} in namespace {SPEAKER_NAMESPACE}; speakers that start need it"
                     );
                 }
-                backoff::wait(self.failures, u64::from(self.failures).wrapping_mul(101))
+                if self.failures > QUICK_TRIES { LOOK_EVERY } else { backoff::wait(self.failures, 0) }
             }
         }
     }

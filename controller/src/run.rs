@@ -76,10 +76,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (leadership, resign, candidate) = lead(&args, &client, &identity, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
     let (mut documents, asked, outcomes) = drive(&args, &leadership, &told, &metrics, &shutdown)?;
-    if args.providers.contains(&ProviderName::Pool) {
-        let (rotation, told) = (args.heartbeat_key_rotation, leadership.clone());
-        documents.spawn(HeartbeatKeys::new(client.clone(), rotation, told, metrics.clone()).run(shutdown.clone()));
-    }
+    // Whatever is switched on: speakers that are installed wait for it.
+    let (rotation, told) = (args.heartbeat_key_rotation, leadership.clone());
+    documents.spawn(HeartbeatKeys::new(client.clone(), rotation, told, metrics.clone()).run(shutdown.clone()));
     let reporter = Reporter { controller: "berth-controller".to_owned(), instance: Some(identity) };
     let (events, publishing) = events::queue(client.clone(), reporter, metrics.clone());
     let publishing = tokio::spawn(publishing);

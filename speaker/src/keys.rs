@@ -161,7 +161,7 @@ mod tests {
         }
 
         /// As a kubelet does: the files of a version are in a directory of its own, to which a link leads that is swapped.
-        fn show(&self, version: u32, files: &[(&str, &[u8])]) {
+        fn show(&self, version: u32, files: Files<'_>) {
             let name = format!("..{version}");
             fs::create_dir_all(self.0.join(&name)).unwrap();
             for (file, bytes) in files {
@@ -181,12 +181,15 @@ mod tests {
         }
     }
 
+    /// Files with their names.
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+
     const KEY: &[u8] = &[7; KEY_BYTES];
     const OTHER: &[u8] = &[8; KEY_BYTES];
 
     #[test]
     fn a_directory_holds_keys_or_it_is_said_what_is_wrong() {
-        let table: [(&str, &[(&str, &[u8])], Result<Vec<u32>, &str>); 6] = [
+        let table: [(&str, Files<'_>, Result<Vec<u32>, &str>); 6] = [
             ("one", &[("5", KEY)], Ok(vec![5])),
             ("two", &[("6", OTHER), ("5", KEY)], Ok(vec![5, 6])),
             ("none", &[], Err("there is no key")),
@@ -239,7 +242,7 @@ mod tests {
             assert!(why.contains(part), "{part} in {why}");
         }
 
-        let steps: [(&[(&str, &[u8])], i64, &str); 6] = [
+        let steps: [(Files<'_>, i64, &str); 6] = [
             (&[("1", KEY)], 1, "the first key"),
             (&[("1", KEY), ("2", OTHER)], 2, "a rotation"),
             (&[], 2, "all are gone"),
