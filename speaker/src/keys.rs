@@ -183,13 +183,15 @@ mod tests {
 
     /// Files with their names.
     type Files<'a> = &'a [(&'a str, &'a [u8])];
+    /// The generations that are read, or a part of what is said.
+    type Read<'a> = Result<Vec<u32>, &'a str>;
 
     const KEY: &[u8] = &[7; KEY_BYTES];
     const OTHER: &[u8] = &[8; KEY_BYTES];
 
     #[test]
     fn a_directory_holds_keys_or_it_is_said_what_is_wrong() {
-        let table: [(&str, Files<'_>, Result<Vec<u32>, &str>); 6] = [
+        let table: [(&str, Files<'_>, Read<'_>); 6] = [
             ("one", &[("5", KEY)], Ok(vec![5])),
             ("two", &[("6", OTHER), ("5", KEY)], Ok(vec![5, 6])),
             ("none", &[], Err("there is no key")),
