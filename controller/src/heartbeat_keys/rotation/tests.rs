@@ -30,14 +30,14 @@ fn secret(keys: &[(&str, Vec<u8>)], annotations: Value) -> Secret {
 }
 
 /// What is in it: generations and the first byte of each key, and when the newest was made.
-fn content(secret: &Secret) -> (Vec<(String, u8)>, Option<String>) {
+fn content(secret: &Secret) -> (Vec<(String, u8)>, String) {
     let mut keys: Vec<_> = secret.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0[0])).collect();
     keys.sort_by_key(|(name, _)| name.parse::<u32>().ok());
-    (keys, secret.metadata.annotations.as_ref().and_then(|all| all.get(ROTATED_AT)).cloned())
+    (keys, secret.metadata.annotations.as_ref().and_then(|all| all.get(ROTATED_AT)).cloned().unwrap_or_default())
 }
 
 /// What is there, how often it is rotated, and what is written: why, the keys with their first bytes, and when the newest was made.
-type Row<'a> = (&'a str, Option<Secret>, Rotation, Option<(Cause, Vec<(&'a str, u8)>, Option<String>)>);
+type Row<'a> = (&'a str, Option<Secret>, Rotation, Option<(Cause, Vec<(&'a str, u8)>, String)>);
 
 fn never() -> Rotation {
     "0".parse().unwrap()
@@ -58,8 +58,8 @@ fn asked(ago: i64) -> Value {
     json!({ "berth.dev/rotated-at": at(NOW - ago).to_string(), "berth.dev/rotate": "now" })
 }
 
-fn date(ago: i64) -> Option<String> {
-    Some(at(NOW - ago).to_string())
+fn date(ago: i64) -> String {
+    at(NOW - ago).to_string()
 }
 
 /// The key that is made.
