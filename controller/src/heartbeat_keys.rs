@@ -124,3 +124,6 @@ impl HeartbeatKeys {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,7 +226,8 @@ impl Metrics {
             heartbeats_received: registry.counter("heartbeats_received", "Heartbeats of other speakers believed."),
             heartbeat_key_generation: registry.gauge(
                 "heartbeat_key_generation",
-                "Newest generation of the keys by which heartbeats are authenticated; 0 without a key.",
+                "Newest generation of the keys by which heartbeats are authenticated: when the controller made it, in seconds since 1970; 0 \
+                 without a key.",
             ),
             conflicts: registry.counter(
                 "conflicts",

@@ -35,8 +35,8 @@ pub const ENVELOPE_BYTES: usize = 4 + 4 + TAG_BYTES;
 const BLOCK_BYTES: usize = 64;
 /// Datagrams sent since a partner was heard last, from which on what it told is doubted: as many as make it count as silent.
 const UNHEARD_MAX: u8 = 3;
-/// Most partners of which it is known what they have. For one beyond them, what was known of the least recent is forgotten, which costs
-/// that one at most every second datagram while rings differ. A node has less than ten partners on a link.
+/// Most partners of which it is known what they have: more than links have nodes. For one beyond them, what was known of the least recent
+/// is forgotten, which costs that one every second datagram at the most, and only while rings differ.
 const PARTNERS_MAX: usize = 1_024;
 
 /// One to four keys, ready for use. Never printed.
