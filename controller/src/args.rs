@@ -8,6 +8,8 @@ use berth_provider::class::{
 use berth_telemetry::TelemetryArgs;
 use clap::Parser;
 
+use crate::heartbeat_keys::Rotation;
+
 /// Gives addresses to Services of type LoadBalancer and names the nodes that answer for them
 #[derive(Parser, Clone, Debug)]
 #[command(
@@ -54,6 +56,10 @@ pub struct Args {
     /// This replica's name in the Lease and in events; each replica needs its own [default: host name and process number]
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
+
+    /// Age at which the key of the speakers' heartbeats is followed by a new one, such as 7d or 12h; 10m at the least, 0 for never
+    #[arg(long, env = "BERTH_HEARTBEAT_KEY_ROTATION", default_value = "7d", value_name = "TIME")]
+    pub heartbeat_key_rotation: Rotation,
 
     /// Logs and endpoints.
     #[command(flatten)]

@@ -13,6 +13,7 @@ mod args;
 mod backoff;
 mod documents;
 mod events;
+mod heartbeat_keys;
 mod latest;
 mod lease;
 mod metrics;

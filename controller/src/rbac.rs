@@ -1,5 +1,6 @@
 //! The rights that the controller needs, and no others. `deploy/rbac/controller.yaml` is generated from here.
 
+use berth_api::heartbeat_keys::SECRET;
 use berth_api::names::LEADER_LEASE;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -27,6 +28,13 @@ pub fn leader_rules() -> Vec<PolicyRule> {
     };
     // What is to be created has no name yet that a rule could go by.
     vec![rule("coordination.k8s.io", &["leases"], &["create"]), named]
+}
+
+/// Rules of its Role in the speakers' namespace: the Secret by which speakers know each other. It can neither list Secrets nor read another.
+pub fn heartbeat_key_rules() -> Vec<PolicyRule> {
+    let named =
+        PolicyRule { resource_names: Some(vec![SECRET.to_owned()]), ..rule("", &["secrets"], &["get", "update"]) };
+    vec![rule("", &["secrets"], &["create"]), named]
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {

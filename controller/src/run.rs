@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | one watch for each kind | [`run`], in a `JoinSet` | aborted with it; it holds no state that matters |
 //! | one for each provider that plans whole shards | [`run`], in a `JoinSet` | with the shutdown token, looks under way at most [`GRACE`] later |
+//! | the keys of the heartbeats | [`run`], in the same `JoinSet` | with the shutdown token |
 //! | the candidate for the Lease | [`run`] | last of all: gives the Lease back when nothing is written any more |
 //! | HTTP endpoints | [`run`] | with the shutdown token |
 //! | events | [`run`] | when the reconciler is gone and its queue empty, at most [`GRACE`] later |
@@ -29,6 +30,7 @@ use crate::apply::Applier;
 use crate::args::Args;
 use crate::documents::{Asked, Documents, Outcomes};
 use crate::events;
+use crate::heartbeat_keys::HeartbeatKeys;
 use crate::lease::{Candidate, Leadership};
 use crate::metrics::Metrics;
 use crate::reconciler::Reconciler;
@@ -74,6 +76,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (leadership, resign, candidate) = lead(&args, &client, &identity, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
     let (mut documents, asked, outcomes) = drive(&args, &leadership, &told, &metrics, &shutdown)?;
+    // Whatever is switched on: speakers that are installed wait for it.
+    let (rotation, told) = (args.heartbeat_key_rotation, leadership.clone());
+    documents.spawn(HeartbeatKeys::new(client.clone(), rotation, told, metrics.clone()).run(shutdown.clone()));
     let reporter = Reporter { controller: "berth-controller".to_owned(), instance: Some(identity) };
     let (events, publishing) = events::queue(client.clone(), reporter, metrics.clone());
     let publishing = tokio::spawn(publishing);
@@ -85,8 +90,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         // Its Services would wait for ever; a new process takes them up again.
         Some(task) = documents.join_next() => match task {
             Ok(()) if shutdown.is_cancelled() => Ok(()),
-            Ok(()) => Err(anyhow::anyhow!("the task of a provider ended, which it must not")),
-            Err(error) => Err(anyhow::Error::new(error).context("the task of a provider failed")),
+            Ok(()) => Err(anyhow::anyhow!("a task ended, which it must not")),
+            Err(error) => Err(anyhow::Error::new(error).context("a task failed")),
         },
     };
     drop(watches);

@@ -1,7 +1,10 @@
 //! Command-line flags.
 
+use std::path::PathBuf;
+
 use berth_machine::NodeName;
 use berth_telemetry::TelemetryArgs;
+use berth_wire::heartbeat::envelope::Authentication;
 
 /// Prefixes of interfaces that belong to containers, pods and overlays: addresses announced there reach nobody outside.
 pub const DEFAULT_EXCLUDED: &str =
@@ -10,6 +13,27 @@ pub const DEFAULT_EXCLUDED: &str =
 /// Beside MetalLB's 7946, so that both can run on a node while one replaces the other, and below the ephemeral ports
 /// and the node ports of Services.
 pub const DEFAULT_HEARTBEAT_PORT: u16 = 7480;
+
+/// Where the keys of the heartbeats are mounted.
+pub const DEFAULT_HEARTBEAT_KEY_DIR: &str = "/var/run/berth/heartbeat";
+
+/// Whether heartbeats are authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum HeartbeatAuth {
+    /// By a key that all speakers have
+    Required,
+    /// Not at all: whoever is on the link can make addresses move. For tests without a Secret
+    Off,
+}
+
+impl From<HeartbeatAuth> for Authentication {
+    fn from(wanted: HeartbeatAuth) -> Self {
+        match wanted {
+            HeartbeatAuth::Required => Self::Required,
+            HeartbeatAuth::Off => Self::Off,
+        }
+    }
+}
 
 /// Answers for the addresses of Services on this node's network, and takes over those of a node that falls silent.
 #[derive(clap::Parser, Clone, Debug)]
@@ -38,6 +62,14 @@ pub struct Args {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     pub heartbeat_port: u16,
+
+    /// Whether heartbeats are authenticated; the same on every node
+    #[arg(long, env = "BERTH_HEARTBEAT_AUTH", value_enum, value_name = "MODE", default_value = "required")]
+    pub heartbeat_auth: HeartbeatAuth,
+
+    /// Directory of the keys of the heartbeats: files of 32 random bytes, each named by the number of its generation
+    #[arg(long, env = "BERTH_HEARTBEAT_KEY_DIR", value_name = "DIRECTORY", default_value = DEFAULT_HEARTBEAT_KEY_DIR)]
+    pub heartbeat_key_dir: PathBuf,
 
     /// Beginnings of the names of interfaces that never announce, such as `storage,docker`; replaces the default list
     #[arg(
@@ -69,6 +101,17 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn heartbeats_are_authenticated_unless_somebody_says_otherwise() {
+        let auth = |more: &[&str]| {
+            let args = Args::try_parse_from(["berth-speaker", "--node-name", "a"].iter().chain(more));
+            args.map(|args| Authentication::from(args.heartbeat_auth)).ok()
+        };
+        assert_eq!(auth(&[]), Some(Authentication::Required));
+        assert_eq!(auth(&["--heartbeat-auth", "off"]), Some(Authentication::Off));
+        assert_eq!(auth(&["--heartbeat-auth", "maybe"]), None);
     }
 
     #[test]

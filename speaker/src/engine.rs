@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_machine::timing::STOP_GRACE;
-use berth_machine::{Assignment, Counters, Effect, Frame, Machine, Message, NodeName, State};
+use berth_machine::{Assignment, Counters, Effect, Frame, Machine, NodeName, State};
+use berth_wire::heartbeat::envelope::{Authentication, Envelopes, KeyRing, Refused};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -50,6 +51,10 @@ pub struct Inputs {
     pub node: NodeName,
     /// UDP port of heartbeats.
     pub heartbeat_port: u16,
+    /// Whether heartbeats are authenticated.
+    pub authentication: Authentication,
+    /// By which keys.
+    pub keys: watch::Receiver<Option<KeyRing>>,
     /// The node's interfaces.
     pub links: watch::Receiver<Links>,
     /// What the cluster says.
@@ -73,6 +78,7 @@ pub struct Engine {
     sockets: Sockets,
     links: watch::Receiver<Links>,
     changes: mpsc::Receiver<Change>,
+    keys: watch::Receiver<Option<KeyRing>>,
     core: Core,
     /// When what could not be had is tried again.
     reopen_at: Option<Duration>,
@@ -83,6 +89,7 @@ pub struct Engine {
 struct Core {
     node: NodeName,
     machine: Machine,
+    envelopes: Envelopes,
     clock: BootClock,
     board: Arc<Board>,
     metrics: Metrics,
@@ -103,9 +110,23 @@ struct Core {
 impl Engine {
     /// An engine that has not begun. Opens no socket yet.
     pub fn new(inputs: Inputs) -> Self {
-        let Inputs { node, heartbeat_port, links, changes, board, metrics, late: late_out, clock } = inputs;
+        let Inputs {
+            node,
+            heartbeat_port,
+            authentication,
+            mut keys,
+            links,
+            changes,
+            board,
+            metrics,
+            late: late_out,
+            clock,
+        } = inputs;
         let machine = Machine::new(node.clone(), boot_id(), clock.now());
+        // Those that are there at the start are used from the start.
+        keys.mark_changed();
         let core = Core {
+            envelopes: Envelopes::new(node.clone(), authentication),
             node,
             machine,
             clock,
@@ -120,14 +141,14 @@ impl Engine {
             stopped: false,
         };
         let sockets = Sockets::new(heartbeat_port);
-        Self { sockets, links, changes, core, reopen_at: None }
+        Self { sockets, links, changes, keys, core, reopen_at: None }
     }
 
     /// Runs until `shutdown`, then hands its addresses to the standbys and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.follow_links();
         let mut stop_by = None;
-        let (mut changes_open, mut links_open) = (true, true);
+        let (mut changes_open, mut links_open, mut keys_open) = (true, true, true);
         while !self.core.stopped {
             let wake_at = self.wake_at(stop_by);
             let (mut first, mut links_changed) = (None, false);
@@ -147,6 +168,12 @@ impl Engine {
                 changed = self.links.changed(), if links_open => {
                     links_open = changed.is_ok();
                     links_changed = true;
+                }
+                changed = self.keys.changed(), if keys_open => {
+                    keys_open = changed.is_ok();
+                    if let Some(ring) = self.keys.borrow_and_update().clone() {
+                        self.core.envelopes.set_ring(ring);
+                    }
                 }
             }
             self.turn(first, links_changed);
@@ -230,14 +257,20 @@ impl Engine {
 
 impl Core {
     fn heartbeat(&mut self, sockets: &Sockets, interface: &str, from: IpAddr, bytes: &[u8]) {
-        match Message::parse(bytes) {
+        match self.envelopes.open(bytes) {
             Ok(message) => {
                 tracing::trace!(interface, %from, node = %message.sender, "heartbeat");
                 self.machine.heartbeat_received(self.clock.now(), interface, &message);
                 self.perform(sockets);
             }
             Err(error) => {
-                self.metrics.heartbeat_refused(Refusal::Malformed, 1);
+                let cause = match error {
+                    Refused::Malformed(_) => Refusal::Malformed,
+                    Refused::Unauthenticated => Refusal::Unauthenticated,
+                    Refused::UnknownGeneration(_) => Refusal::UnknownGeneration,
+                    Refused::BadTag => Refusal::BadTag,
+                };
+                self.metrics.heartbeat_refused(cause, 1);
                 tracing::debug!(interface, %from, %error, "datagram refused");
             }
         }
@@ -297,9 +330,11 @@ impl Core {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::SendHeartbeat { to, address, interface, message } => {
+                    // Without a key nobody would believe it.
+                    let Some(bytes) = self.envelopes.seal(&to, &message) else { continue };
                     // Without an own address for the partner the kernel would choose one, which it may not know us by.
                     let from = self.sources.get(&(interface.clone(), address)).copied();
-                    let sent = sockets.send_heartbeat(&interface, from, address, &message.emit());
+                    let sent = sockets.send_heartbeat(&interface, from, address, &bytes);
                     if matches!(sent, Sent::Yes) {
                         self.metrics.heartbeats_sent.inc();
                     }

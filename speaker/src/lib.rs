@@ -12,6 +12,7 @@ mod engine;
 mod events;
 mod gateways;
 mod groups;
+mod keys;
 mod links;
 mod metrics;
 #[cfg(test)]

@@ -35,6 +35,12 @@ label! {
     Refusal as RefusalLabels { cause } {
         /// It cannot be read.
         Malformed => "malformed",
+        /// Without an envelope.
+        Unauthenticated => "unauthenticated",
+        /// Under a key that this node does not have.
+        UnknownGeneration => "unknown_generation",
+        /// Forged, changed on its way, or for another node.
+        BadTag => "bad_tag",
         /// From a node that shares no address with this one on that interface.
         Unknown => "unknown",
         /// Old or repeated.
@@ -150,6 +156,8 @@ pub struct Metrics {
     pub heartbeats_sent: Counter,
     /// Heartbeats received and believed.
     pub heartbeats_received: Counter,
+    /// The newest key that heartbeats are authenticated with.
+    pub heartbeat_key_generation: Gauge,
     /// Conflicts seen.
     pub conflicts: Counter,
     /// Objects that could not be read.
@@ -216,6 +224,11 @@ impl Metrics {
             ),
             heartbeats_sent: registry.counter("heartbeats_sent", "Heartbeats sent to other speakers."),
             heartbeats_received: registry.counter("heartbeats_received", "Heartbeats of other speakers believed."),
+            heartbeat_key_generation: registry.gauge(
+                "heartbeat_key_generation",
+                "Newest generation of the keys by which heartbeats are authenticated: when the controller made it, in seconds since 1970; 0 \
+                 without a key.",
+            ),
             conflicts: registry.counter(
                 "conflicts",
                 "Times that a machine which is none of our nodes was found to answer for an address.",
@@ -226,7 +239,8 @@ impl Metrics {
             ),
             heartbeats_refused: registry.counter_family(
                 "heartbeats_refused",
-                "Heartbeats not believed, by cause: malformed, unknown, sequence, boot_id, unproven.",
+                "Heartbeats not believed, by cause: malformed, unauthenticated, unknown_generation, bad_tag, unknown, sequence, boot_id, \
+                 unproven.",
             ),
             dropped: registry.counter_family(
                 "dropped",
@@ -305,6 +319,8 @@ mod tests {
         for series in [
             "berth_speaker_takeovers_total 0",
             "berth_speaker_heartbeats_refused_total{cause=\"unknown\"} 0",
+            "berth_speaker_heartbeats_refused_total{cause=\"bad_tag\"} 0",
+            "berth_speaker_heartbeat_key_generation 0",
             "berth_speaker_dropped_total{queue=\"ndp\"} 0",
             "berth_speaker_status_writes_total{result=\"conflict\"} 0",
             "berth_speaker_listen_errors_total{what=\"ndp\"} 0",

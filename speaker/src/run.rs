@@ -4,9 +4,10 @@
 //!
 //! | task | does | owns | hears of the rest by |
 //! | --- | --- | --- | --- |
-//! | `engine` | answers, takes over, announces | the machine, all packet and heartbeat sockets | a bounded queue of changes, a watch of links |
+//! | `engine` | answers, takes over, announces | the machine, all packet and heartbeat sockets | a bounded queue of changes, watches of links and keys |
 //! | `links` | follows the node's interfaces | a netlink socket | - |
 //! | `gateways` | follows the node's routes | a netlink socket | - |
+//! | `keys` | follows the keys of the heartbeats | - | - |
 //! | `announcements` | follows the cluster | its watch | - |
 //! | `status` | writes who answers | the requests under way | the board, which holds only what is latest |
 //! | `events` | publishes events | the event recorder | a bounded queue, what does not fit is dropped and counted |
@@ -21,21 +22,24 @@
 //! everything it needs in the cluster and on the wire. Dropping [`run`] aborts all tasks; nothing is left half done, since
 //! every effect can be repeated.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use berth_telemetry::{Health, init_logs, listen, serve, shutdown_on_signal};
+use berth_wire::heartbeat::envelope::KeyRing;
 use kube::{Client, Config};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::Args;
+use crate::args::{Args, HeartbeatAuth};
 use crate::board::Board;
 use crate::clock::BootClock;
 use crate::engine::{CHANGES_WAITING, Engine, Inputs, Late};
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
 use crate::{announcements, events, gateways, links, metrics, speaker_node, status};
@@ -60,7 +64,14 @@ const QUIET: &str = ",kube_client::client=off,kube_client::client::tls=warn";
 /// goes is an error.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let excluded = args.excluded();
-    let Args { node_name: node, heartbeat_port, exclude_interfaces: _, mut telemetry } = args;
+    let Args {
+        node_name: node,
+        heartbeat_port,
+        heartbeat_auth,
+        heartbeat_key_dir,
+        exclude_interfaces: _,
+        mut telemetry,
+    } = args;
     telemetry.log_level.push_str(QUIET);
     init_logs(&telemetry)?;
     let node_name = node.to_string();
@@ -81,6 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let health = Health::new();
     let synced = health.gate("announcements synced");
     let running = health.gate("engine running");
+    let (following_keys, keys) = follow_keys(heartbeat_auth, heartbeat_key_dir, &health, &metrics);
     let board = Arc::new(Board::default());
     let (links_out, links_in) = watch::channel(first_links);
     let (gateways_out, gateways_in) = watch::channel(first_gateways);
@@ -100,6 +112,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn(named("events", publish));
     tasks.spawn(named("links", links::run(excluded, links_out, end.clone())));
     tasks.spawn(named("gateways", gateways::run(gateways_out, end.clone())));
+    if let Some(following) = following_keys {
+        tasks.spawn(named("keys", following.run(end.clone())));
+    }
     tasks.spawn(named(
         "status",
         status::run(client.clone(), node_name.clone(), board.clone(), events, metrics.clone(), end.clone()),
@@ -123,6 +138,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let engine = Engine::new(Inputs {
         node,
         heartbeat_port,
+        authentication: heartbeat_auth.into(),
+        keys,
         links: links_in,
         changes: changes_in,
         board,
@@ -150,6 +167,27 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(shutdown.is_cancelled(), "the engine ended without being told to");
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What follows the keys of the heartbeats, if there are any, and where it puts them.
+fn follow_keys(
+    auth: HeartbeatAuth,
+    directory: PathBuf,
+    health: &Health,
+    metrics: &Metrics,
+) -> (Option<Keys>, watch::Receiver<Option<KeyRing>>) {
+    match auth {
+        HeartbeatAuth::Required => {
+            let (keys, ring) = Keys::new(directory, health.gate("keys of the heartbeats"), metrics.clone());
+            (Some(keys), ring)
+        }
+        HeartbeatAuth::Off => {
+            tracing::warn!(
+                "heartbeats are not authenticated (--heartbeat-auth=off): whoever is on a link of this node can make its addresses move"
+            );
+            (None, watch::channel(None).1)
+        }
+    }
 }
 
 /// A client for the cluster that KUBECONFIG or the pod's own account names.

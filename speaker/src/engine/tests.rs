@@ -114,6 +114,8 @@ async fn start() -> Running {
         late: watch::channel(Late::new()).0,
         node: node("a"),
         heartbeat_port: 7480,
+        authentication: Authentication::Off,
+        keys: watch::channel(None).1,
         links: links_in,
         changes: changes_in,
         board: board.clone(),

@@ -8,22 +8,24 @@
 //! | 1 | version, 1 |
 //! | 1 | kind: 1 heartbeat, 2 claims, 3 changes, 4 sightings |
 //! | 1 | flags: bit 0 stopping, bit 1 want claims, bit 2 want sightings; the others are zero |
-//! | 1 | envelope: 0 none. Other numbers are authentication envelopes, which this version refuses |
+//! | 1 | envelope: 0 none, 1 authenticated ([`envelope`]); others are refused |
 //! | 8 | boot id of the sender: another one for each start of its process, never 0 |
 //! | 8 | sequence, rises with every datagram of that boot id |
 //! | 8 | boot id of the receiver as last heard, 0 if never |
 //! | 1 + n | length and name of the sender's node |
-//! | rest | body by kind |
+//! | by kind | body |
+//! | 0 or 24 | envelope |
 //!
 //! Bodies: heartbeat is digest (8) and count (4); claims is digest (8), part (2), parts (2) and entries; changes is
 //! digest (8), count (4) and entries. Entries are a number (2) and for each the address (16, IPv4 mapped), the epoch (8, at
 //! most 2^53 - 1), the stance (1: 0 knows, 1 answers, 2 cares; in claims never 0) and the tag of the node that is known to have claimed the
 //! epoch (8; 0 if unknown, and where the stance is not 0). Sightings are a number (2) and for each the tag of a node (8) and how many
-//! milliseconds ago it was heard (2). An envelope will follow the body; until there is one, nothing may.
+//! milliseconds ago it was heard (2). Behind the body may come an envelope and nothing else.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 mod digest;
+pub mod envelope;
 mod reader;
 
 pub use digest::Digest;
@@ -33,11 +35,11 @@ use reader::Reader;
 const MAGIC: [u8; 4] = *b"BRTH";
 /// The version this code speaks.
 pub const VERSION: u8 = 1;
-/// Largest datagram, in bytes. Leaves room for an envelope below the 1,280 that every IPv6 link carries.
+/// Largest datagram, in bytes, with its envelope: with the headers below it, under the 1,280 that every IPv6 link carries.
 pub const DATAGRAM_MAX: usize = 1_200;
 /// Longest node name (a DNS subdomain, as Kubernetes demands of a node's name).
 pub const NODE_NAME_MAX: usize = 253;
-/// Most entries in a datagram: 36 + 253 bytes of header, 14 of body and 24 x 33 make 1,095, which leaves 105 for an envelope.
+/// Most entries in a datagram: 33 + 253 bytes of header, 14 of body, 24 x 33 of entries and 24 of envelope make 1,116.
 pub const ENTRIES_MAX: usize = 24;
 /// Most parts of one list: 24,576 addresses between two nodes, twice what a busy node was ever seen to hold.
 pub const PARTS_MAX: u16 = 1_024;
@@ -59,7 +61,10 @@ const FLAGS: u8 = FLAG_STOPPING | FLAG_WANT_CLAIMS | FLAG_WANT_SIGHTINGS;
 const STANCE_KNOWS: u8 = 0;
 const STANCE_ANSWERS: u8 = 1;
 const STANCE_CARES: u8 = 2;
+/// Where in a datagram the envelope's number is.
+const ENVELOPE_AT: usize = 7;
 const ENVELOPE_NONE: u8 = 0;
+const ENVELOPE_HMAC: u8 = 1;
 
 /// Name of a node, as long as a datagram can carry.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -255,8 +260,8 @@ pub enum ParseError {
     /// Unknown flags.
     #[error("flags {0:#04x} of the datagram are not known here")]
     Flags(u8),
-    /// Authenticated in a way unknown here.
-    #[error("envelope {0} of the datagram is not known here")]
+    /// Authenticated where it must not be, or in a way unknown here.
+    #[error("envelope {0} of the datagram is not the one that is expected here")]
     Envelope(u8),
     /// A field with a value it cannot have.
     #[error("the datagram's {0} has a value that it cannot have")]
@@ -283,8 +288,13 @@ impl ParseError {
 }
 
 impl Message {
-    /// Reads a datagram. Nothing unknown is skipped: a speaker that cannot understand all of it refuses it.
+    /// Reads a datagram without an envelope. Nothing unknown is skipped: a speaker that cannot understand all of it refuses it.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        Self::parse_in(ENVELOPE_NONE, bytes)
+    }
+
+    /// Reads header and body of a datagram in this envelope.
+    fn parse_in(expected: u8, bytes: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::new(bytes);
         if reader.array("magic")? != MAGIC {
             return Err(ParseError::Magic);
@@ -299,7 +309,7 @@ impl Message {
             return Err(ParseError::Flags(flags));
         }
         let envelope = reader.u8("envelope")?;
-        if envelope != ENVELOPE_NONE {
+        if envelope != expected {
             return Err(ParseError::Envelope(envelope));
         }
         let boot_id = reader.u64("boot id")?;
@@ -390,8 +400,13 @@ impl Message {
         Ok(sightings)
     }
 
-    /// The bytes to send: at most [`DATAGRAM_MAX`].
+    /// The bytes of it without an envelope: at most [`DATAGRAM_MAX`].
     pub fn emit(&self) -> Vec<u8> {
+        self.emit_in(ENVELOPE_NONE)
+    }
+
+    /// Header and body of it for this envelope.
+    fn emit_in(&self, envelope: u8) -> Vec<u8> {
         let kind = match self.body {
             Body::Heartbeat { .. } => KIND_HEARTBEAT,
             Body::Claims { .. } => KIND_CLAIMS,
@@ -409,9 +424,9 @@ impl Message {
             flags |= FLAG_WANT_SIGHTINGS;
         }
         let name = self.sender.as_str().as_bytes();
-        let mut bytes = Vec::with_capacity(64 + name.len());
+        let mut bytes = Vec::with_capacity(88 + name.len());
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&[VERSION, kind, flags, ENVELOPE_NONE]);
+        bytes.extend_from_slice(&[VERSION, kind, flags, envelope]);
         bytes.extend_from_slice(&self.boot_id.to_be_bytes());
         bytes.extend_from_slice(&self.sequence.to_be_bytes());
         bytes.extend_from_slice(&self.heard_boot_id.to_be_bytes());

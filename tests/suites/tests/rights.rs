@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use berth_api::heartbeat_keys::{ROTATE, ROTATED_AT, SECRET};
+use berth_api::names::SPEAKER_NAMESPACE;
 use berth_api::{Announcement, SpeakerNode};
 use berth_lab::{Lab, PodSpec, Request, Workload, lab_test};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -122,6 +124,10 @@ async fn live(lab: &Lab) -> Result<()> {
     })
     .await?;
     services.delete("web", &DeleteParams::default()).await?;
+    // Somebody asks for a new key of the heartbeats, long after the last one; the next leader sees it.
+    let secrets: Api<Secret> = Api::namespaced(lab.admin(), SPEAKER_NAMESPACE);
+    let asked = json!({"metadata": {"annotations": {ROTATE: "now", ROTATED_AT: "2026-01-01T00:00:00Z"}}});
+    secrets.patch(SECRET, &PatchParams::default(), &Patch::Merge(asked)).await?;
     lab.rollout_restart(Workload::Deployment).await
 }
 

@@ -16,9 +16,10 @@ use super::{Generated, yaml};
 const EPOCH_SLACK: u64 = 1 << 20;
 const SECONDS_A_DAY: u64 = 24 * 3600;
 
-const POLICIES: [(&str, &str); 4] = [
+const POLICIES: [(&str, &str); 5] = [
     ("deploy/admission/announcement-epochs.yaml", include_str!("templates/admission/announcement-epochs.yaml")),
     ("deploy/admission/announcement-status.yaml", include_str!("templates/admission/announcement-status.yaml")),
+    ("deploy/admission/controller-secrets.yaml", include_str!("templates/admission/controller-secrets.yaml")),
     ("deploy/admission/speaker-nodes.yaml", include_str!("templates/admission/speaker-nodes.yaml")),
     ("deploy/admission/speaker-pods.yaml", include_str!("templates/admission/speaker-pods.yaml")),
 ];
@@ -73,11 +74,14 @@ fn values() -> anyhow::Result<Values> {
         ("pool-class", text(names::POOL_CLASS)),
         ("controller", text(names::CONTROLLER_NAME)),
         ("controller-namespace", text(names::CONTROLLER_NAMESPACE)),
+        ("controller-user", account(names::CONTROLLER_NAMESPACE, names::CONTROLLER_NAME)),
         ("speaker", text(names::SPEAKER_NAME)),
         ("speaker-namespace", text(names::SPEAKER_NAMESPACE)),
         ("speaker-user", account(names::SPEAKER_NAMESPACE, names::SPEAKER_NAME)),
         ("http-port", port.to_string()),
         ("heartbeat-port", berth_speaker::args::DEFAULT_HEARTBEAT_PORT.to_string()),
+        ("heartbeat-key-dir", text(berth_speaker::args::DEFAULT_HEARTBEAT_KEY_DIR)),
+        ("heartbeat-secret", text(berth_api::heartbeat_keys::SECRET)),
         ("version", text(env!("CARGO_PKG_VERSION"))),
         ("epoch-slack", EPOCH_SLACK.to_string()),
         ("epoch-slack-days", (EPOCH_SLACK / SECONDS_A_DAY).to_string()),

@@ -29,15 +29,16 @@ pub fn files() -> anyhow::Result<Vec<Generated>> {
         name: CONTROLLER_NAME,
         namespace: CONTROLLER_NAMESPACE,
         rules: berth_controller::rbac::rules(),
-        role_namespace: CONTROLLER_NAMESPACE,
-        namespaced_rules: berth_controller::rbac::leader_rules(),
+        namespaced_rules: vec![
+            (CONTROLLER_NAMESPACE, berth_controller::rbac::leader_rules()),
+            (SPEAKER_NAMESPACE, berth_controller::rbac::heartbeat_key_rules()),
+        ],
     };
     let speaker = Process {
         name: SPEAKER_NAME,
         namespace: SPEAKER_NAMESPACE,
         rules: berth_speaker::rbac::rules(),
-        role_namespace: berth_speaker::rbac::EVENT_NAMESPACE,
-        namespaced_rules: berth_speaker::rbac::event_rules(),
+        namespaced_rules: vec![(berth_speaker::rbac::EVENT_NAMESPACE, berth_speaker::rbac::event_rules())],
     };
     Ok(vec![controller.file("controller")?, speaker.file("speaker")?])
 }
@@ -46,14 +47,13 @@ struct Process {
     name: &'static str,
     namespace: &'static str,
     rules: Vec<PolicyRule>,
-    /// Where it has the rights of `namespaced_rules`, and nowhere else.
-    role_namespace: &'static str,
-    namespaced_rules: Vec<PolicyRule>,
+    /// What it may do in one namespace and nowhere else.
+    namespaced_rules: Vec<(&'static str, Vec<PolicyRule>)>,
 }
 
 impl Process {
     fn file(self, part: &str) -> anyhow::Result<Generated> {
-        let Self { name, namespace, rules, role_namespace, namespaced_rules } = self;
+        let Self { name, namespace, rules, namespaced_rules } = self;
         let local = |namespace: &str| ObjectMeta { namespace: Some(namespace.to_owned()), ..named(name) };
         let subjects = Some(vec![Subject {
             kind: "ServiceAccount".to_owned(),
@@ -73,9 +73,12 @@ impl Process {
         let binding =
             ClusterRoleBinding { metadata: named(name), role_ref: role_ref("ClusterRole"), subjects: subjects.clone() };
         let mut documents = vec![yaml::document(&account)?, yaml::document(&role)?, yaml::document(&binding)?];
-        let role = Role { metadata: local(role_namespace), rules: Some(namespaced_rules) };
-        let binding = RoleBinding { metadata: local(role_namespace), role_ref: role_ref("Role"), subjects };
-        documents.extend([yaml::document(&role)?, yaml::document(&binding)?]);
+        for (namespace, rules) in namespaced_rules {
+            let role = Role { metadata: local(namespace), rules: Some(rules) };
+            let binding =
+                RoleBinding { metadata: local(namespace), role_ref: role_ref("Role"), subjects: subjects.clone() };
+            documents.extend([yaml::document(&role)?, yaml::document(&binding)?]);
+        }
         Ok(Generated::new(format!("deploy/rbac/{part}.yaml"), yaml::file(&documents)))
     }
 }
@@ -97,6 +100,7 @@ fn named(name: &str) -> ObjectMeta {
 mod tests {
     use std::fs;
 
+    use berth_api::heartbeat_keys::SECRET;
     use berth_api::names::LEADER_LEASE;
 
     use super::*;
@@ -107,6 +111,7 @@ mod tests {
         for rules in [
             berth_controller::rbac::rules(),
             berth_controller::rbac::leader_rules(),
+            berth_controller::rbac::heartbeat_key_rules(),
             berth_speaker::rbac::rules(),
             berth_speaker::rbac::event_rules(),
         ] {
@@ -150,7 +155,15 @@ mod tests {
     fn the_documentation_says_what_each_right_is_for() {
         let page = fs::read_to_string(workspace::root().join("docs/deploy.md")).unwrap();
         for (name, rules) in [
-            (CONTROLLER_NAME, [berth_controller::rbac::rules(), berth_controller::rbac::leader_rules()].concat()),
+            (
+                CONTROLLER_NAME,
+                [
+                    berth_controller::rbac::rules(),
+                    berth_controller::rbac::leader_rules(),
+                    berth_controller::rbac::heartbeat_key_rules(),
+                ]
+                .concat(),
+            ),
             (SPEAKER_NAME, [berth_speaker::rbac::rules(), berth_speaker::rbac::event_rules()].concat()),
         ] {
             let (_, table) = page.split_once(&format!("### {name}\n")).unwrap();
@@ -168,10 +181,24 @@ mod tests {
     }
 
     #[test]
-    fn the_leader_lease_is_the_only_thing_in_a_namespace_that_the_controller_may_update() {
-        for rule in berth_controller::rbac::leader_rules() {
-            let named = rule.resource_names.is_some_and(|names| names == [LEADER_LEASE]);
-            assert!(named || rule.verbs == ["create"], "{:?}", rule.verbs);
+    fn in_a_namespace_the_controller_may_read_and_change_one_object_each() {
+        for (rules, object) in [
+            (berth_controller::rbac::leader_rules(), LEADER_LEASE),
+            (berth_controller::rbac::heartbeat_key_rules(), SECRET),
+        ] {
+            for rule in rules {
+                let named = rule.resource_names.is_some_and(|names| names == [object]);
+                assert!(named || rule.verbs == ["create"], "{:?}", rule.verbs);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_may_read_secrets_but_the_controller_one() {
+        let everywhere = [berth_controller::rbac::rules(), berth_controller::rbac::leader_rules()].concat();
+        for rule in [everywhere, berth_speaker::rbac::rules(), berth_speaker::rbac::event_rules()].concat() {
+            let resources = rule.resources.unwrap();
+            assert!(!resources.iter().any(|resource| resource == "secrets"), "{resources:?}");
         }
     }
 }

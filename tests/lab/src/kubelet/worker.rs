@@ -31,8 +31,8 @@ use crate::pod_network::PodNetwork;
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// Longest wait for the API server's answer to a write of a status.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
-/// How often the sources of volumes are looked at again. A kubelet does so about once a minute.
-const VOLUMES_SYNC: Duration = Duration::from_mins(1);
+/// How often the sources of volumes are looked at again. A kubelet does so about once a minute; tests wait for it.
+const VOLUMES_SYNC: Duration = Duration::from_secs(5);
 /// What a pod gets whose object is gone already.
 const GONE_GRACE: Duration = Duration::from_secs(1);
 /// What the kubelet finds after its node's crash, when nobody can tell how a container ended: what a runtime says of such.

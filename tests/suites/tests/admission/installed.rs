@@ -11,7 +11,7 @@ use berth_api::names::{
 };
 use berth_lab::{Lab, LabConfig};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -23,7 +23,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// The shortest life that the API server gives a token.
 const TOKEN_SECONDS: i64 = 600;
 
-pub const POLICIES: [&str; 4] = ["berth-epochs", "berth-speaker-claims", "berth-speaker-nodes", "berth-speaker-pods"];
+pub const POLICIES: [&str; 5] =
+    ["berth-epochs", "berth-speaker-claims", "berth-speaker-nodes", "berth-speaker-pods", "berth-controller-secrets"];
 
 /// Where a file of `deploy/` is.
 pub fn deploy(path: &str) -> Result<String> {
@@ -143,6 +144,7 @@ impl Installed {
                     refusal(write_status(&self.unbound, &announcement, &Value::Null, true).await)?,
                     refusal(write_speaker_node(&self.unbound, "node-1", true).await)?,
                     refusal(pods.create(&PostParams { dry_run: true, ..PostParams::default() }, &bare).await)?,
+                    refusal(make_secret(&self.controller, SPEAKER_NAMESPACE, "other", &json!({}), true).await)?,
                 ];
                 for (policy, answer) in POLICIES.iter().zip(answers) {
                     expect(policy, answer, Some(policy))?;
@@ -167,6 +169,23 @@ pub async fn write_status(client: &Client, name: &str, layer2: &Value, dry_run: 
     });
     let params = PatchParams { dry_run, ..PatchParams::apply(SPEAKER_FIELD_MANAGER).force() };
     Api::all(client.clone()).patch_status(name, &params, &Patch::Apply(object)).await
+}
+
+/// Creates a Secret, with what `more` says.
+pub async fn make_secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    more: &Value,
+    dry_run: bool,
+) -> kube::Result<Secret> {
+    let mut object = json!({ "metadata": { "name": name } });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        object[field] = value.clone();
+    }
+    object["metadata"]["name"] = name.into();
+    let secret = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+    Api::namespaced(client.clone(), namespace).create(&PostParams { dry_run, ..PostParams::default() }, &secret).await
 }
 
 /// Writes a SpeakerNode as a speaker does.

@@ -7,4 +7,5 @@ mod claims;
 mod epochs;
 mod install;
 mod pods;
+mod secrets;
 mod speaker_nodes;

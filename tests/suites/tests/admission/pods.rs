@@ -76,10 +76,11 @@ lab_test! {
         };
         let rights = || json!({ "securityContext": { "privileged": true, "allowPrivilegeEscalation": true } });
         let only_these = Some("spec.volumes may be of the types configMap, downwardAPI, emptyDir, projected and secret; data must go");
+        let shipped = pod_of("DaemonSet", "tried")?["spec"]["volumes"].as_array().cloned().unwrap_or_default();
         let volumes = |source: Value| {
             let mut volume = json!({ "name": "data" });
             change(&mut volume, &source);
-            json!({ "volumes": [volume] })
+            json!({ "volumes": shipped.iter().cloned().chain([volume]).collect::<Vec<_>>() })
         };
         let initial = |by: Value| {
             let mut container = modest("init");

@@ -4,6 +4,7 @@ mod cluster;
 
 mod address;
 mod classes;
+mod envelope;
 mod failover;
 mod families;
 mod leader;
