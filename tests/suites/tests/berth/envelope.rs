@@ -9,7 +9,7 @@ use berth_api::heartbeat_keys::{ROTATE, ROTATED_AT, SECRET};
 use berth_api::names::{SPEAKER_NAME, SPEAKER_NAMESPACE};
 use berth_lab::{BerthConfig, HTTP_PORT, Lab, PodEdit, lab_test};
 use berth_wire::heartbeat::envelope::ENVELOPE_BYTES;
-use berth_wire::heartbeat::{Body, Claim, Digest, Entries, Message};
+use berth_wire::heartbeat::{Body, Claim, Digest, Entries, Message, Stance};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -82,7 +82,7 @@ fn unwrapped(datagram: &[u8]) -> Result<Message> {
 /// A claim of an address under a higher number, by the sender of a datagram that was overheard, and as new as can be.
 fn claim(overheard: &[u8], address: Ipv4Addr, epoch: u64) -> Result<Message> {
     let genuine = unwrapped(overheard)?;
-    let claim = Claim { address: address.into(), epoch, answers: true };
+    let claim = Claim { address: address.into(), epoch, stance: Stance::Answers };
     let entries = Entries::split(&[claim]).next().context("one entry")?;
     let body = Body::Changes { digest: Digest::EMPTY.with(address.into(), epoch), count: 1, entries };
     Ok(Message { sequence: genuine.sequence + 1_000_000, body, ..genuine })
