@@ -458,7 +458,10 @@ impl Act {
                     1 => cluster.pool("default", &[&v6]),
                     2 => cluster.pool("default", &[&v4, &v6]),
                     3 => cluster.pool("second", &["192.0.2.207", "2001:db8:2::207"]),
-                    _ => cluster.world.learn(Change::Pool("second".to_owned(), None)),
+                    _ => {
+                        cluster.pools.remove("second");
+                        cluster.world.learn(Change::Pool("second".to_owned(), None));
+                    }
                 }
             }
             Self::Exclude(n, exclude) => {

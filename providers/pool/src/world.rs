@@ -144,14 +144,30 @@ pub struct World {
 /// What changes that concern all make necessary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Due {
-    /// To judge the pools.
-    pools: bool,
-    /// To look whose addresses are never given, and to judge the pools where that has changed.
-    excluded: bool,
-    /// To look whether each address has its place still.
-    placement: bool,
-    /// To plan everybody.
-    all: bool,
+    judge: Judge,
+    plan: Sweep,
+}
+
+/// Whether pools are to be judged; the later ones include the earlier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Judge {
+    #[default]
+    No,
+    /// Where it has changed whose addresses are never given.
+    IfExcluded,
+    /// In any case.
+    Yes,
+}
+
+/// Who is to be planned; the later ones include the earlier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Sweep {
+    #[default]
+    Nobody,
+    /// Everybody, for a look at where its addresses are.
+    Placement,
+    /// Everybody.
+    All,
 }
 
 impl World {
@@ -183,7 +199,9 @@ impl World {
                 let before = self.cluster_nodes.get(&name).map(taken);
                 let after = view.as_ref().map(taken);
                 put(&mut self.cluster_nodes, name.clone(), view);
-                self.due.excluded |= before != after;
+                if before != after {
+                    self.judge_if_excluded();
+                }
                 self.derive_node(&name);
             }
             Change::SpeakerNode(name, view) => {
@@ -196,14 +214,14 @@ impl World {
                 self.unreported.remove(&name);
                 put(&mut self.reports, name.clone(), view);
                 // A node's address may be known from its speaker alone.
-                self.due.excluded = true;
+                self.judge_if_excluded();
                 self.derive_node(&name);
             }
             Change::Namespace(name, labels) => self.learn_namespace(name, labels),
             Change::ServiceCidr(name, ranges) => {
                 if self.service_ranges.get(&name) != ranges.as_ref() {
                     put(&mut self.service_ranges, name, ranges);
-                    self.due.excluded = true;
+                    self.judge_if_excluded();
                 }
             }
         }
@@ -238,14 +256,14 @@ impl World {
     /// Does what changes that concern all have made necessary. Whatever is asked of pools afterwards is of the present.
     pub fn catch_up(&mut self) {
         let due = std::mem::take(&mut self.due);
-        if due.pools || due.excluded {
-            self.judge_pools(due.pools);
+        if due.judge != Judge::No {
+            self.judge_pools(due.judge == Judge::Yes);
         }
-        if due.all || due.placement {
+        if due.plan != Sweep::Nobody {
             let holders = self.announcements.values().flat_map(|view| view.holders());
             let keys: BTreeSet<_> = self.services.keys().cloned().chain(holders).collect();
             for key in &keys {
-                if due.all { self.mark(key) } else { self.mark_placed(key) }
+                if due.plan == Sweep::All { self.mark(key) } else { self.mark_placed(key) }
             }
         }
     }
@@ -451,13 +469,15 @@ impl World {
     fn cooling_changed(&mut self, name: &str, cooling: Vec<(IpRange, i64)>) {
         self.next_cooled = self.pools.values().flat_map(|pool| &pool.cooling).map(|(_, until)| *until).min();
         // Pools that are still to be judged are by what they say then, and whoever waits is told.
-        if self.due.pools {
+        if self.due.judge == Judge::Yes {
             return;
         }
         let freed = self.ipam.set_cooling(name, cooling);
         for range in freed.ranges() {
             let waiting_on: Vec<_> = self.waiting_on.range(range.first()..=range.last()).map(|(a, _)| *a).collect();
-            waiting_on.into_iter().for_each(|address| self.tell_waiting_on(address));
+            for address in waiting_on {
+                self.tell_waiting_on(address);
+            }
         }
         for family in IpFamily::ALL {
             let many = usize::try_from(freed.size(family)).unwrap_or(usize::MAX);
@@ -498,7 +518,7 @@ impl World {
     pub fn rules(&self, pool: &str) -> Cow<'_, [Rule]> {
         let all = || self.pools.keys().map(|name| (name.clone(), self.rules_now(name))).collect();
         let known = self.rules.get_or_init(all).get(pool);
-        known.map_or_else(|| self.rules_now(pool).into(), |rules| rules.into())
+        known.map_or_else(|| self.rules_now(pool).into(), Into::into)
     }
 
     fn rules_now(&self, pool: &str) -> Vec<Rule> {
@@ -648,7 +668,9 @@ impl World {
         let cooling = cooling(view.as_ref());
         put(&mut self.pools, name.clone(), view);
         self.dirty_pools.insert(name.clone());
-        self.due.pools |= !same;
+        if !same {
+            self.due.judge = Judge::Yes;
+        }
         if !same_cooling {
             self.cooling_changed(&name, cooling);
         }
@@ -656,7 +678,7 @@ impl World {
             // Advertisements name pools, which may have come or gone.
             self.dirty_advertisements.extend(self.advertisements.keys().cloned());
             self.rules.take();
-            self.due.all = true;
+            self.due.plan = Sweep::All;
         } else if !same_cooling {
             // Whose status says now that they cool down can go.
             let leaving: BTreeSet<_> =
@@ -684,7 +706,7 @@ impl World {
         if self.ipam.release(address) {
             self.tell_waiting_on(address);
             // One that cools down is nobody's yet.
-            if self.due.pools || self.ipam.is_free(address) {
+            if self.due.judge == Judge::Yes || self.ipam.is_free(address) {
                 self.offer(IpFamily::of(address), None);
             }
         }
@@ -766,9 +788,13 @@ impl World {
         }
     }
 
+    fn judge_if_excluded(&mut self) {
+        self.due.judge = self.due.judge.max(Judge::IfExcluded);
+    }
+
     fn places_changed(&mut self) {
         self.rules.take();
-        self.due.placement = true;
+        self.due.plan = self.due.plan.max(Sweep::Placement);
     }
 
     fn mark_if_known(&mut self, key: &ServiceKey) {
