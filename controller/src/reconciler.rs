@@ -473,7 +473,9 @@ impl Reconciler {
             let cooling = self.world.cooling(name, now.as_second());
             changes.extend(report::pool_change(name, view, report, &cooling, now));
         }
-        standing.into_iter().for_each(|name| self.world.mark_pool(name));
+        for name in standing {
+            self.world.mark_pool(name);
+        }
         for name in dirty.iter().filter(|name| self.world.pool(name).is_none()) {
             for family in IpFamily::ALL {
                 let labels = PoolLabels { pool: name.clone(), family: family.as_str() };

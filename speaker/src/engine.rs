@@ -365,7 +365,7 @@ impl Core {
                 }
                 Effect::TookOver { silent_for } => self.metrics.takeover_silence.observe(silent_for.as_secs_f64()),
                 Effect::Unsteady { partner, interface, doublings } => {
-                    self.note_steadiness(partner, interface, doublings)
+                    self.note_steadiness(partner, interface, doublings);
                 }
                 Effect::Stopped => self.stopped = true,
             }

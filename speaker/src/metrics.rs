@@ -258,22 +258,27 @@ impl Metrics {
                 "Attempts to write the status of an Announcement, by result: written, conflict, failed.",
             ),
         };
+        metrics.count_from_zero();
+        metrics
+    }
+
+    /// Makes every series with a label, so that it is there before anything was counted.
+    fn count_from_zero(&self) {
         for label in Refusal::ALL {
-            metrics.heartbeats_refused.get_or_create_owned(&label.labels());
+            self.heartbeats_refused.get_or_create_owned(&label.labels());
         }
         for label in Queue::ALL {
-            metrics.dropped.get_or_create_owned(&label.labels());
+            self.dropped.get_or_create_owned(&label.labels());
         }
         for label in Listen::ALL {
-            metrics.listen_errors.get_or_create_owned(&label.labels());
+            self.listen_errors.get_or_create_owned(&label.labels());
         }
         for label in Watch::ALL {
-            metrics.watch_errors.get_or_create_owned(&label.labels());
+            self.watch_errors.get_or_create_owned(&label.labels());
         }
         for label in StatusWrite::ALL {
-            metrics.status_writes.get_or_create_owned(&label.labels());
+            self.status_writes.get_or_create_owned(&label.labels());
         }
-        metrics
     }
 
     /// Heartbeats were not believed.

@@ -104,11 +104,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let (events, publish) = events::queue(client.clone(), node.as_str(), metrics.clone(), end.clone());
     let serve = serve(listener, Arc::new(registry), health, end.clone());
-    tasks.spawn(named("http", async move {
-        if let Err(error) = serve.await {
-            tracing::error!(%error, "cannot serve HTTP any more");
-        }
-    }));
+    let serve =
+        async move { serve.await.unwrap_or_else(|error| tracing::error!(%error, "cannot serve HTTP any more")) };
+    tasks.spawn(named("http", serve));
     tasks.spawn(named("events", publish));
     tasks.spawn(named("links", links::run(excluded, links_out, end.clone())));
     tasks.spawn(named("gateways", gateways::run(gateways_out, end.clone())));
@@ -119,17 +117,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "status",
         status::run(client.clone(), node_name.clone(), board.clone(), events, metrics.clone(), end.clone()),
     ));
+    let known = speaker_node::Known { links: links_in.clone(), gateways: gateways_in, late: late_in };
     tasks.spawn(named(
         "speaker_node",
-        speaker_node::run(
-            client.clone(),
-            node_name,
-            links_in.clone(),
-            gateways_in,
-            late_in,
-            metrics.clone(),
-            end.clone(),
-        ),
+        speaker_node::run(client.clone(), node_name, known, metrics.clone(), end.clone()),
     ));
     tasks.spawn(named(
         "announcements",

@@ -34,26 +34,23 @@ use crate::retry::{RequestError, Retry, WATCH_TIMEOUT_SECONDS, next_event, withi
 const LOSS_DELAY: Duration = Duration::from_secs(2);
 
 /// Keeps the SpeakerNode up to date until `shutdown`, at whatever cost in time: nothing waits for it.
-pub async fn run(
-    client: Client,
-    node: String,
-    links: watch::Receiver<Links>,
-    gateways: watch::Receiver<Gateways>,
-    late: watch::Receiver<Late>,
-    metrics: Metrics,
-    shutdown: CancellationToken,
-) {
-    shutdown.run_until_cancelled(follow(client, node, links, gateways, late, metrics)).await;
+pub async fn run(client: Client, node: String, known: Known, metrics: Metrics, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(follow(client, node, known, metrics)).await;
 }
 
-async fn follow(
-    client: Client,
-    node: String,
-    mut links: watch::Receiver<Links>,
-    mut gateways: watch::Receiver<Gateways>,
-    mut late: watch::Receiver<Late>,
-    metrics: Metrics,
-) {
+/// What the other tasks know of the node.
+#[derive(Debug)]
+pub struct Known {
+    /// Its interfaces.
+    pub links: watch::Receiver<Links>,
+    /// The next hops of its routes.
+    pub gateways: watch::Receiver<Gateways>,
+    /// Partners that it hears badly.
+    pub late: watch::Receiver<Late>,
+}
+
+async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
+    let Known { mut links, mut gateways, mut late } = known;
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
     let own = Api::<DeserializeGuard<SpeakerNode>>::all(client.clone());
     let mut events = watcher(own, config).boxed();

@@ -231,7 +231,9 @@ fn a_service_whose_claim_the_api_server_refuses_says_so_keeps_what_it_has_and_go
     cluster.apply("web", json!({"loadBalancerIP": "192.0.2.205"}));
     let steps = not_written(&cluster.world, &key("web"), why(), now).unwrap().steps;
     assert_eq!(steps.len(), 1);
-    steps.into_iter().for_each(|step| cluster.write(step).unwrap());
+    for step in steps {
+        cluster.write(step).unwrap();
+    }
     assert_eq!(cluster.writes(), ["status web 192.0.2.200"]);
     assert_eq!(cluster.condition("web", types::ALLOCATED), format!("False ClaimRefused {}", why().1));
     assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True Announced"));
@@ -243,7 +245,9 @@ fn a_service_whose_claim_the_api_server_refuses_says_so_keeps_what_it_has_and_go
     // One that has nothing is announced by nobody.
     cluster.apply("new", json!({}));
     let steps = not_written(&cluster.world, &key("new"), why(), now).unwrap().steps;
-    steps.into_iter().for_each(|step| cluster.write(step).unwrap());
+    for step in steps {
+        cluster.write(step).unwrap();
+    }
     assert_eq!(cluster.services[&key("new")].status.as_ref().unwrap().conditions.as_ref().unwrap().len(), 1);
     // Another provider's is not ours to speak of.
     let view = ServiceView::of(&cluster.services[&key("web")], Asks::AnotherProvider);
@@ -538,7 +542,9 @@ proptest! {
             (0..4).for_each(|_| round(&mut cluster));
         }
         cluster.now += later;
-        then.into_iter().for_each(|act| act.perform(&mut cluster));
+        for act in then {
+            act.perform(&mut cluster);
+        }
         // A planner looks at everybody.
         cluster.services.keys().cloned().collect::<Vec<_>>().iter().for_each(|key| cluster.world.mark(key));
         let views: BTreeMap<_, _> = cluster.services.iter().filter_map(|(k, s)| Some((k.clone(), cluster::viewed(s)?))).collect();

@@ -217,7 +217,9 @@ fn those_that_wait_are_written_only_when_something_cools_down_or_has_that_is_for
     for (gone, now) in [(0..2, 1_000_000), (2..3, 1_000_030)] {
         cluster.now = now;
         cluster.writes();
-        names(gone.clone()).iter().for_each(|name| cluster.delete(name));
+        for name in &names(gone.clone()) {
+            cluster.delete(name);
+        }
         cluster.settle(None);
         cluster.write_pools();
         cluster.settle(None);

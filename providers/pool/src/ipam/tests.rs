@@ -524,9 +524,7 @@ fn what_a_service_has_by_its_status_alone_is_its_own_again_from_every_pool_that_
         edit(&mut pool);
         pool
     };
-    let nobody = || match admitting("", &["192.0.2.1"], serde_json::json!({"namespaces": ["other"]})) {
-        PoolInput { admission, .. } => admission,
-    };
+    let nobody = || admitting("", &["192.0.2.1"], serde_json::json!({"namespaces": ["other"]})).admission;
     let (again, elsewhere) = (Ok("192.0.2.22 a"), Ok("192.0.2.30 b"));
     for (what, first, held, expected) in [
         ("valid", pool_20(|_| ()), None, again),

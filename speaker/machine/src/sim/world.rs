@@ -79,6 +79,7 @@ impl Wire {
         Self { heartbeat_loss: 0, arp_loss: 0, duplicates: 0, delay_max: 500, reorders: false };
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fault of its own, in any combination")]
 pub(super) struct Node {
     pub(super) name: NodeName,
     pub(super) mac: MacAddr,

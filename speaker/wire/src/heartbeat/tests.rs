@@ -118,7 +118,9 @@ fn a_claim_of_its_own_names_no_other_node_and_a_stance_is_one_of_three() {
         (&[(stance, 0), (holder, 1)], true),
     ] {
         let mut bytes = bytes.clone();
-        changes.iter().for_each(|&(at, value)| bytes[at] = value);
+        for &(at, value) in changes {
+            bytes[at] = value;
+        }
         assert_eq!(Message::parse(&bytes).is_ok(), fits, "{changes:?}");
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::tests::messages;
-use super::super::{Body, Claim, DATAGRAM_MAX, Digest, ENTRIES_MAX, EPOCH_MAX, Entries, NODE_NAME_MAX};
+use super::super::{Body, Claim, DATAGRAM_MAX, Digest, ENTRIES_MAX, EPOCH_MAX, Entries, NODE_NAME_MAX, Stance};
 use super::*;
 
 fn node(name: &str) -> NodeName {
@@ -34,6 +34,7 @@ fn message(sender: &str) -> Message {
         heard_boot_id: 9,
         stopping: false,
         want_claims: true,
+        want_sightings: false,
         body: Body::Heartbeat { digest: Digest::from_bits(0x0102_0304_0506_0708), count: 3 },
     }
 }
@@ -119,7 +120,7 @@ fn who_switched_it_off_hears_those_who_did_too() {
 
 #[test]
 fn the_largest_datagram_fits_with_its_envelope() {
-    let claim = Claim { address: "2001:db8::1".parse().unwrap(), epoch: EPOCH_MAX, answers: true };
+    let claim = Claim { address: "2001:db8::1".parse().unwrap(), epoch: EPOCH_MAX, stance: Stance::Answers };
     let entries = Entries::split(&[claim; ENTRIES_MAX]).next().unwrap();
     let name = "n".repeat(NODE_NAME_MAX);
     let largest = Message { body: Body::Changes { digest: Digest::EMPTY, count: 1, entries }, ..message(&name) };
