@@ -1,5 +1,6 @@
 //! The address of one family of a Service: what it has, what it is to have, and how one becomes the other.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -185,19 +186,19 @@ pub(super) fn without(world: &World, seen: &AnnouncementView, key: &ServiceKey) 
 }
 
 /// What decides which nodes may answer for an address, apart from what they are themselves.
-pub(crate) struct Terms {
-    rules: Vec<Rule>,
+pub(crate) struct Terms<'a> {
+    rules: Cow<'a, [Rule]>,
     serving: Option<BTreeSet<String>>,
     current: Option<Layer2Assignment>,
 }
 
-impl Terms {
+impl<'a> Terms<'a> {
     /// Those of an address that these Services hold.
     ///
     /// Those who share an address came with the same policy, and with the Local policy with the same pods; where one has none on a node
     /// all the same, that node cannot answer for all. `policy` is that of the one who has it alone.
     pub(crate) fn of(
-        world: &World,
+        world: &'a World,
         services: &[ServiceRef],
         policy: TrafficPolicy,
         address: IpAddr,
@@ -222,19 +223,19 @@ impl Terms {
     }
 
     /// Those of an Announcement as it is.
-    pub(crate) fn of_announcement(world: &World, seen: &AnnouncementView) -> Self {
+    pub(crate) fn of_announcement(world: &'a World, seen: &AnnouncementView) -> Self {
         let holder = seen.services.first().and_then(|service| world.service(&key_of(service)));
         let policy = holder.map_or(TrafficPolicy::Cluster, |view| view.policy);
         Self::of(world, &seen.services, policy, seen.address, &seen.pool, Some(seen))
     }
 
     /// What is asked of placement.
-    pub(crate) fn question<'a>(
-        &'a self,
-        world: &'a World,
+    pub(crate) fn question<'b>(
+        &'b self,
+        world: &'b World,
         address: IpAddr,
-        existing: Option<&'a AnnouncementView>,
-    ) -> Question<'a> {
+        existing: Option<&'b AnnouncementView>,
+    ) -> Question<'b> {
         Question {
             address,
             nodes: world.nodes(),
