@@ -89,7 +89,9 @@ pub async fn make(writer: &Writer<'_>, moves: &[Move], pace: Pace) -> bool {
         }
     }
     if made < total {
-        output::note(format_args!("{made} of {total} moved, the others stay where they are"));
+        output::note(format_args!(
+            "{made} of {total} moved; one that another node is named for already still goes there, when that node answers"
+        ));
     }
     made == total
 }
