@@ -11,13 +11,15 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::cluster::{Cluster, EVERY, SOON, answers};
+use crate::cluster::{Cluster, EVERY, GAP_LIMIT, SOON, answers};
 use crate::families::DUAL_POOL;
 use crate::plugin::{Plugin, has};
 
 /// What counts as no gap to one who connects every 10 ms, beside what the machine keeps everybody waiting: far less than the second after which
 /// a lost SYN is sent again.
 const NO_GAP: Duration = Duration::from_millis(300);
+/// Connections that may be under way when an address moves: an answer takes a few milliseconds, and two drains move it twice at the most.
+const BROKEN_MAX: usize = 4;
 /// From the write of an EndpointSlice to the packet that moves the address.
 const ENDPOINTS_LIMIT: Duration = Duration::from_millis(300);
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
@@ -88,8 +90,11 @@ lab_test! {
             let seen = prober.stop();
             let failed: Vec<_> = seen.failed().map(|(_, error)| error.to_owned()).collect();
             let gap = seen.longest_gap();
-            println!("{address}: longest time without an answer {gap:?}, {} attempts failed", failed.len());
-            ensure!(failed.is_empty() && gap < control + NO_GAP, "{address}: {gap:?}, {failed:?}");
+            println!("{address}: longest time without an answer {gap:?}, broken {failed:?}");
+            // One that is established on the old node when the address moves breaks, as every established one does; none may be refused
+            // or find nobody.
+            let established = failed.iter().all(|error| error.contains("Connection reset by peer"));
+            ensure!(established && failed.len() <= BROKEN_MAX && gap < control + NO_GAP, "{address}: {gap:?}, {failed:?}");
         }
 
         let said = plugin.run(&["drain", "node-9"]).await?;
@@ -133,7 +138,10 @@ lab_test! {
         assert_eq!(cluster.settled(address, 2).await?.spec.layer2.and_then(|l| l.owner), Some(next));
         prober.answered(SOON).await?;
         let seen = prober.stop();
-        ensure!(seen.failed().count() == 0 && seen.longest_gap() < NO_GAP, "{:?}", seen.longest_gap());
+        let failed: Vec<_> = seen.failed().map(|(_, error)| error.to_owned()).collect();
+        let gap = seen.longest_gap();
+        ensure!(failed.iter().all(|error| error.contains("Connection reset by peer")), "{failed:?}");
+        ensure!(failed.len() <= BROKEN_MAX && gap < GAP_LIMIT, "{gap:?}, {failed:?}");
         Ok(())
     }
 }
