@@ -1,5 +1,5 @@
-//! Annotations that people write on a Service. Each has a `metallb.io/` twin, so that manifests
-//! that exist keep working; where both are present they must agree.
+//! Annotations that people write: on a Service, where each has a `metallb.io/` twin, so that manifests
+//! that exist keep working (where both are present they must agree), on a Node and on an Announcement.
 
 /// Addresses that the Service asks for, separated by commas.
 pub const LOAD_BALANCER_IPS: &str = "berth.dev/load-balancer-ips";
@@ -14,7 +14,12 @@ pub const ALLOW_SHARED_IP: &str = "berth.dev/allow-shared-ip";
 /// MetalLB's spelling of [`ALLOW_SHARED_IP`], which shares across namespaces where the pool lets it.
 pub const ALLOW_SHARED_IP_TWIN: &str = "metallb.io/allow-shared-ip";
 
+/// On a Node: with the value `true` it gives up what it owns, as soon as another node can take it.
+pub const DRAIN: &str = "berth.dev/drain";
+/// On an Announcement: the node that a person wishes the address to be on, for as long as the annotation is there.
+pub const MOVE_TO: &str = "berth.dev/move-to";
+
 /// What our own annotations begin with.
 pub const PREFIX: &str = "berth.dev/";
-/// Our own annotations; any other with [`PREFIX`] is refused, so that a slip of the pen is not taken for no wish.
+/// Our own annotations of a Service; any other with [`PREFIX`] is refused, so that a slip of the pen is not taken for no wish.
 pub const KNOWN: &[&str] = &[LOAD_BALANCER_IPS, ADDRESS_POOL, ALLOW_SHARED_IP];

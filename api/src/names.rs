@@ -37,6 +37,8 @@ pub const SPEAKER_NAME: &str = "berth-speaker";
 
 /// A node with this label (whatever its value) takes no part in announcing. Standard Kubernetes label.
 pub const EXCLUDE_NODE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// A node with this taint (whatever its value and effect) is down, as somebody says who knows. Standard Kubernetes taint.
+pub const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
 
 /// Longest name part of a label key (Kubernetes rule).
 const LABEL_NAME_MAX: usize = 63;

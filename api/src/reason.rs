@@ -58,6 +58,8 @@ reasons! {
     FamilyMismatch => "An address is requested of a family that the Service does not have (`spec.ipFamilies`). Correct the request, or make the Service dual-stack.",
     // Services: announcement.
     Announced => "At least one node is eligible and one of them is named as the owner that answers for the address.",
+    DrainBlocked => "A node that is being drained goes on answering for the address, because no other node can; the message says what stands against the others. It moves as soon as one can.",
+    MoveRefused => "The annotation `berth.dev/move-to` of the Announcement asks for a node that cannot answer for the address; the message says why, and the address stays. Correct or remove the annotation.",
     NoAdvertisement => "No L2Advertisement covers the pool of this address, so no node answers for it. Create one.",
     NoEligibleNode => "No node can answer for the address: the message says why each was left out.",
     NoLocalEndpoints => "`externalTrafficPolicy: Local`, and no node has a serving endpoint of the Service.",

@@ -26,6 +26,49 @@ fills in and the file leaves out stays. Nothing is written anywhere. The schema 
 
 Exit codes: 0 nobody loses an address, 2 somebody would lose a working address or have it replaced, 1 the plan could not be made.";
 
+const SIMULATE_HELP: &str = "Examples:
+  What a crash of a node would cost:
+    kubectl berth simulate --fail node-1
+  Of two at once:
+    kubectl berth simulate --fail node-1 node-2
+  Before a node is taken down on purpose:
+    kubectl berth simulate --drain node-1
+  Without a cluster, from files that are everything there is:
+    kubectl berth simulate --fail node-1 --offline -f world.yaml
+
+Nothing is written anywhere. A node that fails dies at once: of each address the first of its standbys that lives takes over, by itself; where \
+all of them fail, the controller names others. A node that is not ready counts as one that does not take over. The schema of -o json is \
+docs/reference/simulate.schema.json.
+
+Exit codes: 0 every address keeps or finds a node, 2 an address would be lost, or would stay on a node that is to be drained, \
+1 it could not be simulated.";
+
+const DRAIN_HELP: &str = "Examples:
+  Before maintenance, and after it:
+    kubectl berth drain node-1
+    kubectl berth drain node-1 --undo
+  In a script that does not wait for ever:
+    kubectl berth drain node-1 --timeout 2m || exit 1
+
+The node gets the annotation berth.dev/drain. Each of its addresses moves to a standby, which answers before the node stops to: new connections \
+see nothing of it, established ones to that address break. An address that no other node can answer for stays. Nothing moves back with --undo.
+
+Exit codes: 0 the node owns nothing, 1 it still owned something when the time was up, 2 wrong usage, or the cluster could not be reached.";
+
+const REBALANCE_HELP: &str = "Examples:
+  What would move, and nothing more:
+    kubectl berth rebalance --dry-run
+  At most ten addresses, one in ten seconds:
+    kubectl berth rebalance --max-moves 10 --interval 10s
+  In a script:
+    kubectl berth rebalance --yes
+
+Berth itself moves nothing for balance, because a move breaks the established connections of the address. This moves the fewest addresses that \
+bring every node down to its share and a quarter, one after the other, each awaited until the new node answers; it asks first. With -n only \
+addresses that Services of that namespace hold. The schema of -o json is docs/reference/rebalance.schema.json.
+
+Exit codes: 0 all was moved, or there was nothing to move, 1 some was not, 2 wrong usage, or the cluster could not be reached.";
+
 /// Shows what Berth serves, and at which link a Service stops working
 #[derive(Parser, Clone, Debug)]
 #[command(
@@ -38,6 +81,8 @@ Exit codes: 0 nobody loses an address, 2 somebody would lose a working address o
   kubectl berth status web -n shop
   kubectl berth status -A -o json
   kubectl berth plan -f pools.yaml
+  kubectl berth simulate --fail node-1
+  kubectl berth drain node-1
   kubectl berth version
 
 {EXIT_CODES}")
@@ -68,6 +113,15 @@ pub enum Command {
     /// Show what the controller would do, by its own planner: who keeps, gains or loses an address, and why
     #[command(after_help = PLAN_HELP)]
     Plan(PlanArgs),
+    /// Show what would become of every address if nodes failed or were drained
+    #[command(after_help = SIMULATE_HELP)]
+    Simulate(SimulateArgs),
+    /// Have a node give up the addresses that it owns, and wait until it owns none
+    #[command(after_help = DRAIN_HELP)]
+    Drain(DrainArgs),
+    /// Move addresses away from nodes that own too many, after asking
+    #[command(after_help = REBALANCE_HELP)]
+    Rebalance(RebalanceArgs),
     /// Show the versions of this plugin, of Berth in the cluster and of Kubernetes
     Version(VersionArgs),
     /// Print a script that completes `kubectl-berth` in a shell
@@ -135,6 +189,76 @@ pub struct PlanArgs {
     /// Who serves what.
     #[command(flatten)]
     pub classes: ClassArgs,
+}
+
+/// Arguments of `simulate`.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("fault").required(true))]
+pub struct SimulateArgs {
+    /// Nodes that die at once, without a word
+    #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',', group = "fault")]
+    pub fail: Vec<String>,
+    /// Nodes that are to give up what they own
+    #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',', group = "fault")]
+    pub drain: Vec<String>,
+    /// Objects in YAML or JSON that are laid over those of the cluster: files, directories, or - for standard input; may be given several times
+    #[arg(short, long, value_name = "FILE", num_args = 1..)]
+    pub filename: Vec<String>,
+    /// Look into directories below those that are named, too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// The files are everything there is; ask no cluster
+    #[arg(long, requires = "filename")]
+    pub offline: bool,
+    /// How to print it; by default as tables
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<StatusOutput>,
+    /// Who serves what.
+    #[command(flatten)]
+    pub classes: ClassArgs,
+}
+
+/// Arguments of `drain`.
+#[derive(Args, Clone, Debug)]
+pub struct DrainArgs {
+    /// The node
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    /// Let it own addresses again
+    #[arg(long)]
+    pub undo: bool,
+    /// Do not wait until it owns none
+    #[arg(long, conflicts_with = "undo")]
+    pub no_wait: bool,
+    /// Longest to wait, such as 30s or 2m; 0 waits for as long as it takes
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub timeout: Limit,
+}
+
+/// Arguments of `rebalance`.
+#[derive(Args, Clone, Debug)]
+pub struct RebalanceArgs {
+    /// Show what would move, and move nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Most addresses to move
+    #[arg(long, value_name = "N")]
+    pub max_moves: Option<usize>,
+    /// How long to wait after a move before the next, such as 10s; 0 does not wait
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub interval: Limit,
+    /// How many addresses to move at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    pub parallel: u8,
+    /// Longest to wait for one move, such as 30s; 0 waits for as long as it takes
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub timeout: Limit,
+    /// How to print what is planned; by default as tables
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<StatusOutput>,
 }
 
 /// Arguments of `version`.
@@ -320,6 +444,12 @@ mod tests {
             &["kubectl-berth", "status", "-o", "table"],
             &["kubectl-berth", "status", "--as-group", "admins"],
             &["kubectl-berth", "status", "--request-timeout", "soon"],
+            &["kubectl-berth", "simulate"],
+            &["kubectl-berth", "simulate", "--fail", "a", "--drain", "b"],
+            &["kubectl-berth", "simulate", "--fail", "a", "--offline"],
+            &["kubectl-berth", "drain"],
+            &["kubectl-berth", "drain", "a", "--undo", "--no-wait"],
+            &["kubectl-berth", "rebalance", "--parallel", "0"],
             &["kubectl-berth", "version", "-o", "wide"],
             &["kubectl-berth", "completion", "tcsh"],
         ] {

@@ -268,7 +268,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Waits no longer than is allowed.
-    async fn within<T>(&self, request: impl Future<Output = T>) -> Result<T, CollectError> {
+    pub async fn within<T>(&self, request: impl Future<Output = T>) -> Result<T, CollectError> {
         match self.connection.limit.0 {
             None => Ok(request.await),
             Some(limit) => timeout(limit, request)
@@ -278,7 +278,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An answer that concerns this request alone, or the reason why no other request can do better.
-    fn unreadable(&self, resource: &str, error: kube::Error) -> Result<Unreadable, CollectError> {
+    pub fn unreadable(&self, resource: &str, error: kube::Error) -> Result<Unreadable, CollectError> {
         let server = self.connection.server.clone();
         match error {
             kube::Error::Api(status) if status.code == 401 => {

@@ -13,6 +13,8 @@ mod outlook;
 mod render;
 mod report;
 
+use berth_pool::world::World;
+use berth_provider::class::Classes;
 use jiff::Timestamp;
 
 pub use classes::{ClassArgs, ClassesUnknown};
@@ -23,7 +25,7 @@ pub use report::PlanReport;
 
 use crate::args::{ClientArgs, PlanArgs};
 use crate::collect::Reader;
-use crate::connect::connect;
+use crate::connect::{Connection, connect};
 use crate::observed::Everything;
 use crate::run::RunError;
 use objects::Objects;
@@ -40,35 +42,86 @@ pub struct Planned {
     pub notes: Vec<String>,
 }
 
-/// Answers what the command line asks.
-pub async fn plan(args: &PlanArgs, client: &ClientArgs, now: Timestamp) -> Result<Planned, RunError> {
-    let sources = files::read(&args.filename, args.recursive)?;
+/// Where the objects come from that are planned with.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// Files, directories, or standard input.
+    pub filename: &'a [String],
+    /// Whether directories below those that are named are looked into.
+    pub recursive: bool,
+    /// Whether the files are everything there is.
+    pub offline: bool,
+    /// What the controller is told by flags.
+    pub classes: &'a ClassArgs,
+}
+
+/// Everything that there is to plan with.
+pub struct Gathered {
+    objects: Objects,
+    /// Where objects are that name no namespace.
+    namespace: String,
+    classes: Classes,
+    drain_on_cordon: bool,
+    /// How the cluster is reached, if one was asked.
+    pub connection: Option<Connection>,
+    /// What is said beside the result.
+    pub notes: Vec<String>,
+}
+
+impl Gathered {
+    /// What the pools' planner knows of it.
+    pub fn world(&self) -> World {
+        let mut world = self.objects.world(&self.classes);
+        world.set_drain_on_cordon(self.drain_on_cordon);
+        world
+    }
+
+    /// Adds what files alone leave out.
+    pub fn note_what_is_missing(&mut self) {
+        self.notes.extend(self.objects.what_is_missing());
+    }
+}
+
+/// Reads files and cluster, and lays the one over the other.
+pub async fn gather(sources: Sources<'_>, client: &ClientArgs, now: Timestamp) -> Result<Gathered, RunError> {
+    let texts = files::read(sources.filename, sources.recursive)?;
     let mut notes = Vec::new();
-    let (mut objects, namespace, classes) = if args.offline {
+    let (mut objects, namespace, classes, connection) = if sources.offline {
         let namespace = client.namespace.clone().unwrap_or_else(|| NO_NAMESPACE.to_owned());
-        (Objects::of_nothing(now), namespace, args.classes.clone())
+        (Objects::of_nothing(now), namespace, sources.classes.clone(), None)
     } else {
         let connection = connect(client).await?;
         let everything = Box::pin(Reader::new(&connection).everything()).await?;
-        let classes = classes::in_cluster(&args.classes, &everything.controller, &mut notes);
-        (Objects::of_cluster(everything, now, &mut notes)?, connection.namespace, classes)
+        let classes = classes::in_cluster(sources.classes, &everything.controller, &mut notes);
+        let objects = Objects::of_cluster(everything, now, &mut notes)?;
+        (objects, connection.namespace.clone(), classes, Some(connection))
     };
+    let drain_on_cordon = classes.drain_on_cordon.unwrap_or(false);
     let classes = classes.served()?;
-    for source in &sources {
-        for object in load::load(source, &namespace, &mut notes)? {
+    for text in &texts {
+        for object in load::load(text, &namespace, &mut notes)? {
             objects.lay(object, &mut notes);
         }
     }
     objects.fill_in_families();
-    let before = objects.places();
+    Ok(Gathered { objects, namespace, classes, drain_on_cordon, connection, notes })
+}
+
+/// Answers what the command line asks.
+pub async fn plan(args: &PlanArgs, client: &ClientArgs, now: Timestamp) -> Result<Planned, RunError> {
+    let PlanArgs { filename, recursive, offline, classes, .. } = args;
+    let sources = Sources { filename, recursive: *recursive, offline: *offline, classes };
+    let mut gathered = gather(sources, client, now).await?;
+    let before = gathered.objects.places();
     for removal in &args.delete {
-        objects.remove(removal, &namespace)?;
+        gathered.objects.remove(removal, &gathered.namespace)?;
     }
     if args.offline {
-        notes.extend(objects.what_is_missing());
+        gathered.note_what_is_missing();
     }
-    let report = Question { objects: &objects, before: &before, classes: &classes, now }.answer().await;
-    Ok(Planned { report, notes })
+    let Gathered { objects, classes, drain_on_cordon, notes, .. } = gathered;
+    let question = Question { objects: &objects, before: &before, classes: &classes, drain_on_cordon, now };
+    Ok(Planned { report: question.answer().await, notes })
 }
 
 /// What could not be read of a cluster, and nothing can be planned without.

@@ -6,8 +6,13 @@ use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::args::{Cli, ClientArgs, Command, PlanArgs, StatusArgs, StatusOutput, VersionArgs, VersionOutput};
+use berth_pool::forecast::simulate::UnknownNode;
+
+use crate::args::{
+    Cli, ClientArgs, Command, PlanArgs, SimulateArgs, StatusArgs, StatusOutput, VersionArgs, VersionOutput,
+};
 use crate::chain::Index;
+use crate::change::ChangeError;
 use crate::collect::{CollectError, Reader};
 use crate::connect::{ConnectError, connect};
 use crate::plan::{self, ClassesUnknown, FileError, LoadError, RemovalError};
@@ -15,25 +20,33 @@ use crate::render::{self, Look};
 use crate::report::{SingleService, Unreadable};
 use crate::summary::summarise;
 use crate::version::{self, Versions};
-use crate::{completion, output};
+use crate::{completion, drain, output, rebalance, simulate};
 
 /// Prefixes that kubectl users put before the name of a Service.
 const SERVICE_PREFIXES: [&str; 4] = ["service/", "services/", "svc/", "Service/"];
 
 /// Nothing could be shown.
 const FAILED: u8 = 2;
-/// No plan could be made.
+/// Nothing could be planned or simulated.
 const PLAN_FAILED: u8 = 1;
+/// The subcommands of which 2 says something else than that nothing could be shown.
+const PLANNING: [&str; 2] = ["plan", "simulate"];
 
 /// How it went, as scripts see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Nothing that could be looked at is broken.
     Well,
-    /// Something does not work.
+    /// Something does not work, or was not done.
     Broken,
-    /// A plan takes a working address from somebody.
+    /// Somebody would lose a working address.
     Breaks,
+}
+
+impl Outcome {
+    fn of_doing(done: bool) -> Self {
+        if done { Self::Well } else { Self::Broken }
+    }
 }
 
 /// Why nothing could be shown.
@@ -51,6 +64,12 @@ pub enum RunError {
     Removal(#[from] RemovalError),
     #[error(transparent)]
     Classes(#[from] ClassesUnknown),
+    #[error(transparent)]
+    UnknownNode(#[from] UnknownNode),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error(transparent)]
+    Confirm(#[from] output::ConfirmError),
     #[error("a plan needs everything that the controller watches, and some of it could not be read: {}", told(.0))]
     Incomplete(Vec<Unreadable>),
     #[error("the output cannot be written: {0}")]
@@ -69,11 +88,14 @@ impl RunError {
             Self::Incomplete(_) => {
                 Some("it takes the verb `list` on each of them; or plan from files alone with `--offline`")
             }
-            // The first four say it themselves.
+            Self::Change(error) => error.hint(),
+            // The first six say it themselves.
             Self::File(_)
             | Self::Load(_)
             | Self::Removal(_)
             | Self::Classes(_)
+            | Self::UnknownNode(_)
+            | Self::Confirm(_)
             | Self::Output(_)
             | Self::Json(_)
             | Self::Yaml(_) => None,
@@ -91,14 +113,18 @@ pub async fn run(words: Vec<String>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            // Of a plan, 2 says something else.
-            let wrong = if is_plan(&words) { PLAN_FAILED } else { FAILED };
+            let wrong = if plans(&words) { PLAN_FAILED } else { FAILED };
             return if error.use_stderr() { ExitCode::from(wrong) } else { ExitCode::SUCCESS };
         }
     };
     let outcome = match &cli.command {
         Command::Status(args) => Box::pin(status(args, &cli.client)).await,
         Command::Plan(args) => Box::pin(plan(args, &cli.client)).await,
+        Command::Simulate(args) => Box::pin(simulation(args, &cli.client)).await,
+        Command::Drain(args) => Box::pin(drain::drain(args, &cli.client)).await.map(Outcome::of_doing),
+        Command::Rebalance(args) => {
+            Box::pin(rebalance::rebalance(args, &cli.client, Timestamp::now())).await.map(Outcome::of_doing)
+        }
         Command::Version(args) => versions(args, &cli.client).await,
         Command::Completion(args) => {
             let script = completion::script(args.shell);
@@ -114,7 +140,8 @@ pub async fn run(words: Vec<String>) -> ExitCode {
             if let Some(hint) = error.hint() {
                 output::note(format_args!("hint: {hint}"));
             }
-            ExitCode::from(if matches!(cli.command, Command::Plan(_)) { PLAN_FAILED } else { FAILED })
+            let plans = matches!(cli.command, Command::Plan(_) | Command::Simulate(_));
+            ExitCode::from(if plans { PLAN_FAILED } else { FAILED })
         }
     }
 }
@@ -152,10 +179,18 @@ async fn plan(args: &PlanArgs, client: &ClientArgs) -> Result<Outcome, RunError>
     Ok(if report.breaks() { Outcome::Breaks } else { Outcome::Well })
 }
 
-/// Whether wrong words were meant for `plan`.
-fn is_plan(words: &[String]) -> bool {
+async fn simulation(args: &SimulateArgs, client: &ClientArgs) -> Result<Outcome, RunError> {
+    let (report, notes) = simulate::simulate(args, client, Timestamp::now()).await?;
+    let wide = args.output == Some(StatusOutput::Wide);
+    print(args.output, &report, || simulate::tables(&report, wide, output::style()))?;
+    notes.iter().for_each(output::note);
+    Ok(if report.loses() { Outcome::Breaks } else { Outcome::Well })
+}
+
+/// Whether wrong words were meant for one of [`PLANNING`].
+fn plans(words: &[String]) -> bool {
     let lenient = Cli::command().ignore_errors(true).try_get_matches_from(words);
-    lenient.is_ok_and(|matches| matches.subcommand_name() == Some("plan"))
+    lenient.is_ok_and(|matches| matches.subcommand_name().is_some_and(|name| PLANNING.contains(&name)))
 }
 
 fn told(unreadable: &[Unreadable]) -> String {
@@ -163,7 +198,8 @@ fn told(unreadable: &[Unreadable]) -> String {
     all.join("; ")
 }
 
-fn print(
+/// Writes a report in the format that was asked for.
+pub fn print(
     format: Option<StatusOutput>,
     report: &impl Serialize,
     tables: impl FnOnce() -> String,

@@ -45,6 +45,10 @@ pub struct Args {
     #[arg(long = "class", env = "BERTH_CLASSES", value_delimiter = ',', value_name = "CLASS=PROVIDER")]
     pub classes: Vec<Mapping>,
 
+    /// Whether a node that is cordoned gives up the addresses that it owns, as one with the annotation berth.dev/drain does
+    #[arg(long, env = "BERTH_DRAIN_ON_CORDON", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "BOOL")]
+    pub drain_on_cordon: bool,
+
     /// Whether replicas choose a leader by a Lease; without, there must be one replica only
     #[arg(long, env = "BERTH_LEADER_ELECT", action = clap::ArgAction::Set, default_value_t = true, value_name = "BOOL")]
     pub leader_elect: bool,

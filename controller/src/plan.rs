@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use berth_api::condition::types;
+use berth_api::crd::Layer2Assignment;
 use berth_api::service::ServiceKey;
 use berth_api::{Condition, ConditionStatus, Reason};
 use berth_pool::plan::{releases, serve};
@@ -48,6 +49,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Who is named for which address by the Announcements that steps write.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (IpAddr, Option<&Layer2Assignment>)> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Pool(step) => Some(step.names()),
+            Step::Gone(_) | Step::Status(..) => None,
+        })
+    }
+
     /// The Announcements that steps write.
     pub(crate) fn announcements(&self) -> impl Iterator<Item = String> + '_ {
         self.steps.iter().filter_map(|step| match step {

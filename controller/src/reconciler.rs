@@ -40,6 +40,8 @@ enum Done {
     Service {
         key: ServiceKey,
         claimed: Vec<IpAddr>,
+        /// The addresses whose Announcements were to be written.
+        written: Vec<IpAddr>,
         started: Instant,
         /// Whether this only said why something else could not be written.
         is_refused: bool,
@@ -132,6 +134,7 @@ impl Reconciler {
         listed: tokio::sync::watch::Sender<bool>,
         asked: BTreeMap<ProviderName, Asked>,
         outcomes: Outcomes,
+        world: World,
     ) -> Self {
         Self {
             asked,
@@ -139,7 +142,7 @@ impl Reconciler {
             outcomes,
             said: BTreeMap::new(),
             unknown: BTreeMap::new(),
-            world: World::default(),
+            world,
             applier,
             metrics,
             synced_gate,
@@ -325,14 +328,14 @@ impl Reconciler {
             // It is tried again all the same, when its time has come.
             let refused = self.refused.remove(&key).and_then(|why| not_written(&self.world, &key, why, now));
             let is_refused = refused.is_some();
-            let plan = refused.unwrap_or_else(|| plan(&self.world, &self.said, &key, now));
+            let mut plan = refused.unwrap_or_else(|| plan(&self.world, &self.said, &key, now));
             let touches: Vec<_> = plan.announcements().collect();
             if touches.iter().any(|name| self.touched.contains_key(name)) {
                 self.world.mark(&key);
                 self.parked.insert(key);
                 continue;
             }
-            self.world.set_waiting(&key, plan.lack);
+            self.world.set_waiting(&key, plan.lack.take());
             plan.cool.iter().for_each(|address| self.world.cool(*address, now.as_second()));
             plan.kept.iter().for_each(|address| self.world.warm(*address));
             if plan.steps.is_empty() {
@@ -345,13 +348,18 @@ impl Reconciler {
             for (address, pool) in &plan.claims {
                 self.world.hold(*address, &key, pool);
             }
+            let mut written = Vec::new();
+            for (address, layer2) in plan.names() {
+                self.world.foresee(address, layer2);
+                written.push(address);
+            }
             let (applier, started) = (self.applier.clone(), Instant::now());
             let claimed = plan.claims.into_iter().map(|(address, _)| address).collect();
             self.busy.insert(key.clone());
             self.touched.extend(touches.into_iter().map(|name| (name, key.clone())));
             self.writes.spawn(async move {
                 let (answers, result) = applier.run(plan.steps).await;
-                Done::Service { key, claimed, started, is_refused, answers, result }
+                Done::Service { key, claimed, written, started, is_refused, answers, result }
             });
         }
         self.metrics.backlog.set(i64::try_from(self.world.backlog()).unwrap_or(i64::MAX));
@@ -367,6 +375,7 @@ impl Reconciler {
                 for key in std::mem::take(&mut self.busy) {
                     self.world.mark(&key);
                 }
+                self.world.unforesee_all();
                 self.touched.clear();
                 self.parked.clear();
                 (self.pool_writes, self.advertisement_writes) = Default::default();
@@ -374,7 +383,7 @@ impl Reconciler {
             }
         };
         match done {
-            Done::Service { key, claimed, started, is_refused, answers, result } => {
+            Done::Service { key, claimed, written, started, is_refused, answers, result } => {
                 self.busy.remove(&key);
                 self.touched.retain(|_, writer| *writer != key);
                 self.parked.clear();
@@ -388,6 +397,9 @@ impl Reconciler {
                 }
                 if self.busy.is_empty() {
                     self.heard.clear();
+                }
+                for address in written {
+                    self.world.unforesee(address);
                 }
                 match result {
                     Ok(()) => {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use berth_mock::{Cloud, Mock};
+use berth_pool::world::World;
 use berth_provider::class::ProviderName;
 use berth_telemetry::{Health, shutdown_on_signal};
 use kube::Client;
@@ -83,7 +84,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (events, publishing) = events::queue(client.clone(), reporter, metrics.clone());
     let publishing = tokio::spawn(publishing);
     let applier = Applier { client, events, metrics: metrics.clone(), leadership, classes };
-    let mut reconciler = Reconciler::new(applier, metrics, synced, listed, asked, outcomes);
+    let mut world = World::default();
+    world.set_drain_on_cordon(args.drain_on_cordon);
+    let mut reconciler = Reconciler::new(applier, metrics, synced, listed, asked, outcomes, world);
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         () = reconciler.run(&mut changes) => Ok(()),

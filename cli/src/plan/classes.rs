@@ -1,4 +1,5 @@
-//! Which provider serves which class: as flags say, else as the controller in the cluster was told.
+//! What the controller was told by flags: which provider serves which class, and whether a cordoned node is drained. As this program's
+//! own flags say, else as those of the controller in the cluster.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +14,17 @@ use crate::observed::Seen;
 
 /// The controller's container.
 const CONTAINER: &str = "controller";
-/// The controller's flags that say who serves what, and the variables that stand for them.
-const FLAGS: [(&str, &str); 3] = [
+/// The controller's flags that matter here, and the variables that stand for them.
+const FLAGS: [(&str, &str); 4] = [
     ("--providers", "BERTH_PROVIDERS"),
     ("--default-provider", "BERTH_DEFAULT_PROVIDER"),
     ("--class", "BERTH_CLASSES"),
+    (DRAIN_ON_CORDON, "BERTH_DRAIN_ON_CORDON"),
 ];
+/// The one that needs no value.
+const DRAIN_ON_CORDON: &str = "--drain-on-cordon";
 
-/// The controller's own flags that say who serves what.
+/// The controller's own flags, as far as they matter to a plan.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(next_help_heading = "The controller's flags")]
 pub struct ClassArgs {
@@ -33,6 +37,9 @@ pub struct ClassArgs {
     /// A further class that a provider serves, such as example.com/lb=pool; may be given several times [default: as the controller's Deployment says; offline: none]
     #[arg(long = "class", value_delimiter = ',', value_name = "CLASS=PROVIDER")]
     pub classes: Option<Vec<Mapping>>,
+    /// Whether a node that is cordoned gives up the addresses that it owns [default: as the controller's Deployment says; offline: false]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub drain_on_cordon: Option<bool>,
 }
 
 /// Why it cannot be said who serves what.
@@ -67,13 +74,15 @@ impl ClassArgs {
             providers: self.providers.clone().or(other.providers),
             default_provider: self.default_provider.or(other.default_provider),
             classes: self.classes.clone().or(other.classes),
+            drain_on_cordon: self.drain_on_cordon.or(other.drain_on_cordon),
         }
     }
 }
 
 /// What the flags say, and where they say nothing, what the controller of the cluster was started with.
 pub fn in_cluster(given: &ClassArgs, controller: &Seen<Option<Deployment>>, notes: &mut Vec<String>) -> ClassArgs {
-    if given.providers.is_some() && given.default_provider.is_some() && given.classes.is_some() {
+    let ClassArgs { providers, default_provider, classes, drain_on_cordon } = given;
+    if providers.is_some() && default_provider.is_some() && classes.is_some() && drain_on_cordon.is_some() {
         return given.clone();
     }
     let found = match controller {
@@ -115,6 +124,7 @@ fn of_deployment(deployment: &Deployment) -> Result<ClassArgs, String> {
         let given = match flag {
             "--providers" => flags.providers.is_some(),
             "--default-provider" => flags.default_provider.is_some(),
+            DRAIN_ON_CORDON => flags.drain_on_cordon.is_some(),
             _ => flags.classes.is_some(),
         };
         let set = container.env.iter().flatten().find(|env| env.name == variable);
@@ -139,7 +149,7 @@ fn of_deployment(deployment: &Deployment) -> Result<ClassArgs, String> {
     Ok(flags)
 }
 
-/// The words of a container's command line that are about classes; the others are of no concern here.
+/// The words of a container's command line that matter; the others are of no concern here.
 fn words_of(container: &Container) -> Result<Vec<String>, String> {
     let mut all = container.command.iter().flatten().chain(container.args.iter().flatten());
     let mut words = Vec::new();
@@ -149,7 +159,7 @@ fn words_of(container: &Container) -> Result<Vec<String>, String> {
             continue;
         }
         words.push(word.clone());
-        if !word.contains('=') {
+        if !word.contains('=') && word != DRAIN_ON_CORDON {
             words.push(all.next().ok_or_else(|| format!("`{word}` has no value"))?.clone());
         }
     }
@@ -170,7 +180,7 @@ mod tests {
     }
 
     fn told(args: &ClassArgs) -> String {
-        let ClassArgs { providers, default_provider, classes } = args;
+        let ClassArgs { providers, default_provider, classes, drain_on_cordon: _ } = args;
         let providers = providers.as_ref().map(|p| p.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(","));
         let classes = classes.as_ref().map(|c| c.iter().map(|m| m.class.clone()).collect::<Vec<_>>().join(","));
         let or = |text: Option<String>| text.unwrap_or_else(|| "?".to_owned());
@@ -209,6 +219,19 @@ mod tests {
         ] {
             let found = of_deployment(&deployment(container.clone()));
             assert_eq!(found.as_ref().map(told).map_err(String::as_str), expected.map(str::to_owned), "{container}");
+        }
+    }
+
+    #[test]
+    fn a_deployment_tells_whether_its_controller_drains_on_cordon() {
+        for (container, expected) in [
+            (json!({}), None),
+            (json!({"args": ["--drain-on-cordon", "--default-provider=pool"]}), Some(true)),
+            (json!({"args": ["--drain-on-cordon=false"]}), Some(false)),
+            (json!({"env": [{"name": "BERTH_DRAIN_ON_CORDON", "value": "true"}]}), Some(true)),
+        ] {
+            let found = of_deployment(&deployment(container.clone())).unwrap();
+            assert_eq!(found.drain_on_cordon, expected, "{container}");
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Question<'a> {
     pub before: &'a BTreeMap<ServiceKey, Vec<String>>,
     /// Who serves which class.
     pub classes: &'a Classes,
+    /// Whether a node that is cordoned gives up what it owns.
+    pub drain_on_cordon: bool,
     /// The time that is planned for.
     pub now: Timestamp,
 }
@@ -33,7 +35,8 @@ impl Question<'_> {
             self.objects.services().map(|(key, service)| (key, (service, self.classes.of(service)))).collect();
         let mocked = services.iter().filter(|(_, (_, served))| *served == Served::By(ProviderName::Mock));
         let others = mock::forecast(mocked.map(|(key, (service, _))| (key.clone(), *service))).await;
-        let world = self.objects.world(self.classes);
+        let mut world = self.objects.world(self.classes);
+        world.set_drain_on_cordon(self.drain_on_cordon);
         let Forecast { services: mut prospects, pools, unsettled } =
             forecast::forecast(world, &others, self.before, self.now);
         let told = self.before.iter().filter_map(|(key, before)| {

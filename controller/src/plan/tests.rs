@@ -3,6 +3,7 @@
 mod cluster;
 mod families;
 mod late;
+mod moves;
 mod reinstall;
 mod sharing;
 

@@ -4,6 +4,8 @@
 //! only when the writes are done. So it goes in rounds. In each, every Service that is in line is planned in the world's own
 //! order; then all writes succeed, and every node that was named answers.
 
+pub mod simulate;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -128,14 +130,8 @@ pub fn forecast(
     let pools_before: BTreeMap<_, _> =
         told.iter().map(|key| (key.clone(), pools_of(&world, world.ipam.held_by(key)))).collect();
 
-    let mut course = Course { world, others, now, version: FIRST_VERSION, said: BTreeMap::new() };
-    let mut unsettled = BTreeSet::new();
-    for _ in 0..ROUNDS {
-        unsettled = course.round();
-        if unsettled.is_empty() {
-            break;
-        }
-    }
+    let mut course = Course::new(world, others, now);
+    let unsettled = course.run();
     let services = told.into_iter().map(|key| {
         let before = before.get(&key).cloned().unwrap_or_default();
         let mut prospect = course.prospect(&key, before, &answered);
@@ -156,6 +152,8 @@ struct Course<'a> {
     version: u64,
     /// What was said last of each Service.
     said: BTreeMap<ServiceKey, Vec<Condition>>,
+    /// Nodes that do not answer whatever they are named for.
+    dead: BTreeSet<String>,
 }
 
 /// What a round does for one Service, in this order.
@@ -184,7 +182,23 @@ struct Considered {
     served: Option<Plan>,
 }
 
-impl Course<'_> {
+impl<'a> Course<'a> {
+    fn new(world: World, others: &'a BTreeMap<ServiceKey, Outcome>, now: Timestamp) -> Self {
+        Self { world, others, now, version: FIRST_VERSION, said: BTreeMap::new(), dead: BTreeSet::new() }
+    }
+
+    /// Rounds until nobody is in line. Returns who still is at the bound of rounds.
+    fn run(&mut self) -> BTreeSet<ServiceKey> {
+        let mut unsettled = BTreeSet::new();
+        for _ in 0..ROUNDS {
+            unsettled = self.round();
+            if unsettled.is_empty() {
+                break;
+            }
+        }
+        unsettled
+    }
+
     /// Plans everybody who is in line, and does it. Returns who that was.
     fn round(&mut self) -> BTreeSet<ServiceKey> {
         let (mut turns, mut keys): (Vec<Turn>, BTreeSet<ServiceKey>) = (Vec::new(), BTreeSet::new());
@@ -213,6 +227,7 @@ impl Course<'_> {
                 self.write(step);
             }
         }
+        self.world.unforesee_all();
         for key in &keys {
             self.answer(key);
         }
@@ -257,6 +272,9 @@ impl Course<'_> {
             self.world.set_waiting(&turn.key, served.lack);
             for (address, pool) in &served.claims {
                 self.world.hold(*address, &turn.key, pool);
+            }
+            for (address, layer2) in turn.before.iter().chain(&turn.after).map(Step::names) {
+                self.world.foresee(address, layer2);
             }
             if let Some(view) = turn.status {
                 let ingress = served.outcome.ingress.clone();
@@ -324,12 +342,17 @@ impl Course<'_> {
             else {
                 continue;
             };
-            if view.claimed.as_ref().is_none_or(|(_, claimed)| *claimed < epoch) {
-                let resource_version = self.next_version().to_string();
-                let view = AnnouncementView { claimed: Some((owner, epoch)), resource_version, ..view };
-                self.world.learn(Change::Announcement(view.name.clone(), Some(view)));
+            if view.claimed.as_ref().is_none_or(|(_, claimed)| *claimed < epoch) && !self.dead.contains(&owner) {
+                self.claim(view, owner, epoch);
             }
         }
+    }
+
+    /// A node says that it answers.
+    fn claim(&mut self, view: AnnouncementView, node: String, epoch: u64) {
+        let resource_version = self.next_version().to_string();
+        let view = AnnouncementView { claimed: Some((node, epoch)), resource_version, ..view };
+        self.world.learn(Change::Announcement(view.name.clone(), Some(view)));
     }
 
     fn next_version(&mut self) -> u64 {

@@ -1,12 +1,22 @@
 //! Which nodes answer for an address: one owner, and standbys in the order in which they take over.
+//!
+//! A node is chosen by the hash, within a bound on what it owns. What is placed stays: nothing moves for balance, nor because a node came
+//! back. What does move an address is in [`place`].
+
+mod eligible;
+mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::Reason;
-use berth_api::crd::{Interface, Layer2Assignment, Member};
+use berth_api::annotations::MOVE_TO;
+use berth_api::crd::{Layer2Assignment, Member};
 
-use crate::rendezvous::rank;
+use crate::rendezvous::{Rank, rank};
+
+pub use eligible::{Candidate, Draining, LeftOut, Node, Tier, eligible};
+pub use load::{Load, PARTNERS_MAX, Seat, bound};
 
 /// How many standbys an owner has: with two, a node that fails while another is already down still has a successor,
 /// and an owner has far fewer than the four partners per interface that heartbeats are sized for.
@@ -14,44 +24,6 @@ pub const STANDBYS: usize = 2;
 
 /// How many left-out nodes a message names.
 const NAMED_NODES: usize = 5;
-
-/// What is known of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Node {
-    /// The interfaces that its speaker reported.
-    pub interfaces: Vec<Interface>,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Whether the cluster sees it alive. A node that is not is chosen last, but nothing is taken from it.
-    pub ready: bool,
-    /// It carries the exclude label.
-    pub excluded: bool,
-    /// Its network is not set up.
-    pub network_unavailable: bool,
-}
-
-/// Why a node cannot answer for an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LeftOut {
-    /// It has the exclude label.
-    #[error("excluded by its label node.kubernetes.io/exclude-from-external-load-balancers")]
-    Excluded,
-    /// Its network is not set up.
-    #[error("its condition NetworkUnavailable is True")]
-    NetworkUnavailable,
-    /// No advertisement allows it.
-    #[error("no L2Advertisement selects it")]
-    NotSelected,
-    /// It has no speaker that reported.
-    #[error("its speaker has not reported")]
-    NoSpeaker,
-    /// None of its interfaces has the address's subnet.
-    #[error("no allowed interface has the subnet of the address")]
-    NoSubnet,
-    /// The Local policy, and it has no endpoint.
-    #[error("no serving endpoint")]
-    NoEndpoint,
-}
 
 /// One advertisement that covers the address: which nodes it allows, on which interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -77,6 +49,30 @@ pub struct Question<'a> {
     pub current: Option<&'a Layer2Assignment>,
     /// Who answers, and at which epoch, as the Announcement's status says.
     pub claimed: Option<(&'a str, u64)>,
+    /// What all nodes own, this address among it as `current` says.
+    pub load: &'a Load,
+    /// The node that a person wishes the address to be on.
+    pub wish: Option<&'a str>,
+}
+
+impl Question<'_> {
+    /// How many other addresses a node owns.
+    pub fn owned(&self, node: &str) -> u64 {
+        let here = self.current.is_some_and(|current| current.owner.as_deref() == Some(node));
+        self.load.owned(node).saturating_sub(here.into())
+    }
+
+    /// Who watches a node for other addresses over the same interface. A node that is about to be replaced there does not count.
+    fn partners(&self, owner: &Member) -> BTreeSet<String> {
+        let current = self.current.filter(|current| current.owner.as_ref() == Some(&owner.node));
+        let interface = current.and_then(|current| Some(&current.members.first()?.interface));
+        let here = current.filter(|_| interface == Some(&owner.interface)).map(|current| &current.standbys);
+        let mine = |node: &str| u64::from(here.is_some_and(|standbys| standbys.iter().any(|standby| standby == node)));
+        let stands = |node: &str| self.nodes.get(node).is_some_and(|node| node.tier() == Tier::Ready);
+        let all = self.load.partners(&owner.node, &owner.interface);
+        let others = all.filter(|(node, addresses)| *addresses > mine(node) && stands(node));
+        others.map(|(node, _)| node.to_owned()).collect()
+    }
 }
 
 /// Who is to answer, and what to say of it.
@@ -88,55 +84,91 @@ pub struct Placement {
     pub reason: Reason,
     /// The same for a person.
     pub message: String,
+    /// Where a node answers, and it is not as somebody asked for: why.
+    pub remark: Option<(Reason, String)>,
 }
 
-/// Chooses owner and standbys. What is placed stays where it is as long as it can (no move for balance, none back to
-/// a node that returned); the epoch rises with every change of owner and never falls.
+/// A candidate, and where the hash has it.
+struct Ranked {
+    candidate: Candidate,
+    /// Its place among those that stand by now.
+    place: Option<usize>,
+    rank: Rank,
+}
+
+/// Chooses owner and standbys. What is placed stays where it is; what moves it is that
+///
+/// - its node cannot answer any more, or is being drained and a node that is ready and is not can take it,
+/// - a standby took it over, which is adopted,
+/// - a person wishes it to be on another node that can.
+///
+/// Who is chosen by nobody's wish is the first that is within the [`bound`]: of those that stand by, then by the hash. The epoch rises with
+/// every change of owner and never falls.
 pub fn place(question: Question<'_>) -> Placement {
-    let (mut eligible, left_out) = eligible(question);
+    let (candidates, left_out) = eligible(&question);
     let (holder, epoch) = holder(question);
     if question.rules.is_empty() {
         let assignment = question.current.map(|_| nobody(epoch, holder));
         let message = "no L2Advertisement covers the pool of this address; create one".to_owned();
-        return Placement { assignment, reason: Reason::NoAdvertisement, message };
+        return Placement { assignment, reason: Reason::NoAdvertisement, message, remark: None };
     }
-    let place_now = |node: &str| question.current.and_then(|c| c.standbys.iter().position(|s| s == node));
-    // Ready before not ready, then those that watch already in their order, then the hash: nothing moves without need.
-    eligible.sort_by_cached_key(|c| {
-        let ready = question.nodes.get(&c.node).is_some_and(|n| n.ready);
-        (!ready, place_now(&c.node).unwrap_or(usize::MAX), rank(&c.node, question.address))
+    let place = |node: &str| question.current.and_then(|c| c.standbys.iter().position(|s| s == node));
+    let ranked = candidates.into_iter().map(|candidate| {
+        let (place, rank) = (place(&candidate.member.node), rank(&candidate.member.node, question.address));
+        Ranked { candidate, place, rank }
     });
-    let stays = holder.and_then(|h| eligible.iter().position(|c| c.node == h));
-    let owner = match (stays, eligible.is_empty()) {
-        (Some(index), _) => eligible.remove(index),
-        (None, false) => eligible.remove(0),
-        (None, true) => {
-            let (reason, message) = nobody_says(question, &left_out);
-            return Placement { assignment: Some(nobody(epoch, holder)), reason, message };
-        }
+    let mut ranked: Vec<_> = ranked.collect();
+    // Those that watch already in their order, then the hash: nothing moves without need.
+    ranked.sort_by_key(|r| (r.candidate.tier, r.place.unwrap_or(usize::MAX), r.rank));
+    let stays = holder.and_then(|holder| ranked.iter().position(|r| r.candidate.member.node == holder));
+    let wish = question.wish.map(|wish| (wish, granted(wish, holder, &ranked, &left_out)));
+    let index = match (&wish, stays) {
+        (Some((_, Ok(index))), _) => Some(*index),
+        (_, Some(index)) if !gives_up(&ranked, index) => Some(index),
+        _ => first_within_bound(&question, &ranked),
     };
-    let moves = holder != Some(owner.node.as_str());
+    let Some(index) = index else {
+        let (reason, message) = nobody_says(question, &left_out);
+        return Placement { assignment: Some(nobody(epoch, holder)), reason, message, remark: None };
+    };
+    let owner = ranked.remove(index);
+    let moves = holder != Some(owner.candidate.member.node.as_str());
+    let remark = match wish {
+        Some((wish, Err(why))) => {
+            let owner = &owner.candidate.member.node;
+            let asks = format!("annotation {MOVE_TO} of the Announcement asks for node {wish}");
+            Some((Reason::MoveRefused, format!("node {owner} answers, although {asks}: {why}")))
+        }
+        Some((_, Ok(_))) | None => owner.candidate.draining.map(|draining| {
+            let why = others_say(&ranked, &left_out);
+            let owner = &owner.candidate.member.node;
+            (Reason::DrainBlocked, format!("node {owner} goes on answering although it is {draining}: {why}"))
+        }),
+    };
+    let owner = owner.candidate.member;
+    // Adopted or moved, the owner's own partners come first; what is only planned again keeps its standbys as they are.
+    let is_new = moves || question.current.and_then(|c| c.owner.as_deref()) != Some(&owner.node);
+    let mut standbys = standbys(&question, &owner, ranked, is_new);
     let epoch = if moves { epoch.saturating_add(1) } else { epoch };
-    eligible.truncate(STANDBYS);
     // Make before break: who answers now keeps a part, in the last place, until its successor has claimed.
     if let Some(before) = question.claimed.map(|(node, _)| node).filter(|n| *n != owner.node)
-        && !eligible.iter().any(|c| c.node == before)
+        && !standbys.iter().any(|standby| standby.node == before)
         && let Some(member) = question.current.and_then(|c| c.members.iter().find(|m| m.node == before))
         && question.nodes.contains_key(before)
     {
-        eligible.push(member.clone());
+        standbys.push(member.clone());
     }
-    let message = format!("node {} is to answer, {} more stand by", owner.node, eligible.len());
-    let standbys = eligible.iter().map(|c| c.node.clone()).collect();
+    let message = format!("node {} is to answer, {} more stand by", owner.node, standbys.len());
+    let names = standbys.iter().map(|standby| standby.node.clone()).collect();
     let name = owner.node.clone();
-    let members = std::iter::once(owner).chain(eligible).collect();
-    let assignment = Some(Layer2Assignment { owner: Some(name), standbys, epoch, members });
-    Placement { assignment, reason: Reason::Announced, message }
+    let members = std::iter::once(owner).chain(standbys).collect();
+    let assignment = Some(Layer2Assignment { owner: Some(name), standbys: names, epoch, members });
+    Placement { assignment, reason: Reason::Announced, message, remark }
 }
 
 /// Who holds the address, and at which epoch: a claim on the wire at a higher epoch, or at the same one, which it then
 /// prevailed at, is adopted, but only from a node that has a part.
-fn holder(question: Question<'_>) -> (Option<&str>, u64) {
+pub fn holder(question: Question<'_>) -> (Option<&str>, u64) {
     let Some(current) = question.current else { return (None, 0) };
     let owner = current.owner.as_deref();
     match question.claimed {
@@ -148,53 +180,64 @@ fn holder(question: Question<'_>) -> (Option<&str>, u64) {
     }
 }
 
+/// Where the node is that a person wishes for, or why it is not to be. Who answers already may go on doing so.
+fn granted(
+    wish: &str,
+    holder: Option<&str>,
+    ranked: &[Ranked],
+    left_out: &BTreeMap<&str, LeftOut>,
+) -> Result<usize, String> {
+    let Some(index) = ranked.iter().position(|r| r.candidate.member.node == wish) else {
+        return Err(left_out.get(wish).map_or_else(|| "there is no such node".to_owned(), ToString::to_string));
+    };
+    let stays = holder == Some(wish) && !gives_up(ranked, index);
+    ranked[index].candidate.demerit().filter(|_| !stays).map_or(Ok(index), Err)
+}
+
+/// Whether the one that holds the address is being drained and there is another to take it. `ranked` has the best first.
+fn gives_up(ranked: &[Ranked], holder: usize) -> bool {
+    let has_successor = ranked.first().is_some_and(|best| best.candidate.tier == Tier::Ready);
+    has_successor && ranked[holder].candidate.draining.is_some()
+}
+
+/// The first of the best that is within the bound on load.
+fn first_within_bound(question: &Question<'_>, ranked: &[Ranked]) -> Option<usize> {
+    let best = ranked.first()?.candidate.tier;
+    let owned: Vec<_> = ranked
+        .iter()
+        .take_while(|r| r.candidate.tier == best)
+        .map(|r| question.owned(&r.candidate.member.node))
+        .collect();
+    let most = bound(owned.iter().sum(), owned.len() as u64);
+    // There always is one: not all have more than the mean.
+    owned.iter().position(|owned| *owned < most).or(Some(0))
+}
+
+/// Who stands by. An owner that is watched by [`PARTNERS_MAX`] nodes is watched by those, unless no other of them can.
+fn standbys(question: &Question<'_>, owner: &Member, mut others: Vec<Ranked>, is_new: bool) -> Vec<Member> {
+    let mut partners = question.partners(owner);
+    let mut chosen = Vec::new();
+    while chosen.len() < STANDBYS {
+        let is_beyond = |r: &Ranked| !partners.contains(&r.candidate.member.node) && partners.len() >= PARTNERS_MAX;
+        let key = |r: &Ranked| {
+            let stays = r.place.unwrap_or(usize::MAX);
+            (r.candidate.tier, if is_new { 0 } else { stays }, is_beyond(r), stays, r.rank)
+        };
+        let next = others.iter().enumerate().min_by_key(|(_, r)| key(r)).map(|(index, _)| index);
+        let Some(next) = next else { break };
+        let Ranked { candidate, .. } = others.remove(next);
+        if candidate.tier == Tier::Ready {
+            partners.insert(candidate.member.node.clone());
+        }
+        chosen.push(candidate.member);
+    }
+    chosen
+}
+
 fn nobody(epoch: u64, holder: Option<&str>) -> Layer2Assignment {
     // Losing the owner is a change of owner.
     let epoch = if holder.is_some() { epoch.saturating_add(1) } else { epoch };
     Layer2Assignment { owner: None, standbys: Vec::new(), epoch, members: Vec::new() }
-}
-
-fn eligible(question: Question<'_>) -> (Vec<Member>, BTreeMap<&str, LeftOut>) {
-    let (mut members, mut left_out) = (Vec::new(), BTreeMap::new());
-    for (name, node) in question.nodes {
-        match member(question, name, node) {
-            Ok(member) => members.push(member),
-            Err(why) => {
-                left_out.insert(name.as_str(), why);
-            }
-        }
-    }
-    (members, left_out)
-}
-
-fn member(question: Question<'_>, name: &str, node: &Node) -> Result<Member, LeftOut> {
-    if node.excluded {
-        return Err(LeftOut::Excluded);
-    }
-    if node.network_unavailable {
-        return Err(LeftOut::NetworkUnavailable);
-    }
-    let selected = |rule: &&Rule| rule.nodes.as_ref().is_none_or(|nodes| nodes.contains(name));
-    let mut rules = question.rules.iter().filter(selected).peekable();
-    if rules.peek().is_none() {
-        return Err(LeftOut::NotSelected);
-    }
-    if node.interfaces.is_empty() {
-        return Err(LeftOut::NoSpeaker);
-    }
-    let rules: Vec<_> = rules.collect();
-    let allowed =
-        |i: &Interface| rules.iter().any(|rule| rule.interfaces.is_empty() || rule.interfaces.contains(&i.name));
-    let own = |i: &Interface| i.addresses.iter().find(|own| own.contains(&question.address)).map(ipnet::IpNet::addr);
-    let mut places = node.interfaces.iter().filter(|i| allowed(i)).filter_map(|i| Some((i, own(i)?))).peekable();
-    let first = places.peek().copied();
-    // The node keeps its place on the link; another interface that comes up moves nothing.
-    let now = question.current.and_then(|c| c.members.iter().find(|m| m.node == name)).map(|m| &m.interface);
-    let (interface, address) = places.find(|(i, _)| Some(&i.name) == now).or(first).ok_or(LeftOut::NoSubnet)?;
-    if question.serving.is_some_and(|serving| !serving.contains(name)) {
-        return Err(LeftOut::NoEndpoint);
-    }
-    Ok(Member { node: name.to_owned(), interface: interface.name.clone(), address, mac: interface.mac })
 }
 
 fn nobody_says(question: Question<'_>, left_out: &BTreeMap<&str, LeftOut>) -> (Reason, String) {
@@ -202,12 +245,30 @@ fn nobody_says(question: Question<'_>, left_out: &BTreeMap<&str, LeftOut>) -> (R
         let message = "externalTrafficPolicy is Local, and no node that could answer has a serving endpoint";
         return (Reason::NoLocalEndpoints, message.to_owned());
     }
-    let mut named: Vec<_> = left_out.iter().take(NAMED_NODES).map(|(node, why)| format!("{node}: {why}")).collect();
-    if left_out.len() > NAMED_NODES {
-        named.push(format!("and {} more", left_out.len() - NAMED_NODES));
-    }
-    let nodes = if named.is_empty() { "there are no nodes".to_owned() } else { named.join("; ") };
+    let nodes = named(left_out.iter().map(|(node, why)| format!("{node}: {why}")).collect());
+    let nodes = if nodes.is_empty() { "there are no nodes".to_owned() } else { nodes };
     (Reason::NoEligibleNode, format!("no node can answer for {}: {nodes}", question.address))
+}
+
+/// What stands against all nodes but the owner.
+fn others_say(others: &[Ranked], left_out: &BTreeMap<&str, LeftOut>) -> String {
+    let demerits = others.iter().filter_map(|r| Some((r.candidate.member.node.as_str(), r.candidate.demerit()?)));
+    let against: BTreeMap<_, _> = demerits.chain(left_out.iter().map(|(node, why)| (*node, why.to_string()))).collect();
+    if against.is_empty() {
+        return "there is no other node".to_owned();
+    }
+    let nodes = named(against.iter().map(|(node, why)| format!("{node}: {why}")).collect());
+    format!("no other node can take the address: {nodes}")
+}
+
+/// The first few, and how many more there are.
+fn named(mut nodes: Vec<String>) -> String {
+    let more = nodes.len().saturating_sub(NAMED_NODES);
+    nodes.truncate(NAMED_NODES);
+    if more > 0 {
+        nodes.push(format!("and {more} more"));
+    }
+    nodes.join("; ")
 }
 
 #[cfg(test)]

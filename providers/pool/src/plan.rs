@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use crate::ipam::{Answer, Ask, Choice, Labels, Refusal, is_collision};
 use berth_api::condition::types;
+use berth_api::crd::Layer2Assignment;
 use berth_api::service::{Request, Second, ServiceKey};
 use berth_api::{Announcement, Condition, ConditionStatus, IpFamily, PerFamily, Reason};
 use berth_provider::Outcome;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use crate::view::{Reached, ServiceView, key_of};
 use crate::world::{Lack, World};
 use slot::Slot;
+pub(crate) use slot::Terms;
 
 /// One write. Each is idempotent: made twice it changes nothing more.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,6 +41,17 @@ pub enum Step {
     },
     /// Delete the Announcement that was seen, and no other of its name.
     Release(AnnouncementIdentity),
+}
+
+impl Step {
+    /// The address whose Announcement it writes, and who is named for it then; nobody where it is deleted.
+    pub fn names(&self) -> (IpAddr, Option<&Layer2Assignment>) {
+        match self {
+            Self::Claim { address, announcement } => (*address, announcement.spec.layer2.as_ref()),
+            Self::Update { announcement } => (announcement.spec.address, announcement.spec.layer2.as_ref()),
+            Self::Release(identity) => (identity.address, None),
+        }
+    }
 }
 
 impl fmt::Display for Step {

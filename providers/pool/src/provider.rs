@@ -119,6 +119,9 @@ impl Provider for Pool {
             for (address, pool) in &served.claims {
                 world.hold(*address, &key, pool);
             }
+            for (address, layer2) in served.before.iter().map(Step::names) {
+                world.foresee(address, layer2);
+            }
             // What is still published is not given back; the next plan does it.
             let after = served.after.into_iter().filter(|_| says_same(&served.outcome.ingress, &intent.published));
             plan.steps.extend(served.before.into_iter().chain(after).map(|step| PlannedStep::of(&intent.id, step)));

@@ -5,6 +5,7 @@
 
 mod assignment;
 mod labels;
+mod node;
 mod reached;
 mod said;
 
@@ -12,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use berth_api::annotations::MOVE_TO;
 use berth_api::condition::types;
 use berth_api::crd::{AnnouncementSpec, Interface, Layer2Assignment, ServiceAllocation, ServiceRef};
-use berth_api::names::{EXCLUDE_NODE_LABEL, PART_LABEL_PREFIX, part_label};
+use berth_api::names::{PART_LABEL_PREFIX, part_label};
 use berth_api::pool::{Addresses, AddressesError, IpRange};
 use berth_api::service::{Families, Request, RequestError, ServiceKey, TrafficPolicy};
 use berth_api::sharing::{SharingScope, SharingTerms};
@@ -23,14 +25,15 @@ use berth_api::{
 };
 use berth_provider::Intent;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference};
 use kube::core::{Selector, SelectorExt};
 
 pub use assignment::{Assignment, Interner};
 pub use labels::PackedLabels;
+pub use node::NodeView;
 pub use reached::Reached;
 pub use said::SaidCondition;
 
@@ -170,6 +173,8 @@ pub struct AnnouncementView {
     pub labels: PackedLabels,
     /// Whether those name the nodes of `layer2`.
     pub has_part_labels: bool,
+    /// What else people and other programs wrote in its metadata; nothing, most often.
+    pub others: Option<Box<Others>>,
     /// `spec.address`.
     pub address: IpAddr,
     /// `spec.pool`.
@@ -182,6 +187,36 @@ pub struct AnnouncementView {
     pub claimed: Option<(String, u64)>,
     /// What the speaker says about another machine that has the address, and whether ours answers all the same.
     pub conflict: Option<(bool, String)>,
+}
+
+/// What is not Berth's in the metadata of an Announcement. It is replaced whole when it is written, so this has to be written again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Others {
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// `metadata.finalizers`.
+    pub finalizers: Vec<String>,
+    /// `metadata.ownerReferences`.
+    pub owner_references: Vec<OwnerReference>,
+}
+
+impl Others {
+    fn of(meta: &ObjectMeta) -> Option<Box<Self>> {
+        let others = Self {
+            annotations: meta.annotations.clone().unwrap_or_default(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+            owner_references: meta.owner_references.clone().unwrap_or_default(),
+        };
+        (others != Self::default()).then(|| Box::new(others))
+    }
+
+    /// Writes it.
+    pub fn write(&self, meta: &mut ObjectMeta) {
+        let Self { annotations, finalizers, owner_references } = self.clone();
+        meta.annotations = (!annotations.is_empty()).then_some(annotations);
+        meta.finalizers = (!finalizers.is_empty()).then_some(finalizers);
+        meta.owner_references = (!owner_references.is_empty()).then_some(owner_references);
+    }
 }
 
 impl AnnouncementView {
@@ -198,6 +233,7 @@ impl AnnouncementView {
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             labels: PackedLabels::of(labels().filter(|(label, _)| !is_part(label))),
             has_part_labels: parts.collect::<BTreeMap<_, _>>() == part_labels(spec.layer2.as_ref()),
+            others: Others::of(meta),
             address: spec.address,
             pool: Arc::from(spec.pool.as_str()),
             services: spec.services.clone(),
@@ -217,6 +253,11 @@ impl AnnouncementView {
             services: self.services.clone(),
             layer2: self.layer2.as_ref().map(Assignment::written),
         }
+    }
+
+    /// The node that a person wishes it to be on.
+    pub fn wish(&self) -> Option<&str> {
+        self.others.as_ref()?.annotations.get(MOVE_TO).map(String::as_str)
     }
 
     /// Lets it have names in common with others.
@@ -391,55 +432,6 @@ impl AdvertisementView {
     /// Whether a node with these labels may announce.
     pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
         self.selectors.as_ref().is_ok_and(|s| s.nodes.is_empty() || s.nodes.iter().any(|n| n.matches(labels)))
-    }
-}
-
-/// What a Node says; its interfaces come from its SpeakerNode.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct NodeView {
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// The addresses in its status.
-    pub addresses: BTreeSet<IpAddr>,
-    /// The addresses that its pods have.
-    pub pod_ranges: Vec<IpRange>,
-    /// Its condition Ready is True.
-    pub ready: bool,
-    /// Its condition NetworkUnavailable is True.
-    pub network_unavailable: bool,
-}
-
-impl NodeView {
-    /// Parses it.
-    pub fn of(node: &Node) -> Self {
-        let status = node.status.as_ref();
-        let condition = |kind: &str| {
-            let conditions = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
-            conditions.into_iter().any(|c| c.type_ == kind && c.status == "True")
-        };
-        Self {
-            labels: node.metadata.labels.clone().unwrap_or_default(),
-            addresses: status
-                .and_then(|s| s.addresses.as_ref())
-                .into_iter()
-                .flatten()
-                .filter_map(|a| a.address.parse().ok())
-                .collect(),
-            pod_ranges: {
-                let spec = node.spec.as_ref();
-                let one = spec.and_then(|s| s.pod_cidr.as_ref());
-                let all = spec.and_then(|s| s.pod_cidrs.as_ref()).into_iter().flatten().chain(one);
-                let ranges: BTreeSet<IpRange> = all.filter_map(|cidr| cidr.parse().ok()).collect();
-                ranges.into_iter().collect()
-            },
-            ready: condition("Ready"),
-            network_unavailable: condition("NetworkUnavailable"),
-        }
-    }
-
-    /// Whether it has the exclude label.
-    pub fn excluded(&self) -> bool {
-        self.labels.contains_key(EXCLUDE_NODE_LABEL)
     }
 }
 

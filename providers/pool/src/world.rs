@@ -4,6 +4,8 @@
 //! Service makes one Service dirty; a change of pools, advertisements or nodes makes all of them dirty, which costs a
 //! look at each and a write only where something differs.
 
+mod load;
+
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +14,7 @@ use std::ops::Bound;
 use std::sync::OnceLock;
 
 use crate::ipam::{Admission, Exclusion, Ipam, Labels, PoolInput, Tenant};
-use crate::placement::{Node, Rule};
+use crate::placement::{Load, Node, Rule};
 use berth_api::crd::ServiceRef;
 use berth_api::names::announcement_name;
 use berth_api::pool::IpRange;
@@ -22,7 +24,8 @@ use ipnet::IpNet;
 
 use crate::cooldown;
 use crate::view::{
-    AdvertisementView, AnnouncementView, Interner, NodeView, PoolView, Report, ServiceView, SliceView, key_of,
+    AdvertisementView, AnnouncementView, Assignment, Interner, NodeView, PoolView, Report, ServiceView, SliceView,
+    key_of,
 };
 
 /// Something the API server said. `None`: it is gone.
@@ -98,6 +101,10 @@ pub struct World {
     /// The slices of each Service by their names; they are in its namespace.
     slices_of: BTreeSet<(ServiceKey, String)>,
     announcements: BTreeMap<String, Box<AnnouncementView>>,
+    /// How many addresses each node owns: as those say, but for what is about to be written.
+    load: Load,
+    /// What is being written, in place of what Announcements say of these addresses.
+    foreseen: BTreeMap<IpAddr, Assignment>,
     /// Names that those have in common.
     interner: Interner,
     pools: BTreeMap<String, PoolView>,
@@ -108,6 +115,8 @@ pub struct World {
     unreported: BTreeSet<String>,
     /// Derived from the two above.
     nodes: BTreeMap<String, Node>,
+    /// Whether a node that is cordoned is to give up what it owns.
+    drain_on_cordon: bool,
     /// Services that are not planned before the watch has shown this version of them or a later one: what was written into
     /// their status is not known here before, or a write showed that what is known here is outdated.
     awaited: BTreeMap<ServiceKey, u64>,
@@ -171,6 +180,14 @@ enum Sweep {
 }
 
 impl World {
+    /// Has nodes that are cordoned give up what they own, or not, which is how it begins.
+    pub fn set_drain_on_cordon(&mut self, drain: bool) {
+        self.drain_on_cordon = drain;
+        for name in self.cluster_nodes.keys().cloned().collect::<Vec<_>>() {
+            self.derive_node(&name);
+        }
+    }
+
     /// Takes in a change and notes what it makes dirty.
     pub fn learn(&mut self, change: Change) {
         match change {
@@ -501,6 +518,21 @@ impl World {
         self.announcements.get(&announcement_name(address)).map(Box::as_ref)
     }
 
+    /// What a Node says.
+    pub fn node_view(&self, name: &str) -> Option<&NodeView> {
+        self.cluster_nodes.get(name)
+    }
+
+    /// All EndpointSlices, by namespace and name.
+    pub fn slices(&self) -> impl Iterator<Item = (&(String, String), &SliceView)> {
+        self.slices.iter().map(|(id, slice)| (id, slice.as_ref()))
+    }
+
+    /// All Announcements, by name.
+    pub fn announcements(&self) -> impl Iterator<Item = &AnnouncementView> {
+        self.announcements.values().map(Box::as_ref)
+    }
+
     /// All nodes.
     pub fn nodes(&self) -> &BTreeMap<String, Node> {
         &self.nodes
@@ -607,7 +639,13 @@ impl World {
 
     fn learn_announcement(&mut self, name: String, view: Option<AnnouncementView>) {
         let Some(mut view) = view else {
-            if let Some(gone) = self.announcements.remove(&name) {
+            let known = self.announcements.get(&name).map(|known| known.address);
+            let gone = known.and_then(|address| {
+                let mut gone = None;
+                self.recount(address, |world| gone = world.announcements.remove(&name));
+                gone
+            });
+            if let Some(gone) = gone {
                 self.to_cool.remove(&gone.address);
                 self.release(gone.address);
                 for holder in gone.holders() {
@@ -626,7 +664,9 @@ impl World {
         self.set_tenants(&view);
         view.intern(&mut self.interner);
         let address = view.address;
-        self.announcements.insert(name, Box::new(view));
+        self.recount(address, |world| {
+            world.announcements.insert(name, Box::new(view));
+        });
         if is_other {
             self.tell_waiting_on(address);
             // One who shares is a chance for those who wait to share with it.
@@ -780,6 +820,7 @@ impl World {
             ready: view.ready,
             excluded: view.excluded(),
             network_unavailable: view.network_unavailable,
+            draining: view.gives_up(self.drain_on_cordon),
         });
         if self.nodes.get(name) != node.as_ref() {
             put(&mut self.nodes, name.to_owned(), node);

@@ -17,15 +17,17 @@ pub fn files() -> Vec<Generated> {
         Generated::new("docs/reference/controller.md", flags(berth_controller::command())),
         Generated::new("docs/reference/kubectl-berth.md", cli(berth_cli::command())),
         Generated::new("docs/reference/metrics.md", metrics()),
-        Generated::new("docs/reference/plan.schema.json", plan_schema()),
+        Generated::new("docs/reference/plan.schema.json", schema(berth_cli::plan_schema())),
         Generated::new("docs/reference/reasons.md", reasons()),
+        Generated::new("docs/reference/rebalance.schema.json", schema(berth_cli::rebalance_schema())),
+        Generated::new("docs/reference/simulate.schema.json", schema(berth_cli::simulation_schema())),
         Generated::new("docs/reference/speaker.md", flags(berth_speaker::command())),
     ]
 }
 
 /// JSON has no comments, so nothing in it says that it is generated; the folder does.
-fn plan_schema() -> String {
-    format!("{:#}\n", berth_cli::plan_schema())
+fn schema(schema: serde_json::Value) -> String {
+    format!("{schema:#}\n")
 }
 
 fn reasons() -> String {

@@ -12,6 +12,7 @@ static FLAGS: LazyLock<ClassArgs> = LazyLock::new(|| ClassArgs {
     providers: Some(ProviderName::ALL.to_vec()),
     default_provider: Some(berth_provider::class::DefaultProvider::Pool),
     classes: None,
+    drain_on_cordon: None,
 });
 
 /// The report on files that are everything there is, without what `deleted` names.
@@ -26,7 +27,7 @@ fn report(yaml: &str, deleted: &[&str]) -> PlanReport {
         objects.remove(&removal.parse().unwrap(), "shop").unwrap();
     }
     let classes = FLAGS.served().unwrap();
-    let question = Question { objects: &objects, before: &before, classes: &classes, now: NOW };
+    let question = Question { objects: &objects, before: &before, classes: &classes, drain_on_cordon: false, now: NOW };
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(question.answer())
 }
 

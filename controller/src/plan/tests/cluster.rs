@@ -86,9 +86,17 @@ impl Cluster {
     }
 
     pub(super) fn node(&mut self, n: u8, labels: Value) {
+        self.node_with(n, json!({"labels": labels}), json!({}));
+    }
+
+    /// With these annotations or labels, and this specification.
+    pub(super) fn node_with(&mut self, n: u8, metadata: Value, spec: Value) {
         let name = format!("node-{n}");
+        let mut metadata = metadata;
+        metadata["name"] = json!(name);
         let node: Node = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": labels},
+            "metadata": metadata,
+            "spec": spec,
             "status": {"addresses": [{"type": "InternalIP", "address": format!("192.0.2.{}", 10 + n)},
                                      {"type": "InternalIP", "address": format!("2001:db8:2::{}", 10 + n)}],
                        "conditions": [{"type": "Ready", "status": "True"}]},
@@ -240,6 +248,16 @@ impl Cluster {
         self.show(name);
     }
 
+    /// Somebody changes the metadata of an Announcement.
+    pub(super) fn edit(&mut self, address: &str, change: impl FnOnce(&mut kube::core::ObjectMeta)) {
+        self.version += 1;
+        let name = &named(address);
+        let meta = &mut self.announcements.get_mut(name).unwrap().metadata;
+        change(meta);
+        meta.resource_version = Some(self.version.to_string());
+        self.show(name);
+    }
+
     /// An Announcement whose owner has not claimed it yet.
     pub(super) fn unanswered(&self) -> Option<(String, String, u64)> {
         self.announcements.iter().find_map(|(name, announcement)| {
@@ -259,12 +277,16 @@ impl Cluster {
     pub(super) fn settle(&mut self, fail: Option<usize>) {
         for _ in 0..400 {
             let Some(key) = self.world.next(|_| false) else { return };
-            let plan = plan(&self.world, &BTreeMap::new(), &key, Timestamp::from_second(self.now).unwrap());
-            self.world.set_waiting(&key, plan.lack);
+            let mut plan = plan(&self.world, &BTreeMap::new(), &key, Timestamp::from_second(self.now).unwrap());
+            self.world.set_waiting(&key, plan.lack.take());
             plan.cool.iter().for_each(|address| self.world.cool(*address, self.now));
             plan.kept.iter().for_each(|address| self.world.warm(*address));
             for (address, pool) in &plan.claims {
                 self.world.hold(*address, &key, pool);
+            }
+            let names: Vec<_> = plan.names().map(|(address, layer2)| (address, layer2.cloned())).collect();
+            for (address, layer2) in &names {
+                self.world.foresee(*address, layer2.as_ref());
             }
             for step in plan.steps {
                 let lost = fail.is_some_and(|n| (self.writes.len() + 1).is_multiple_of(n));
@@ -282,6 +304,9 @@ impl Cluster {
                     Refused::Outdated(planned_on) => self.world.is_outdated(&key, planned_on),
                 }
                 break;
+            }
+            for (address, _) in names {
+                self.world.unforesee(address);
             }
         }
         panic!("does not settle: {:?}", &self.writes[..self.writes.len().min(24)]);

@@ -1,3 +1,4 @@
+use berth_api::crd::AnnouncementSpec;
 use berth_api::names::announcement_name;
 use berth_api::sharing::{SharingScope, may_share};
 use berth_api::{IPAddressPool, L2Advertisement};
@@ -125,10 +126,22 @@ impl Given {
         self.service(name, Asks::Us, spec, &[address]).held(address, name, pool)
     }
 
-    fn forecast(&self) -> Forecast {
+    fn world(&self) -> World {
         let mut world = World::default();
         self.changes.iter().for_each(|change| world.learn(change.clone()));
-        forecast(world, &BTreeMap::new(), &self.before, Timestamp::UNIX_EPOCH)
+        world
+    }
+
+    fn forecast(&self) -> Forecast {
+        forecast(self.world(), &BTreeMap::new(), &self.before, Timestamp::UNIX_EPOCH)
+    }
+
+    /// Who is named for every address in the end.
+    fn placed(&self) -> BTreeMap<IpAddr, AnnouncementSpec> {
+        let others = BTreeMap::new();
+        let mut course = Course::new(self.world(), &others, Timestamp::UNIX_EPOCH);
+        course.run();
+        course.world.announcements().map(|seen| (seen.address, seen.spec())).collect()
     }
 
     /// `outlook reason before -> after (pools)` of a Service.
@@ -504,6 +517,7 @@ proptest! {
     ) {
         let other = Given { changes: shuffled, ..given.clone() };
         prop_assert_eq!(given.forecast(), other.forecast());
+        prop_assert_eq!(given.placed(), other.placed());
     }
 
     #[test]

@@ -1,3 +1,6 @@
+mod fleet;
+
+use berth_api::crd::Interface;
 use proptest::prelude::*;
 
 use super::*;
@@ -22,17 +25,31 @@ fn everywhere() -> Vec<Rule> {
     vec![Rule::default()]
 }
 
+fn drained(node: &mut Node) {
+    node.draining = Some(Draining::Asked);
+}
+
 struct Case {
     nodes: BTreeMap<String, Node>,
     rules: Vec<Rule>,
     serving: Option<BTreeSet<String>>,
     current: Option<Layer2Assignment>,
     claimed: Option<(&'static str, u64)>,
+    load: Load,
+    wish: Option<&'static str>,
 }
 
 impl Case {
     fn fresh() -> Self {
-        Self { nodes: nodes(), rules: everywhere(), serving: None, current: None, claimed: None }
+        Self {
+            nodes: nodes(),
+            rules: everywhere(),
+            serving: None,
+            current: None,
+            claimed: None,
+            load: Load::default(),
+            wish: None,
+        }
     }
 
     /// node-b owns since epoch 4, node-a and node-c stand by.
@@ -61,6 +78,8 @@ impl Case {
             serving: self.serving.as_ref(),
             current: self.current.as_ref(),
             claimed: self.claimed,
+            load: &self.load,
+            wish: self.wish,
         })
     }
 
@@ -87,7 +106,7 @@ fn a_new_address_goes_to_the_first_by_hash_and_the_next_two_stand_by() {
 #[test]
 fn what_is_placed_moves_only_when_it_must() {
     type Change = fn(Case) -> Case;
-    let cases: [(&str, Change, &str); 9] = [
+    let cases: [(&str, Change, &str); 15] = [
         ("nothing changed", |c| c, "node-b@4 > node-a node-c"),
         ("the owner is not ready", |c| c.edit("node-b", |n| n.ready = false), "node-b@4 > node-a node-c"),
         ("a standby is not ready", |c| c.edit("node-a", |n| n.ready = false), "node-b@4 > node-c node-a"),
@@ -116,12 +135,208 @@ fn what_is_placed_moves_only_when_it_must() {
             },
             "node-a@5 > node-c",
         ),
+        ("the owner is drained", |c| c.edit("node-b", drained), "node-a@5 > node-c node-b"),
+        ("a standby is drained", |c| c.edit("node-a", drained), "node-b@4 > node-c node-a"),
+        (
+            "the owner is drained, and a standby too",
+            |c| c.edit("node-b", drained).edit("node-a", drained),
+            "node-c@5 > node-a node-b",
+        ),
+        (
+            "the owner is drained, and so are all",
+            |mut c| {
+                c.nodes.values_mut().for_each(drained);
+                c
+            },
+            "node-b@4 > node-a node-c",
+        ),
+        (
+            "the owner is drained, and the others are not ready",
+            |mut c| {
+                c.nodes.values_mut().for_each(|n| n.ready = false);
+                c.edit("node-b", drained)
+            },
+            "node-b@4 > node-a node-c",
+        ),
+        (
+            "the owner is drained, and the others have no endpoint",
+            |c| c.local(&["node-b"]).edit("node-b", drained),
+            "node-b@4 > ",
+        ),
         ("the owner lost its endpoints", |c| c.local(&["node-c"]), "node-c@5 > node-b"),
         ("every node lost its endpoints", |c| c.local(&[]), "nobody@5 > "),
     ];
     for (what, change, expected) in cases {
         assert_eq!(change(Case::placed()).told(), expected, "{what}");
     }
+}
+
+#[test]
+fn a_person_can_move_an_address_to_a_node_that_can_answer_and_to_no_other() {
+    type Change = fn(Case) -> Case;
+    let cases: [(&str, &'static str, Change, &str, &str); 9] = [
+        ("a standby", "node-c", |c| c, "node-c@5 > node-a node-b", ""),
+        ("where it is", "node-b", |c| c, "node-b@4 > node-a node-c", ""),
+        ("where it is, not ready", "node-b", |c| c.edit("node-b", |n| n.ready = false), "node-b@4 > node-a node-c", ""),
+        (
+            "a node that has more than its share",
+            "node-c",
+            |mut c| {
+                (0..9).for_each(|_| c.load.add(Seat { owner: "node-c", interface: "eth0", standbys: [] }));
+                c
+            },
+            "node-c@5 > node-a node-b",
+            "",
+        ),
+        ("nowhere", "node-x", |c| c, "node-b@4 > node-a node-c", "there is no such node"),
+        (
+            "one without an endpoint",
+            "node-c",
+            |c| c.local(&["node-a", "node-b"]),
+            "node-b@4 > node-a",
+            "no serving endpoint",
+        ),
+        (
+            "one that is not ready",
+            "node-c",
+            |c| c.edit("node-c", |n| n.ready = false),
+            "node-b@4 > node-a node-c",
+            "not ready",
+        ),
+        (
+            "one that is drained",
+            "node-c",
+            |c| c.edit("node-c", drained),
+            "node-b@4 > node-a node-c",
+            "its annotation berth.dev/drain is \"true\"",
+        ),
+        (
+            "where it is, while that is drained",
+            "node-b",
+            |c| c.edit("node-b", drained),
+            "node-a@5 > node-c node-b",
+            "its annotation berth.dev/drain is \"true\"",
+        ),
+    ];
+    for (what, wish, change, expected, refused) in cases {
+        let case = Case { wish: Some(wish), ..change(Case::placed()) };
+        assert_eq!(case.told(), expected, "{what}");
+        let remark = case.place().remark.map(|(reason, message)| format!("{reason}: {message}")).unwrap_or_default();
+        if refused.is_empty() {
+            assert_eq!(remark, "", "{what}");
+        } else {
+            let asks = format!("annotation berth.dev/move-to of the Announcement asks for node {wish}: ");
+            assert!(remark.starts_with("MoveRefused: node ") && remark.contains(&asks), "{what}: {remark}");
+            assert!(remark.ends_with(refused), "{what}: {remark}");
+        }
+    }
+}
+
+#[test]
+fn a_drained_node_that_nobody_can_relieve_goes_on_and_it_is_said_why() {
+    let mut case = Case::placed().local(&["node-b", "node-c"]).edit("node-b", drained);
+    case.nodes.get_mut("node-c").unwrap().ready = false;
+    let (reason, message) = case.place().remark.unwrap();
+    assert_eq!(reason, Reason::DrainBlocked);
+    assert_eq!(
+        message,
+        "node node-b goes on answering although it is being drained: its annotation berth.dev/drain is \"true\": no other \
+         node can take the address: node-a: no serving endpoint; node-c: not ready"
+    );
+    case.nodes.get_mut("node-c").unwrap().ready = true;
+    assert_eq!((case.told().as_str(), case.place().remark), ("node-c@5 > node-b", None));
+}
+
+#[test]
+fn who_has_a_quarter_more_than_its_share_is_passed_over_when_an_owner_is_chosen_and_only_then() {
+    // By the hash the order is node-b, node-a, node-c.
+    for (owned, fresh, lost) in [
+        ([0, 0, 0], "node-b", "node-a"),
+        // 5 + 1 addresses, a share of 2, a quarter more of which is 3.
+        ([0, 3, 2], "node-a", "node-a"),
+        ([1, 2, 2], "node-b", "node-a"),
+        ([3, 3, 0], "node-c", "node-c"),
+        // On two nodes.
+        ([5, 9, 1], "node-a", "node-c"),
+    ] {
+        let mut load = Load::default();
+        for (node, count) in ["node-a", "node-b", "node-c"].into_iter().zip(owned) {
+            (0..count).for_each(|_| load.add(Seat { owner: node, interface: "eth0", standbys: [] }));
+        }
+        let owner = |case: Case| case.place().assignment.unwrap().owner.unwrap();
+        assert_eq!(owner(Case { load: load.clone(), ..Case::fresh() }), fresh, "{owned:?}: new");
+        assert_eq!(owner(Case { load: load.clone(), ..Case::placed() }), "node-b", "{owned:?}: placed");
+        let gone = Case { load, ..Case::placed() }.edit("node-b", |n| n.excluded = true);
+        assert_eq!(owner(gone), lost, "{owned:?}: its owner cannot answer any more");
+    }
+}
+
+#[test]
+fn an_owner_with_four_partners_is_watched_by_those_where_they_can() {
+    let mut case = Case::fresh();
+    // By the hash the order is node-f, node-b, node-a, node-d, node-e, node-c, node-g.
+    for (n, name) in (4..).zip(["node-d", "node-e", "node-f", "node-g"]) {
+        case.nodes.insert(name.into(), node(n));
+    }
+    let order = |case: &Case| {
+        let mut names: Vec<_> = case.nodes.keys().cloned().collect();
+        names.sort_by_key(|name| rank(name, VIP.parse().unwrap()));
+        names
+    };
+    let names = order(&case);
+    let (owner, others) = names.split_first().unwrap();
+    let watched_by = |partners: &[String], interface: &str| {
+        let mut load = Load::default();
+        let standbys = || partners.iter().map(String::as_str);
+        load.add(Seat { owner, interface, standbys: standbys() });
+        // So that the owner is not passed over.
+        for node in others {
+            load.add(Seat { owner: node, interface: "eth0", standbys: [] });
+        }
+        load
+    };
+    let standbys = |case: &Case| {
+        let assignment = case.place().assignment.unwrap();
+        assert_eq!(assignment.owner.as_ref(), Some(owner));
+        assignment.standbys
+    };
+    case.load = watched_by(&others[1..4], "eth0");
+    assert_eq!(standbys(&case), others[..2], "there is room for a fourth");
+    case.load = watched_by(&others[2..6], "eth1");
+    assert_eq!(standbys(&case), others[..2], "another interface has partners of its own");
+    case.load = watched_by(&others[2..6], "eth0");
+    assert_eq!(standbys(&case), others[2..4], "the first two of its partners by the hash");
+    case.load = watched_by(&others[1..5], "eth0");
+    assert_eq!(standbys(&case), others[1..3]);
+    let mut placed = Case { current: case.place().assignment, ..case };
+    placed.load = watched_by(&others[2..6], "eth0");
+    assert_eq!(standbys(&placed), others[1..3], "who stands by goes on standing by");
+
+    let mut local = Case { current: None, ..placed };
+    local.serving = Some([owner, &others[0], &others[4]].map(Clone::clone).into());
+    assert_eq!(standbys(&local), [others[4].clone(), others[0].clone()], "a standby matters more than the bound");
+    local.serving = None;
+    local.nodes.get_mut(&others[2]).unwrap().ready = false;
+    assert_eq!(standbys(&local), [others[0].clone(), others[3].clone()], "one that is down makes room");
+}
+
+#[test]
+fn the_standbys_of_a_takeover_are_its_new_owners_partners() {
+    let mut case = Case::placed();
+    for (n, name) in (4..).zip(["node-d", "node-e", "node-f", "node-g"]) {
+        case.nodes.insert(name.into(), node(n));
+    }
+    case.load.add(Seat { owner: "node-a", interface: "eth0", standbys: ["node-d", "node-e", "node-f", "node-g"] });
+    case.load.add(Seat { owner: "node-b", interface: "eth0", standbys: ["node-a", "node-c"] });
+    case.claimed = Some(("node-a", 5));
+    let standbys = case.place().assignment.unwrap().standbys;
+    assert!(
+        standbys.iter().all(|node| ["node-d", "node-e", "node-f", "node-g"].contains(&node.as_str())),
+        "{standbys:?}"
+    );
+    // Where there is room, those that stand by know the address already.
+    case.load = Load::default();
+    assert_eq!(case.place().assignment.unwrap().standbys[0], "node-c");
 }
 
 #[test]
@@ -249,6 +464,8 @@ fn a_member_is_found_at_its_own_address_of_the_family_and_subnet_of_the_virtual_
             serving: None,
             current: None,
             claimed: None,
+            load: &Load::default(),
+            wish: None,
         })
     };
     let members = place("2001:db8:2::200").assignment.unwrap().members;

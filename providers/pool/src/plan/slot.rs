@@ -1,11 +1,13 @@
 //! The address of one family of a Service: what it has, what it is to have, and how one becomes the other.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::ipam::Choice;
-use crate::placement::{Placement, Question, place};
+use crate::placement::{Placement, Question, Rule, place};
 use berth_api::condition::types;
-use berth_api::crd::{AnnouncementSpec, ServiceRef};
+use berth_api::crd::{AnnouncementSpec, Layer2Assignment, ServiceRef};
 use berth_api::names::announcement_name;
 use berth_api::service::{ServiceKey, TrafficPolicy};
 use berth_api::{Announcement, Condition, ConditionStatus, IpFamily, Reason};
@@ -133,6 +135,9 @@ impl<'a> Candidate<'a> {
     }
 
     fn announced(&self) -> Condition {
+        if let Some((reason, message)) = &self.placement.remark {
+            return condition(types::ANNOUNCED, ConditionStatus::True, *reason, message.clone());
+        }
         let conflict = self.existing.and_then(|e| e.conflict.as_ref());
         if let (Reason::Announced, Some((answers, message))) = (self.placement.reason, conflict) {
             let status = if *answers { ConditionStatus::True } else { ConditionStatus::False };
@@ -180,8 +185,70 @@ pub(super) fn without(world: &World, seen: &AnnouncementView, key: &ServiceKey) 
     Some(announcement(address, pool, services, placement, Some(seen)))
 }
 
-/// Those who share an address came with the same policy, and with the Local policy with the same pods; where one has none on a node
-/// all the same, that node cannot answer for all. `policy` is that of the one who has it alone.
+/// What decides which nodes may answer for an address, apart from what they are themselves.
+pub(crate) struct Terms<'a> {
+    rules: Cow<'a, [Rule]>,
+    serving: Option<BTreeSet<String>>,
+    current: Option<Layer2Assignment>,
+}
+
+impl<'a> Terms<'a> {
+    /// Those of an address that these Services hold.
+    ///
+    /// Those who share an address came with the same policy, and with the Local policy with the same pods; where one has none on a node
+    /// all the same, that node cannot answer for all. `policy` is that of the one who has it alone.
+    pub(crate) fn of(
+        world: &'a World,
+        services: &[ServiceRef],
+        policy: TrafficPolicy,
+        address: IpAddr,
+        pool: &str,
+        existing: Option<&AnnouncementView>,
+    ) -> Self {
+        let family = IpFamily::of(address);
+        let is_local = match services {
+            [] | [_] => policy == TrafficPolicy::Local,
+            [one, ..] => one.sharing.as_ref().is_some_and(|terms| terms.local_selector.is_some()),
+        };
+        let of_all = || {
+            let mut of_each = services.iter().map(|service| world.serving(&key_of(service), family));
+            let first = of_each.next().unwrap_or_default();
+            of_each.fold(first, |all, one| all.intersection(&one).cloned().collect())
+        };
+        Self {
+            rules: world.rules(pool),
+            serving: is_local.then(of_all),
+            current: existing.and_then(|e| e.layer2.as_ref()).map(Assignment::written),
+        }
+    }
+
+    /// Those of an Announcement as it is.
+    pub(crate) fn of_announcement(world: &'a World, seen: &AnnouncementView) -> Self {
+        let holder = seen.services.first().and_then(|service| world.service(&key_of(service)));
+        let policy = holder.map_or(TrafficPolicy::Cluster, |view| view.policy);
+        Self::of(world, &seen.services, policy, seen.address, &seen.pool, Some(seen))
+    }
+
+    /// What is asked of placement.
+    pub(crate) fn question<'b>(
+        &'b self,
+        world: &'b World,
+        address: IpAddr,
+        existing: Option<&'b AnnouncementView>,
+    ) -> Question<'b> {
+        Question {
+            address,
+            nodes: world.nodes(),
+            rules: &self.rules,
+            serving: self.serving.as_ref(),
+            current: self.current.as_ref(),
+            claimed: existing.and_then(|e| e.claimed.as_ref()).map(|(node, epoch)| (node.as_str(), *epoch)),
+            load: world.load(),
+            wish: existing.and_then(AnnouncementView::wish),
+        }
+    }
+}
+
 fn placement(
     world: &World,
     services: &[ServiceRef],
@@ -190,27 +257,8 @@ fn placement(
     pool: &str,
     existing: Option<&AnnouncementView>,
 ) -> Placement {
-    let rules = world.rules(pool);
-    let family = IpFamily::of(address);
-    let is_local = match services {
-        [] | [_] => policy == TrafficPolicy::Local,
-        [one, ..] => one.sharing.as_ref().is_some_and(|terms| terms.local_selector.is_some()),
-    };
-    let of_all = || {
-        let mut of_each = services.iter().map(|service| world.serving(&key_of(service), family));
-        let first = of_each.next().unwrap_or_default();
-        of_each.fold(first, |all, one| all.intersection(&one).cloned().collect())
-    };
-    let serving = is_local.then(of_all);
-    let current = existing.and_then(|e| e.layer2.as_ref()).map(Assignment::written);
-    place(Question {
-        address,
-        nodes: world.nodes(),
-        rules: &rules,
-        serving: serving.as_ref(),
-        current: current.as_ref(),
-        claimed: existing.and_then(|e| e.claimed.as_ref()).map(|(node, epoch)| (node.as_str(), *epoch)),
-    })
+    let terms = Terms::of(world, services, policy, address, pool, existing);
+    place(terms.question(world, address, existing))
 }
 
 fn announcement(
@@ -228,6 +276,9 @@ fn announcement(
     announcement.metadata.labels = (!labels.is_empty()).then_some(labels);
     announcement.metadata.resource_version = existing.map(|e| e.resource_version.clone());
     announcement.metadata.uid = existing.map(|e| e.uid.clone());
+    if let Some(others) = existing.and_then(|e| e.others.as_ref()) {
+        others.write(&mut announcement.metadata);
+    }
     announcement
 }
 

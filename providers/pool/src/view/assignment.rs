@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use berth_api::crd::{Layer2Assignment, Member};
 
+use crate::placement::Seat;
+
 /// A [`Layer2Assignment`] whose names and members others may have too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assignment {
@@ -27,6 +29,13 @@ impl Assignment {
             standbys: standbys.iter().map(|node| Arc::from(node.as_str())).collect(),
             members: members.iter().cloned().map(Arc::new).collect(),
         }
+    }
+
+    /// How it counts: with the interface of its owner, which is the first of its members. Nothing where nobody owns it.
+    pub fn seat(&self) -> Option<Seat<'_, impl Iterator<Item = &str>>> {
+        let owner = self.owner.as_deref()?;
+        let interface = self.members.first().map_or("", |member| member.interface.as_str());
+        Some(Seat { owner, interface, standbys: self.standbys.iter().map(|node| &**node) })
     }
 
     /// As the API has it.

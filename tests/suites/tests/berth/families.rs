@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, EVERY, SOON, answers, http};
 
 /// A pool of both families beside the one of IPv4 that every cluster here has: both addresses of a Service come from one pool.
-const DUAL_POOL: &str = "
+pub const DUAL_POOL: &str = "
 apiVersion: berth.dev/v1alpha1
 kind: IPAddressPool
 metadata: {name: dual}

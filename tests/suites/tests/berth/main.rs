@@ -1,9 +1,12 @@
 //! What users of Berth count on, each in a lab of its own: real API server, real kube-proxy, Berth under its own rights.
 
 mod cluster;
+#[path = "../plugin/mod.rs"]
+mod plugin;
 
 mod address;
 mod classes;
+mod drain;
 mod envelope;
 mod failover;
 mod families;
@@ -11,4 +14,6 @@ mod leader;
 mod manners;
 mod mock;
 mod outage;
+mod rebalance;
 mod refusal;
+mod simulate;

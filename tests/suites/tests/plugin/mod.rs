@@ -1,7 +1,9 @@
 //! The plugin itself, with a kubeconfig, as people run it.
 
+#![allow(dead_code, reason = "each suite that runs it uses a part")]
+
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use berth_lab::{BIN_DIR_ENV, Lab};
@@ -9,6 +11,8 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -93,16 +97,37 @@ users:
 
     /// Runs it with these words and nothing of the environment but a home.
     pub async fn run(&self, words: &[&str]) -> Result<Said> {
+        self.start(words)?.ended().await
+    }
+
+    /// Starts it so, with nobody at its standard input.
+    pub fn start(&self, words: &[&str]) -> Result<Running> {
         let mut command = std::process::Command::new(&self.program);
         command.args(words).env_clear().env("HOME", self.home.path());
-        let Output { status, stdout, stderr } = tokio::task::spawn_blocking(move || command.output()).await??;
-        Ok(Said { out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)?, code: status.code() })
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(Running(command.spawn()?))
     }
 
     pub async fn json(&self, words: &[&str]) -> Result<(Value, Said)> {
         let said = self.run(&[words, &["-o", "json"]].concat()).await?;
         let json = serde_json::from_str(&said.out).with_context(|| format!("{said:?}"))?;
         Ok((json, said))
+    }
+}
+
+/// One that runs.
+pub struct Running(Child);
+
+impl Running {
+    /// Presses Ctrl-C.
+    pub fn interrupt(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.0.id())?), Signal::SIGINT)?)
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(self) -> Result<Said> {
+        let Output { status, stdout, stderr } = tokio::task::spawn_blocking(|| self.0.wait_with_output()).await??;
+        Ok(Said { out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)?, code: status.code() })
     }
 }
 

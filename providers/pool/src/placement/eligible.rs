@@ -1,0 +1,151 @@
+//! Which nodes can answer for an address, and what stands against the others.
+
+use std::collections::BTreeMap;
+
+use berth_api::annotations::DRAIN;
+use berth_api::crd::{Interface, Member};
+use berth_api::names::{EXCLUDE_NODE_LABEL, OUT_OF_SERVICE_TAINT};
+
+use super::Question;
+
+/// What is known of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Node {
+    /// The interfaces that its speaker reported.
+    pub interfaces: Vec<Interface>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the cluster sees it alive. A node that is not is chosen last, but nothing is taken from it.
+    pub ready: bool,
+    /// It carries the exclude label.
+    pub excluded: bool,
+    /// Its network is not set up.
+    pub network_unavailable: bool,
+    /// Why it is to give up what it owns, as soon as another node can take it.
+    pub draining: Option<Draining>,
+}
+
+impl Node {
+    /// How gladly it is chosen.
+    pub fn tier(&self) -> Tier {
+        match (self.ready, self.draining) {
+            (true, None) => Tier::Ready,
+            (true, Some(_)) => Tier::Draining,
+            (false, _) => Tier::NotReady,
+        }
+    }
+}
+
+/// Why a node is to give up what it owns. It goes on where no other node can, unlike one that is excluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Draining {
+    /// Somebody said that it is down.
+    #[error("being drained: it has the taint {}", OUT_OF_SERVICE_TAINT)]
+    OutOfService,
+    /// Somebody asked for it.
+    #[error("being drained: its annotation {} is \"true\"", DRAIN)]
+    Asked,
+    /// It is cordoned, and the controller was told that this means it.
+    #[error("being drained: it is cordoned, and the controller runs with --drain-on-cordon")]
+    Cordoned,
+}
+
+/// How gladly a node is chosen, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Nothing stands against it.
+    Ready,
+    /// It is to give up what it owns.
+    Draining,
+    /// The cluster does not see it alive.
+    NotReady,
+}
+
+/// Why a node cannot answer for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeftOut {
+    /// It has the exclude label.
+    #[error("excluded by its label {}", EXCLUDE_NODE_LABEL)]
+    Excluded,
+    /// Its network is not set up.
+    #[error("its condition NetworkUnavailable is True")]
+    NetworkUnavailable,
+    /// No advertisement allows it.
+    #[error("no L2Advertisement selects it")]
+    NotSelected,
+    /// It has no speaker that reported.
+    #[error("its speaker has not reported")]
+    NoSpeaker,
+    /// None of its interfaces has the address's subnet.
+    #[error("no allowed interface has the subnet of the address")]
+    NoSubnet,
+    /// The Local policy, and it has no endpoint.
+    #[error("no serving endpoint")]
+    NoEndpoint,
+}
+
+/// A node that can answer.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its place on the link.
+    pub member: Member,
+    /// How gladly it is chosen.
+    pub tier: Tier,
+    /// Whether it is to give up what it owns.
+    pub draining: Option<Draining>,
+}
+
+impl Candidate {
+    /// Why others come first, where something stands against it.
+    pub(super) fn demerit(&self) -> Option<String> {
+        match (self.tier, self.draining) {
+            (Tier::NotReady, _) => Some("not ready".to_owned()),
+            (_, Some(draining)) => Some(draining.to_string()),
+            (Tier::Ready | Tier::Draining, None) => None,
+        }
+    }
+}
+
+/// All nodes that can, by name, and what stands against the others.
+pub fn eligible<'a>(question: &Question<'a>) -> (Vec<Candidate>, BTreeMap<&'a str, LeftOut>) {
+    let (mut candidates, mut left_out) = (Vec::new(), BTreeMap::new());
+    for (name, node) in question.nodes {
+        match member(question, name, node) {
+            Ok(member) => candidates.push(Candidate { member, tier: node.tier(), draining: node.draining }),
+            Err(why) => {
+                left_out.insert(name.as_str(), why);
+            }
+        }
+    }
+    (candidates, left_out)
+}
+
+fn member(question: &Question<'_>, name: &str, node: &Node) -> Result<Member, LeftOut> {
+    if node.excluded {
+        return Err(LeftOut::Excluded);
+    }
+    if node.network_unavailable {
+        return Err(LeftOut::NetworkUnavailable);
+    }
+    let selected = |rule: &&super::Rule| rule.nodes.as_ref().is_none_or(|nodes| nodes.contains(name));
+    let mut rules = question.rules.iter().filter(selected).peekable();
+    if rules.peek().is_none() {
+        return Err(LeftOut::NotSelected);
+    }
+    if node.interfaces.is_empty() {
+        return Err(LeftOut::NoSpeaker);
+    }
+    let rules: Vec<_> = rules.collect();
+    let allowed =
+        |i: &Interface| rules.iter().any(|rule| rule.interfaces.is_empty() || rule.interfaces.contains(&i.name));
+    let own = |i: &Interface| i.addresses.iter().find(|own| own.contains(&question.address)).map(ipnet::IpNet::addr);
+    let mut places = node.interfaces.iter().filter(|i| allowed(i)).filter_map(|i| Some((i, own(i)?))).peekable();
+    let first = places.peek().copied();
+    // The node keeps its place on the link; another interface that comes up moves nothing.
+    let now = question.current.and_then(|c| c.members.iter().find(|m| m.node == name)).map(|m| &m.interface);
+    let (interface, address) = places.find(|(i, _)| Some(&i.name) == now).or(first).ok_or(LeftOut::NoSubnet)?;
+    if question.serving.is_some_and(|serving| !serving.contains(name)) {
+        return Err(LeftOut::NoEndpoint);
+    }
+    Ok(Member { node: name.to_owned(), interface: interface.name.clone(), address, mac: interface.mac })
+}
