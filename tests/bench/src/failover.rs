@@ -119,12 +119,12 @@ pub(crate) struct Run {
 
 async fn one(ground: &Ground, clients: &mut Clients, fault: Fault) -> Result<Run> {
     let began = Instant::now();
-    let owner = ground.settled().await.context("before the fault")?;
+    let owner = ground.one_owner(ground.addresses()).await.context("before the fault")?;
     let wire = Wire::listen(ground.lab(), ground.addresses(), wire::ASK_EVERY)?;
     let epochs = ground.board().epochs();
     clients.begin().await?;
     let judged_from = strike::strike(ground, &wire, fault, &owner).await?;
-    ground.settled().await.context("after the fault")?;
+    ground.settled(ground.addresses()).await.context("after the fault")?;
     // What comes late is to be seen.
     if let Some(last) = ground.board().reigns_since(&epochs).last().map(|reign| reign.since) {
         tokio::time::sleep_until((last.max(judged_from) + LOOK_ON).into()).await;
@@ -137,7 +137,7 @@ async fn one(ground: &Ground, clients: &mut Clients, fault: Fault) -> Result<Run
 
 async fn under_load(ground: &Ground, clients: &mut Clients, load: Duration, tell: &dyn Fn(String)) -> Result<Run> {
     let began = Instant::now();
-    ground.settled().await?;
+    ground.settled(ground.addresses()).await?;
     let wire = Wire::listen(ground.lab(), ground.addresses(), wire::ASK_EVERY)?;
     let epochs = ground.board().epochs();
     clients.begin().await?;
@@ -154,7 +154,7 @@ async fn under_load(ground: &Ground, clients: &mut Clients, load: Duration, tell
         }
     }
     let seen = clients.end().await?;
-    ground.settled().await?;
+    ground.settled(ground.addresses()).await?;
     Ok(judge(ground, &wire, &epochs, begin, seen, began))
 }
 

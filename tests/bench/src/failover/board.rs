@@ -86,17 +86,30 @@ impl Board {
         self.shared.lock().get(&address)?.claimed.clone().map(|(owner, _)| owner)
     }
 
-    /// Waits until each of these addresses has an owner on both sides of its Announcement, `standbys` behind it, and all the same owner; returns it.
-    pub(crate) async fn settled(&self, addresses: &[IpAddr], standbys: usize, limit: Duration) -> Result<Settled> {
+    /// How many of these addresses each node answers for.
+    pub(crate) fn owners(&self, addresses: &[IpAddr]) -> BTreeMap<String, usize> {
+        let all = self.shared.lock();
+        let mut owners = BTreeMap::new();
+        for (owner, _) in addresses.iter().filter_map(|address| all.get(address)?.claimed.clone()) {
+            *owners.entry(owner).or_default() += 1;
+        }
+        owners
+    }
+
+    /// Waits until each of these addresses has the same owner on both sides of its Announcement, and `standbys` behind it.
+    pub(crate) async fn settled(&self, addresses: &[IpAddr], standbys: usize, limit: Duration) -> Result<()> {
         self.until(addresses, limit, &format!("{standbys} nodes stand by for every address"), |seen| {
             seen.named.is_some() && seen.named == seen.claimed && seen.standbys == standbys
         })
-        .await?;
-        let all = self.shared.lock();
-        let mut owners =
-            addresses.iter().filter_map(|address| all.get(address)?.claimed.clone()).map(|(owner, _)| owner);
-        let first = owners.next().unwrap_or_default();
-        Ok(if owners.all(|owner| owner == first) { Settled::One(first) } else { Settled::Several(first) })
+        .await
+    }
+
+    /// Waits until this node answers for each of these addresses.
+    pub(crate) async fn all_at(&self, addresses: &[IpAddr], owner: &str, limit: Duration) -> Result<()> {
+        self.until(addresses, limit, &format!("{owner} answers for every address"), |seen| {
+            seen.claimed.as_ref().is_some_and(|(claimed, _)| claimed == owner)
+        })
+        .await
     }
 
     /// Waits until each of these addresses is answered for by another node than `owner`.
@@ -145,15 +158,6 @@ impl Drop for Board {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// Who owns several addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Settled {
-    /// This node, all of them.
-    One(String),
-    /// This node and others.
-    Several(String),
 }
 
 impl Shared {

@@ -1,5 +1,6 @@
 //! The cluster that all faults happen in: Berth as it is installed, and one Service.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use super::board::{Board, Settled};
+use super::board::Board;
 use crate::client::Family;
 use crate::load::ingress;
 
@@ -94,60 +95,61 @@ impl Ground {
 
     /// Lets all nodes be chosen again, one after the other, so that all addresses have their standbys in the same order: what follows
     /// an owner then follows it for all of them. Returns when that is so.
-    pub(crate) async fn all(&self, addresses: &[IpAddr], limit: Duration) -> Result<String> {
-        let owner = match self.board.settled(addresses, 0, limit).await? {
-            Settled::One(owner) | Settled::Several(owner) => owner,
-        };
+    pub(crate) async fn all(&self, addresses: &[IpAddr], limit: Duration) -> Result<()> {
+        self.board.settled(addresses, 0, limit).await?;
+        let owner = self.board.owners(addresses).into_keys().next().context("there is no address")?;
         for (standbys, other) in (1..).zip(self.others(&owner)) {
             self.lab.node(&other)?.label(&[(EXCLUDE_NODE_LABEL, None)]).await?;
             self.board.settled(addresses, standbys, limit).await?;
         }
+        Ok(())
+    }
+
+    /// Waits until all these addresses have one owner, and all is settled; returns the owner. A fault is one of one node, so it is to own all
+    /// of them.
+    pub(crate) async fn one_owner(&self, addresses: &[IpAddr]) -> Result<String> {
+        let owners = self.settled(addresses).await?;
+        let owner = owners.into_keys().next().context("there is no address")?;
+        if self.board.owners(addresses).len() > 1 {
+            self.only(&owner).await?;
+            self.board.all_at(addresses, &owner, SOON).await?;
+            self.all(addresses, SOON).await?;
+            self.settled(addresses).await?;
+        }
         Ok(owner)
     }
 
-    /// Waits until the Service's addresses have one owner, every other node stands by, and every speaker knows and hears all others.
-    /// Returns the owner.
-    pub(crate) async fn settled(&self) -> Result<String> {
-        self.settled_with(&self.addresses).await
-    }
-
-    /// The same of all these addresses.
-    pub(crate) async fn settled_with(&self, addresses: &[IpAddr]) -> Result<String> {
+    /// Waits until every address has an owner on both sides of its Announcement and all other nodes stand by, every speaker hears all
+    /// others, and answers for what it is to. Returns how many addresses each owner has.
+    pub(crate) async fn settled(&self, addresses: &[IpAddr]) -> Result<BTreeMap<String, usize>> {
         let standbys = self.lab.nodes().len() - 1;
-        let owner = match self.board.settled(addresses, standbys, SOON).await? {
-            Settled::One(owner) => owner,
-            // A fault is one of one node, so all are to be there.
-            Settled::Several(owner) => {
-                self.only(&owner).await?;
-                self.all(addresses, SOON).await?
-            }
-        };
-        let all =
-            try_join_all(self.lab.nodes().iter().map(|node| self.hears_all(node.name(), &owner, addresses.len())));
-        all.await?;
-        Ok(owner)
+        // Announcements may be behind the wire, so both are looked at until they agree.
+        self.lab
+            .eventually("all is settled", SOON, async || {
+                self.board.settled(addresses, standbys, SOON).await?;
+                let owners = self.board.owners(addresses);
+                let nodes = self.lab.nodes().iter().map(berth_lab::Node::name);
+                let of = |node| owners.get(node).copied().unwrap_or_default();
+                try_join_all(nodes.map(|node| self.is_settled(node, of(node), addresses.len()))).await?;
+                Ok(Some(owners))
+            })
+            .await
     }
 
-    /// Waits until a node's speaker answers for what it is to, stands by for the rest, and hears the speakers of all other nodes.
-    async fn hears_all(&self, node: &str, owner: &str, addresses: usize) -> Result<()> {
+    /// Whether a node's speaker answers for so many addresses, stands by for the rest, and hears the speakers of all other nodes.
+    async fn is_settled(&self, node: &str, answering: usize, addresses: usize) -> Result<()> {
         let others = self.lab.nodes().len() - 1;
-        let answering = if node == owner { addresses } else { 0 };
-        let expected = [
+        let page = self.lab.speaker_metrics(node).await?;
+        for (name, expected) in [
             ("berth_speaker_partners", others),
             ("berth_speaker_partners_up", others),
             ("berth_speaker_addresses_answering", answering),
             ("berth_speaker_addresses_standby", addresses - answering),
-        ];
-        self.lab
-            .eventually(&format!("the speaker on {node} is settled"), SOON, async || {
-                let page = self.lab.speaker_metrics(node).await?;
-                for (name, expected) in expected {
-                    let seen = gauge(&page, name);
-                    ensure!(seen == Some(expected), "{name} is {seen:?} and not {expected}");
-                }
-                Ok(Some(()))
-            })
-            .await
+        ] {
+            let seen = gauge(&page, name);
+            ensure!(seen == Some(expected), "on {node} {name} is {seen:?} and not {expected}");
+        }
+        Ok(())
     }
 
     /// Waits for the addresses of a Service.

@@ -54,7 +54,7 @@ impl Many {
         ))
         .await?;
         // Whoever can be chosen alone is chosen for all of them.
-        let owner = ground.settled().await?;
+        let owner = ground.one_owner(ground.addresses()).await?;
         ground.only(&owner).await?;
         let create = async |number: usize| {
             let annotations = json!({ "berth.dev/address-pool": POOL });
@@ -72,11 +72,11 @@ impl Many {
     /// Crashes the owner. The gap is from the moment before its link is cut until every address was announced by another node.
     pub(crate) async fn crash(&self, ground: &Ground) -> Result<Run> {
         let began = Instant::now();
-        let owner = ground.settled_with(&self.all).await.context("before the fault")?;
+        let owner = ground.one_owner(&self.all).await.context("before the fault")?;
         let wire = Wire::listen_only(ground.lab(), &self.many)?;
         let epochs = ground.board().epochs();
         let gap = strike::timed_crash(ground, &wire, &owner).await?;
-        ground.settled_with(&self.all).await.context("after the fault")?;
+        ground.settled(&self.all).await.context("after the fault")?;
         wire.each_answers(ground.lab()).await.context("after the fault")?;
         let claims = wire.claims();
         let mut by_address: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
