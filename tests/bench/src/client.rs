@@ -178,7 +178,9 @@ async fn begin(clients: &[Arc<Client>]) -> Result<()> {
             bail!("no answer from {} to the client `{:?}` for {ANSWERED_LIMIT:?}", client.to, client.kind);
         }
     }
-    clients.iter().for_each(|client| client.record.send_modify(Record::begin));
+    for client in clients {
+        client.record.send_modify(Record::begin);
+    }
     Ok(())
 }
 
@@ -330,10 +332,14 @@ mod tests {
             (&[10, 80, 90], 95, &[100], 101, 10),
         ] {
             let mut record = Record::new(start);
-            before.iter().for_each(|ms| record.answered(at(*ms), at(*ms)));
+            for ms in before {
+                record.answered(at(*ms), at(*ms));
+            }
             record.begin();
             assert!(!record.answered_since(at(begin + 1)));
-            after.iter().for_each(|ms| record.answered(at(*ms), at(*ms)));
+            for ms in after {
+                record.answered(at(*ms), at(*ms));
+            }
             assert_eq!(record.gap(at(end)), Duration::from_millis(gap), "{before:?} {begin} {after:?} {end}");
             assert_eq!(record.answers, after.len() as u64);
         }

@@ -141,21 +141,21 @@ async fn under_load(ground: &Ground, clients: &mut Clients, load: Duration, tell
     let wire = Wire::listen(ground.lab(), ground.addresses(), wire::ASK_EVERY)?;
     let epochs = ground.board().epochs();
     clients.begin().await?;
-    let begin = Instant::now();
+    let loaded = Instant::now();
     {
         let _busy = busy::Busy::start(load);
-        while let left = load.saturating_sub(begin.elapsed())
+        while let left = load.saturating_sub(loaded.elapsed())
             && !left.is_zero()
         {
             // A load lasts as long as it was asked to.
             tokio::time::sleep(left.min(TELL_EVERY)).await;
             let moves = ground.board().reigns_since(&epochs).len();
-            tell(format!("under load for {:.0} s: {moves} moves", begin.elapsed().as_secs_f64()));
+            tell(format!("under load for {:.0} s: {moves} moves", loaded.elapsed().as_secs_f64()));
         }
     }
     let seen = clients.end().await?;
     ground.settled(ground.addresses()).await?;
-    Ok(judge(ground, &wire, &epochs, begin, seen, began))
+    Ok(judge(ground, &wire, &epochs, loaded, seen, began))
 }
 
 fn judge(

@@ -191,8 +191,10 @@ async fn changes(lab: &Lab, tell: &dyn Fn(String)) -> Result<Vec<Row>> {
         // That nothing more is said cannot be awaited.
         tokio::time::sleep(ANNOUNCED).await;
         let stayed = |address: &IpAddr| board.reigns(*address, &epochs).len() < 2;
-        let packets = wire.spoken_of(&others).iter().filter(|address| stayed(address)).count();
+        let spoken_of = wire.spoken_of(&others);
+        let packets = spoken_of.iter().filter(|address| stayed(address)).count();
         let moved = addresses.iter().filter(|address| !stayed(address)).count();
+        ensure!(moved == 0 || spoken_of.len() > packets, "{moved} addresses moved, and nothing of it was heard");
         tell(format!("{change}: {moved} of {} addresses moved, {packets} packets about the others", addresses.len()));
         rows.push(Row::Change { change: change.to_owned(), addresses: addresses.len(), moved, packets });
     }

@@ -44,15 +44,14 @@ impl Clients {
 
     async fn say(&mut self, word: &str) -> Result<Vec<Seen>> {
         let written = self.stdin.write_all(format!("{word}\n").as_bytes()).await;
-        match (written, self.stdout.next_line().await) {
-            (Ok(()), Ok(Some(line))) => serde_json::from_str(&line).context("reading what the clients say"),
-            _ => {
-                let mut said = String::new();
-                if let Some(stderr) = &mut self.process.stderr {
-                    let _ = stderr.read_to_string(&mut said).await;
-                }
-                bail!("the clients have ended: {}", said.trim())
-            }
+        if let (Ok(()), Ok(Some(line))) = (written, self.stdout.next_line().await) {
+            return serde_json::from_str(&line).context("reading what the clients say");
         }
+        let mut said = String::new();
+        if let Some(stderr) = &mut self.process.stderr {
+            // What cannot be read is left out.
+            let _ = stderr.read_to_string(&mut said).await;
+        }
+        bail!("the clients have ended: {}", said.trim())
     }
 }

@@ -33,7 +33,8 @@ const FIRST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x2, 0, 0, 0, 1, 0);
 /// Many addresses with one owner.
 pub(crate) struct Many {
     family: Family,
-    many: Vec<IpAddr>,
+    /// The many.
+    addresses: Vec<IpAddr>,
     /// And those of the one Service.
     all: Vec<IpAddr>,
 }
@@ -66,14 +67,14 @@ impl Many {
         }
         let all: Vec<_> = ground.addresses().iter().chain(&many).copied().collect();
         ground.all(&all, LIMIT).await?;
-        Ok(Self { family, many, all })
+        Ok(Self { family, addresses: many, all })
     }
 
     /// Crashes the owner. The gap is from the moment before its link is cut until every address was announced by another node.
     pub(crate) async fn crash(&self, ground: &Ground) -> Result<Run> {
         let began = Instant::now();
         let owner = ground.one_owner(&self.all).await.context("before the fault")?;
-        let wire = Wire::listen_only(ground.lab(), &self.many)?;
+        let wire = Wire::listen_only(ground.lab(), &self.addresses)?;
         let epochs = ground.board().epochs();
         let gap = strike::timed_crash(ground, &wire, &owner).await?;
         ground.settled(&self.all).await.context("after the fault")?;
@@ -84,7 +85,7 @@ impl Many {
             by_address.entry(claim.address).or_default().push(claim);
         }
         let (mut second, mut moves) = (0, 0);
-        for address in &self.many {
+        for address in &self.addresses {
             let reigns = ground.board().reigns(*address, &epochs);
             let claims = by_address.get(address).into_iter().flatten().copied();
             second += wire::second_claims(claims, &reigns, began);
@@ -92,7 +93,7 @@ impl Many {
         }
         let gap_ms = round(gap.as_secs_f64() * 1000.0, 10.0);
         let seen =
-            Seen { family: self.family, client: Kind::Probe, gap_ms, resets: 0, answers: self.many.len() as u64 };
+            Seen { family: self.family, client: Kind::Probe, gap_ms, resets: 0, answers: self.addresses.len() as u64 };
         Ok(Run {
             clients: vec![seen],
             second_claims: [(self.family, second)].into(),
