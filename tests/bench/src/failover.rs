@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use berth_lab::{Lab, LabConfig};
 
-pub use fault::{Fault, Subject};
+pub use fault::{Cause, Fault};
 pub use row::{Millis, Row, missed, table};
 
 use crate::client::{Family, Kind, Seen};
@@ -80,7 +80,7 @@ pub async fn measure(
                 runs.add(result.with_context(|| format!("{fault}, run {run} of {}", what.runs))?);
                 tell(format!("{fault} {run}/{}: {}", what.runs, runs.last()));
             }
-            done(runs.rows(Subject::Fault(fault)))?;
+            done(runs.rows(Cause::Fault(fault)))?;
         }
     }
     if let Some(load) = what.load {
@@ -88,7 +88,7 @@ pub async fn measure(
         let mut runs = Runs::default();
         runs.add(Box::pin(under_load(&ground, &mut clients, load, tell)).await.context("under load")?);
         tell(format!("load: {}", runs.last()));
-        done(runs.rows(Subject::Load))?;
+        done(runs.rows(Cause::Load))?;
     }
     // Last, because its thousand Services are a burden for everything.
     if faults.contains(&Fault::Crash1000) {
@@ -101,7 +101,7 @@ pub async fn measure(
             runs.add(result.with_context(|| format!("{}, run {run} of {}", Fault::Crash1000, what.runs))?);
             tell(format!("{} {run}/{}: {}", Fault::Crash1000, what.runs, runs.last()));
         }
-        done(runs.rows(Subject::Fault(Fault::Crash1000)))?;
+        done(runs.rows(Cause::Fault(Fault::Crash1000)))?;
     }
     Ok(())
 }
@@ -202,7 +202,7 @@ impl Runs {
         )
     }
 
-    fn rows(&self, subject: Subject) -> Vec<Row> {
+    fn rows(&self, cause: Cause) -> Vec<Row> {
         let mut by_client: BTreeMap<(Family, Kind), Vec<Seen>> = BTreeMap::new();
         for seen in self.all.iter().flat_map(|run| &run.clients) {
             by_client.entry((seen.family, seen.client)).or_default().push(*seen);
@@ -211,7 +211,7 @@ impl Runs {
             self.all.iter().filter_map(|run| of(run).get(&family)).sum::<u64>()
         };
         let row = |((family, client), seen): ((Family, Kind), Vec<Seen>)| Row {
-            fault: subject,
+            fault: cause,
             family,
             client,
             runs: seen.len(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use berth_bench::client::{Family, Kind};
-use berth_bench::failover::{self, Fault, Subject};
+use berth_bench::failover::{self, Cause, Fault};
 use berth_bench::row::Row;
 use berth_bench::{Measurement, Programs, Subject, measure};
 use berth_lab::{BIN_DIR_ENV, Lab, lab_test};
@@ -74,11 +74,11 @@ lab_test! {
         assert_eq!(clients, expected);
         for row in few {
             // The owner was gone for at least the time in which its standby found that out, and a connection that it had was lost.
-            ensure!(row.fault == Subject::Fault(Fault::Crash) && row.gap_ms.min > DETECTION_MS, "{row:?}");
+            ensure!(row.fault == Cause::Fault(Fault::Crash) && row.gap_ms.min > DETECTION_MS, "{row:?}");
             ensure!(row.client != Kind::Established || row.resets > 0, "{row:?}");
             assert_eq!((row.runs, row.moves, row.second_claims), (1, 1, 0), "{row:?}");
         }
-        ensure!(many.fault == Subject::Fault(Fault::Crash1000) && many.gap_ms.min > DETECTION_MS, "{many:?}");
+        ensure!(many.fault == Cause::Fault(Fault::Crash1000) && many.gap_ms.min > DETECTION_MS, "{many:?}");
         assert_eq!((many.moves, many.second_claims), (MANY as u64, 0), "{many:?}");
         Ok(())
     }

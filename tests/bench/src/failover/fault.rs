@@ -41,7 +41,7 @@ impl fmt::Display for Fault {
 /// What a row is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Subject {
+pub enum Cause {
     /// A fault.
     Fault(Fault),
     /// No fault, and all cores busy.
@@ -49,7 +49,7 @@ pub enum Subject {
     Load,
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fault(fault) => fault.fmt(f),

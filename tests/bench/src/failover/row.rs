@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::fault::{Fault, Subject};
+use super::fault::{Cause, Fault};
 use crate::client::{Family, Kind};
 use crate::load::round;
 use crate::row::Verdict;
@@ -23,7 +23,7 @@ const NO_GAP_MS: f64 = 100.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What went wrong.
-    pub fault: Subject,
+    pub fault: Cause,
     /// Of which family the address was that was asked.
     pub family: Family,
     /// Who asked.
@@ -79,20 +79,20 @@ impl Row {
         let mut verdicts = vec![none("second claims", self.second_claims)];
         let is_new = self.client != Kind::Established;
         match self.fault {
-            Subject::Fault(Fault::Crash) if self.client == Kind::Probe => verdicts.extend([
+            Cause::Fault(Fault::Crash) if self.client == Kind::Probe => verdicts.extend([
                 ms("median gap", self.gap_ms.median, CRASH_MEDIAN_MS),
                 ms("longest gap", self.gap_ms.max, CRASH_MAX_MS),
             ]),
-            Subject::Fault(Fault::Crash1000) => verdicts.push(ms("last address", self.gap_ms.max, MANY_MAX_MS)),
-            Subject::Fault(Fault::Kill | Fault::Stop | Fault::Rollout) => verdicts.extend([
+            Cause::Fault(Fault::Crash1000) => verdicts.push(ms("last address", self.gap_ms.max, MANY_MAX_MS)),
+            Cause::Fault(Fault::Kill | Fault::Stop | Fault::Rollout) => verdicts.extend([
                 ms("longest gap", self.gap_ms.max, NO_GAP_MS),
                 none("resets", self.resets),
                 none("moves", self.moves),
             ]),
-            Subject::Fault(Fault::Drain) if is_new => verdicts.push(ms("longest gap", self.gap_ms.max, NO_GAP_MS)),
+            Cause::Fault(Fault::Drain) if is_new => verdicts.push(ms("longest gap", self.gap_ms.max, NO_GAP_MS)),
             // A move resets the established connection, so one that a client can notice shows there.
-            Subject::Load => verdicts.push(none("resets", self.resets)),
-            Subject::Fault(_) => {}
+            Cause::Load => verdicts.push(none("resets", self.resets)),
+            Cause::Fault(_) => {}
         }
         verdicts
     }
@@ -152,7 +152,7 @@ fn word(what: impl std::fmt::Debug) -> String {
 mod tests {
     use super::*;
 
-    fn row(fault: Subject, client: Kind) -> Row {
+    fn row(fault: Cause, client: Kind) -> Row {
         let gap_ms = Millis { min: 11.0, median: 21.0, max: 31.0 };
         Row { fault, family: Family::Ipv4, client, runs: 20, gap_ms, resets: 0, second_claims: 0, moves: 0 }
     }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn each_target_is_that_of_its_fault_and_client() {
         let gap = |median, max| Millis { min: 0.0, median, max };
-        let fault = |fault, client| row(Subject::Fault(fault), client);
+        let fault = |fault, client| row(Cause::Fault(fault), client);
         let slow = |row: Row| Row { gap_ms: gap(400.0, 2_000.0), ..row };
         let bad = |row: Row| Row { resets: 1, moves: 1, ..slow(row) };
         for (row, expected) in [
@@ -186,7 +186,7 @@ mod tests {
             (bad(fault(Fault::Drain, Kind::Plain)), &["longest gap"]),
             (bad(fault(Fault::Drain, Kind::Established)), &[]),
             (bad(fault(Fault::Partition, Kind::Probe)), &[]),
-            (bad(row(Subject::Load, Kind::Established)), &["resets"]),
+            (bad(row(Cause::Load, Kind::Established)), &["resets"]),
             (Row { second_claims: 1, ..fault(Fault::Partition, Kind::Plain) }, &["second claims"]),
             (fault(Fault::Kill, Kind::Probe), &[]),
         ] {
@@ -197,12 +197,12 @@ mod tests {
 
     #[test]
     fn a_row_is_one_json_object_with_the_documented_keys() {
-        for (subject, name) in [
-            (Subject::Fault(Fault::Crash1000), "crash-1000"),
-            (Subject::Fault(Fault::ApiDown), "api-down"),
-            (Subject::Load, "load"),
+        for (cause, name) in [
+            (Cause::Fault(Fault::Crash1000), "crash-1000"),
+            (Cause::Fault(Fault::ApiDown), "api-down"),
+            (Cause::Load, "load"),
         ] {
-            let row = row(subject, Kind::Probe);
+            let row = row(cause, Kind::Probe);
             let json = serde_json::to_string(&row).unwrap();
             assert_eq!(
                 json,
@@ -211,13 +211,13 @@ mod tests {
                 )
             );
             assert_eq!(serde_json::from_str::<Row>(&json).unwrap(), row);
-            assert_eq!(subject.to_string(), name);
+            assert_eq!(cause.to_string(), name);
         }
     }
 
     #[test]
     fn the_table_names_what_was_missed_and_counts_what_was_met() {
-        let fine = row(Subject::Fault(Fault::Drain), Kind::Probe);
+        let fine = row(Cause::Fault(Fault::Drain), Kind::Probe);
         let text = table(&[fine.clone(), Row { second_claims: 2, ..fine }]);
         assert!(text.ends_with("3 targets met, 1 missed"), "{text}");
         let missed: Vec<_> = text.lines().filter(|line| line.ends_with("MISSED")).collect();
