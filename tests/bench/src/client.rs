@@ -29,9 +29,9 @@ const UNDER_WAY_MAX: usize = 200;
 /// Longest wait of a plain client for a connection and its answer, and of the long-lived one for a connection: what many programs have
 /// as their default, and longer than any gap that is worth a figure.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longest wait for an answer on the long-lived connection, before it is given up as lost: the kernel has sent the request again five
+/// Longest wait for an answer on the long-lived connection, before it is given up as lost: the kernel has sent the request again four
 /// times by then.
-const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for all clients to be answered, after a fault or before one.
 const ANSWERED_LIMIT: Duration = Duration::from_secs(20);
 
