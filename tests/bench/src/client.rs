@@ -4,7 +4,8 @@
 //! The process is told what to do by lines on stdin, and says what it saw by lines of JSON on stdout. It knows nothing of faults.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout, timeout_at};
@@ -32,6 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest wait for an answer on the long-lived connection, before it is given up as lost: the kernel has sent the request again four
 /// times by then.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
+/// Ports of the long-lived connections, above those that Linux gives to others by default. A pod that answered somebody from a port keeps that in
+/// mind for a minute (TIME-WAIT), and connections that begin each 10 ms come from a third of all ports within that: a connection
+/// that moved to that pod would meet it there, and not be reset.
+const OWN_PORTS: RangeInclusive<u16> = 61_000..=65_535;
 /// Longest wait for all clients to be answered, after a fault or before one.
 const ANSWERED_LIMIT: Duration = Duration::from_secs(20);
 
@@ -247,8 +252,10 @@ impl Client {
     }
 
     async fn established(&self) {
+        let mut ports = OWN_PORTS.cycle();
         loop {
-            let Ok(Ok(mut stream)) = timeout(PATIENCE, TcpStream::connect(self.to)).await else {
+            let port = ports.next().unwrap_or_default();
+            let Ok(Ok(mut stream)) = timeout(PATIENCE, connect_from(port, self.to)).await else {
                 sleep(EVERY).await;
                 continue;
             };
@@ -287,6 +294,15 @@ impl Client {
     fn lost(&self) {
         self.record.send_modify(|record| record.resets += 1);
     }
+}
+
+async fn connect_from(port: u16, to: SocketAddr) -> io::Result<TcpStream> {
+    let (socket, any): (_, IpAddr) = match to {
+        SocketAddr::V4(_) => (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
+        SocketAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
+    };
+    socket.bind((any, port).into())?;
+    socket.connect(to).await
 }
 
 /// One GET and its whole answer.
