@@ -33,7 +33,7 @@ pub enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Measure, on clusters of its own: how fast Services get addresses, beside the least that it can take
+    /// Measure, on clusters of its own: how fast Services get addresses, what clients notice of a fault, what speakers cost
     #[command(subcommand)]
     Bench(bench::Command),
     /// A cluster to work in by hand

@@ -54,8 +54,8 @@ pub fn berth(progress: &Progress) -> Result<PathBuf> {
 
 /// Builds what is measured, as it is shipped, and returns the folder that it is in.
 pub fn for_bench(progress: &Progress) -> Result<PathBuf> {
-    progress.step("building the controller and the bench as they are released; the first time takes minutes");
-    build(&["--release", "--package", "berth-controller", "--package", "berth-bench"])
+    progress.step("building Berth and the bench as they are released; the first time takes minutes");
+    build(&["--release", "--package", "berth-controller", "--package", "berth-speaker", "--package", "berth-bench"])
 }
 
 fn build(what: &[&str]) -> Result<PathBuf> {

@@ -5,8 +5,14 @@
 //! addresses is the program of this crate, in a process of its own, and so is the floor's controller: both are built as the
 //! controller is, so that no debug build is in what is measured. The lab and the order of events are the library's.
 //!
-//! `cargo xtask bench allocate` is how people run it; docs/bench.md says what the figures mean.
+//! Beside it, in labs of their own: how long clients are without an answer when something goes wrong ([`failover`]), and what speakers cost when
+//! nothing does ([`idle`]).
+//!
+//! `cargo xtask bench` is how people run it; docs/bench.md says what the figures mean.
 
+pub mod client;
+pub mod failover;
+pub mod idle;
 pub mod load;
 mod measure;
 pub mod null_controller;

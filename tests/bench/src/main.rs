@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use berth_bench::client;
 use berth_bench::load::{self, Load};
 use berth_bench::null_controller::{self, NullController};
 use clap::Parser;
@@ -10,6 +11,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "berth-bench")]
 enum Command {
+    /// Ask web servers without an end, and say as JSON how long each kind of client was without an answer
+    Clients(client::Options),
     /// Create Services and say as JSON how long each waited for its address
     Load(Load),
     /// Give addresses by the least possible: one Announcement and one status for each Service
@@ -19,6 +22,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Command::parse() {
+        Command::Clients(options) => client::run(&options).await,
         Command::Load(load) => load::run(&load).await,
         Command::NullController(controller) => null_controller::run(&controller).await,
     };

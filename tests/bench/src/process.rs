@@ -38,7 +38,12 @@ pub(crate) async fn load<T: DeserializeOwned>(lab: &Lab, folder: &Path, load: &L
 
 /// Resident memory in MB of 1,000,000 bytes.
 pub(crate) fn resident_mb(process: &Process) -> Result<f64> {
-    let status = proc_file(process, "status")?;
+    resident_mb_of(pid(process)?)
+}
+
+/// The same of any process.
+pub(crate) fn resident_mb_of(pid: u32) -> Result<f64> {
+    let status = proc_file(pid, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("reading VmRSS")?;
     Ok(kib * 1024.0 / 1e6)
@@ -46,12 +51,17 @@ pub(crate) fn resident_mb(process: &Process) -> Result<f64> {
 
 /// Waits until a process has nothing to do any more.
 pub(crate) async fn quiet(process: &Process) -> Result<()> {
+    quiet_of(pid(process)?).await
+}
+
+/// The same of any process.
+pub(crate) async fn quiet_of(pid: u32) -> Result<()> {
     let began = Instant::now();
     while began.elapsed() < QUIET_LIMIT {
-        let before = time_on_cores(process)?;
+        let before = time_on_cores_of(pid)?;
         // A process tells nobody that it is idle.
         tokio::time::sleep(LOOK).await;
-        if time_on_cores(process)?.saturating_sub(before) <= QUIET {
+        if time_on_cores_of(pid)?.saturating_sub(before) <= QUIET {
             return Ok(());
         }
     }
@@ -60,7 +70,12 @@ pub(crate) async fn quiet(process: &Process) -> Result<()> {
 
 /// Time that it has spent on cores so far.
 pub(crate) fn time_on_cores(process: &Process) -> Result<Duration> {
-    let stat = proc_file(process, "stat")?;
+    time_on_cores_of(pid(process)?)
+}
+
+/// The same of any process.
+pub(crate) fn time_on_cores_of(pid: u32) -> Result<Duration> {
+    let stat = proc_file(pid, "stat")?;
     let ticks = ticks(&stat).with_context(|| format!("reading the times in `{stat}`"))?;
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
@@ -78,8 +93,11 @@ pub(crate) fn has_ended(process: &Process) -> Error {
     anyhow!("{} has ended; its log {} ends with: {last}", process.name(), process.log().display())
 }
 
-fn proc_file(process: &Process, file: &str) -> Result<String> {
-    let Some(pid) = process.pid() else { return Err(has_ended(process)) };
+fn pid(process: &Process) -> Result<u32> {
+    process.pid().ok_or_else(|| has_ended(process))
+}
+
+fn proc_file(pid: u32, file: &str) -> Result<String> {
     let path = format!("/proc/{pid}/{file}");
     fs::read_to_string(&path).with_context(|| format!("reading {path}"))
 }

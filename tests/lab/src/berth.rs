@@ -14,6 +14,8 @@ use crate::lab::Lab;
 
 /// Where Berth's processes serve health and metrics, each at the address of its pod.
 pub const HTTP_PORT: u16 = 7481;
+/// Where speakers hear each other's heartbeats, by UDP, at the addresses of their nodes.
+pub const HEARTBEAT_PORT: u16 = 7480;
 
 /// The label that tells the parts of Berth apart.
 const COMPONENT: &str = "app.kubernetes.io/component";

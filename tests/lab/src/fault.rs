@@ -105,12 +105,22 @@ impl Lab {
 
     /// Drops every frame between two hosts on the bridge, in both directions. Each still reaches all others.
     pub fn drop_between(&self, one: &str, other: &str) -> Result<()> {
-        change_cut("add", one, other)
+        change("add", CUT, one, other)
     }
 
     /// Lets them through again.
     pub fn restore_between(&self, one: &str, other: &str) -> Result<()> {
-        change_cut("delete", one, other)
+        change("delete", CUT, one, other)
+    }
+
+    /// Drops the heartbeats of Berth's speakers between two nodes, in both directions, and nothing else.
+    pub fn drop_heartbeats_between(&self, one: &str, other: &str) -> Result<()> {
+        change("add", UNHEARD, one, other)
+    }
+
+    /// Lets them through again.
+    pub fn restore_heartbeats_between(&self, one: &str, other: &str) -> Result<()> {
+        change("delete", UNHEARD, one, other)
     }
 
     fn kubelet(&self, node: &str) -> Result<&Kubelet> {
@@ -127,9 +137,13 @@ impl Lab {
     }
 }
 
-fn change_cut(verb: &str, one: &str, other: &str) -> Result<()> {
-    let rule = format!("{verb} element bridge faults cut {{ \"{one}\" . \"{other}\", \"{other}\" . \"{one}\" }}\n");
-    run(tool("nft").args(["-f", "-"]), &rule)
+/// The sets of the bridge's fault rules: pairs between which nothing passes, and pairs between which no heartbeat does.
+const CUT: &str = "cut";
+const UNHEARD: &str = "unheard";
+
+fn change(verb: &str, set: &str, one: &str, other: &str) -> Result<()> {
+    let pairs = format!("{{ \"{one}\" . \"{other}\", \"{other}\" . \"{one}\" }}");
+    run(tool("nft").args(["-f", "-"]), &format!("{verb} element bridge faults {set} {pairs}\n"))
         .with_context(|| format!("changing what passes between {one} and {other}"))?;
     Ok(())
 }

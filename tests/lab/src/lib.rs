@@ -10,6 +10,7 @@
 //!
 //! The lab prints nothing; whoever wants to know is told through [`Progress`].
 
+mod ask;
 mod audit;
 mod berth;
 pub mod controlplane;
@@ -36,8 +37,9 @@ pub mod testing;
 mod tool;
 mod watch;
 
+pub use ask::Asker;
 pub use audit::Request;
-pub use berth::HTTP_PORT;
+pub use berth::{HEARTBEAT_PORT, HTTP_PORT};
 pub use enter::{Entered, LIFELINE_LIMIT, Launch, Launched, Outcome, entered};
 pub use eventually::eventually;
 pub use http::Response;

@@ -17,6 +17,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result};
 use berth_api::MacAddr;
 
+use crate::berth::HEARTBEAT_PORT;
 use crate::names;
 use crate::netns::Netns;
 use crate::state::{HostRecord, Role};
@@ -71,15 +72,21 @@ pub(crate) const IPV6_AT_ONCE: &[(&str, &str)] = &[
     ("net/ipv6/conf/default/router_solicitations", "0"),
 ];
 
-/// Drops frames between pairs of the bridge's ports. The set is filled by faults.
-const FAULT_RULES: &str = "table bridge faults {
-  set cut { type ifname . ifname; }
-  chain forward {
+/// Drops between pairs of the bridge's ports: all frames, or the heartbeats of Berth's speakers alone. The sets are filled by faults.
+fn fault_rules() -> String {
+    format!(
+        "table bridge faults {{
+  set cut {{ type ifname . ifname; }}
+  set unheard {{ type ifname . ifname; }}
+  chain forward {{
     type filter hook forward priority 0; policy accept;
     iifname . oifname @cut counter drop
-  }
+    iifname . oifname @unheard udp dport {HEARTBEAT_PORT} counter drop
+  }}
+}}
+"
+    )
 }
-";
 
 /// A network namespace that stands for a machine.
 #[derive(Debug, Clone)]
@@ -155,7 +162,7 @@ impl Network {
         run(&mut batch(&network.router.netns), &router_links()).context("wiring the router")?;
         run(&mut batch(&network.remote.netns), &end_links(REMOTE_ADDRESS, WAN_ADDRESS))
             .context("wiring the remote client")?;
-        run(tool("nft").args(["-f", "-"]), FAULT_RULES).context("making the bridge's fault rules")?;
+        run(tool("nft").args(["-f", "-"]), &fault_rules()).context("making the bridge's fault rules")?;
         Ok(network)
     }
 

@@ -19,6 +19,8 @@ use crate::netns::Netns;
 
 /// The longest frame of Ethernet without jumbo frames.
 const FRAME_MAX: usize = 1_514;
+/// Bytes that may wait to be read: thousands of frames at once, as when an owner of many addresses is replaced.
+const BUFFER: usize = 8 << 20;
 /// How often a listener on a quiet wire looks whether it is still wanted.
 const STOP_CHECK: Duration = Duration::from_millis(200);
 
@@ -89,6 +91,8 @@ impl<F: Heard> Watch<F> {
             let protocol = Protocol::from(i32::from(F::ETHERTYPE.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).context("making a packet socket")?;
             socket.set_read_timeout(Some(STOP_CHECK))?;
+            // Of what is asked for, the kernel gives what the machine allows.
+            socket.set_recv_buffer_size(BUFFER)?;
             let index = if_nametoindex(interface).with_context(|| format!("{} has no {interface}", netns.name()))?;
             Ok((socket, index as usize))
         })??;
@@ -105,6 +109,39 @@ impl<F: Heard> Watch<F> {
     /// All that was seen so far.
     pub fn seen(&self) -> Vec<Seen<F>> {
         self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows each packet once, in order, those already seen too, until `done` says that it has seen enough.
+    pub async fn until(&self, limit: Duration, mut done: impl FnMut(&Seen<F>) -> bool) -> Result<()> {
+        let mut count = self.shared.count.subscribe();
+        let mut shown = 0;
+        let showing = async {
+            loop {
+                count.borrow_and_update();
+                if self.show(&mut shown, &mut done) {
+                    return;
+                }
+                // The sender lives as long as this watch.
+                if count.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        if timeout(limit, showing).await.is_err() {
+            bail!("no {} on {} within {limit:?} that suffices; {shown} seen", F::NAME, self.interface);
+        }
+        Ok(())
+    }
+
+    fn show(&self, shown: &mut usize, done: &mut impl FnMut(&Seen<F>) -> bool) -> bool {
+        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for next in seen.get(*shown..).unwrap_or_default() {
+            *shown += 1;
+            if done(next) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits for a packet, of those already seen too, that fits.

@@ -1,14 +1,20 @@
-//! The bench itself, with few Services: that it measures, not how fast anything is.
+//! The bench itself, with few Services and few runs: that it measures, not how fast anything is.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use berth_bench::client::{Family, Kind};
+use berth_bench::failover::{self, Cause, Fault};
 use berth_bench::row::Row;
 use berth_bench::{Measurement, Programs, Subject, measure};
 use berth_lab::{BIN_DIR_ENV, Lab, lab_test};
 
 const SERVICES: usize = 20;
 const EXISTING: usize = 10;
+/// Addresses of the owner that crashes with many.
+const MANY: usize = 20;
+/// Less than the time after which a standby takes an owner for dead.
+const DETECTION_MS: f64 = 150.0;
 
 lab_test! {
     berth_bench::LAB;
@@ -40,6 +46,40 @@ lab_test! {
         let failed = measured(&lab, Subject::Peer, Some("echo no such flag; exit 2".to_owned())).await;
         let error = format!("{:#}", failed.err().context("it was measured")?);
         ensure!(error.contains("peer-1 has ended") && error.contains("no such flag"), "{error}");
+        Ok(())
+    }
+}
+
+lab_test! {
+    failover::LAB;
+    /// What a crash does to addresses is known, so it is known what the bench has to see.
+    async fn the_bench_measures_a_failover(lab: Lab) -> Result<()> {
+        let what = failover::Measurement {
+            faults: vec![Fault::Crash, Fault::Crash1000],
+            runs: 1,
+            families: vec![Family::Ipv4, Family::Ipv6],
+            load: None,
+            many: MANY,
+            programs: folder()?,
+        };
+        let mut rows = Vec::new();
+        let mut done = |more| {
+            rows.extend(more);
+            Ok(())
+        };
+        Box::pin(failover::measure(&lab, &what, &|_| (), &mut done)).await?;
+        let (many, few) = rows.split_last().context("rows")?;
+        let clients: Vec<_> = few.iter().map(|row| (row.family, row.client)).collect();
+        let expected: Vec<_> = what.families.iter().flat_map(|f| Kind::ALL.map(|kind| (*f, kind))).collect();
+        assert_eq!(clients, expected);
+        for row in few {
+            // The owner was gone for at least the time in which its standby found that out, and a connection that it had was lost.
+            ensure!(row.fault == Cause::Fault(Fault::Crash) && row.gap_ms.min > DETECTION_MS, "{row:?}");
+            ensure!(row.client != Kind::Established || row.resets > 0, "{row:?}");
+            assert_eq!((row.runs, row.moves, row.second_claims), (1, 1, 0), "{row:?}");
+        }
+        ensure!(many.fault == Cause::Fault(Fault::Crash1000) && many.gap_ms.min > DETECTION_MS, "{many:?}");
+        assert_eq!((many.moves, many.second_claims), (MANY as u64, 0), "{many:?}");
         Ok(())
     }
 }
