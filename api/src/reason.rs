@@ -89,7 +89,7 @@ reasons! {
     Answering => "The owner answers for the address.",
     AddressConflict => "A machine that is none of our nodes answers for the address; the message names its Ethernet address.",
     TookOver => "The owner fell silent or stopped, and a standby took over.",
-    SpeakerSilent => "The speaker of the owner is silent or stopped while its node lives, so a standby answers in its place, with the Ethernet address of the owner's node: nothing moves, and no connection breaks. When it is not back within 30 s, the address moves.",
+    CaredFor => "The speaker of the owner is silent or stopped while its node lives, so a standby answers in its place, with the Ethernet address of the owner's node: nothing moves, and no connection breaks. When it is not back within 30 s, the address moves.",
     Heard => "Partners are heard as regularly as they should.",
     HeartbeatsLate => "Partners fell silent again and again and were alive each time, so they are given more time, and a takeover from them takes longer. The message names them: look at the load of their nodes and at the link between.",
     Withdrawn => "The node that answered has no part in the address any more, and no other node has claimed it.",

@@ -220,7 +220,7 @@ fn cared_for(node: &str, report: &Report, seen: &Seen, now: Timestamp) -> Option
          if it stays so, {node} takes the address over",
         status.interface, before.owner, before.mac
     );
-    let condition = Condition { kind: READY, status: ConditionStatus::True, reason: Reason::SpeakerSilent, message };
+    let condition = Condition { kind: READY, status: ConditionStatus::True, reason: Reason::CaredFor, message };
     Some(json!({ "conditions": [condition.stamped(seen.ready.as_ref(), None, now)], "layer2": layer2 }))
 }
 

@@ -95,7 +95,7 @@ pub struct Status {
     pub mac: MacAddr,
     /// The interface that it answers on.
     pub interface: String,
-    /// Why: `Answering`, `TookOver`, `OwnerChanged`, `SpeakerSilent` or `AddressConflict`.
+    /// Why: `Answering`, `TookOver`, `OwnerChanged`, `CaredFor` or `AddressConflict`.
     pub cause: Reason,
     /// The node in whose place this one answers.
     pub owner: Option<NodeName>,

@@ -262,7 +262,7 @@ fn a_release_is_looked_at_after_the_announcement_is_out_of_sight_and_then_forgot
 
 /// This node answers in place of `owner`.
 fn caring(owner: &str, epoch: u64) -> Report {
-    let mut report = report(epoch, Reason::SpeakerSilent);
+    let mut report = report(epoch, Reason::CaredFor);
     report.status.state = State::Caring;
     report.status.owner = Some(berth_machine::NodeName::new(owner).unwrap());
     report
@@ -285,7 +285,7 @@ fn a_caretaker_is_named_beside_the_owner_whose_ownership_stays_as_it_is() {
         assert_eq!(layer2.caretaker.as_ref().map(|caretaker| caretaker.node.as_str()), Some("b"));
         assert_eq!(Layer2Status { caretaker: None, ..layer2 }, before.layer2.unwrap());
         let ready = after.ready.clone().unwrap();
-        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "SpeakerSilent"));
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "CaredFor"));
         assert_eq!(decide(&caring("a", epoch), &after), None, "written once");
     }
 }

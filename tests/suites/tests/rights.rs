@@ -62,6 +62,35 @@ lab_test! {
     }
 }
 
+/// A node's heartbeats are lost again and again while it lives, so its partner gives it more time and says so.
+async fn late(lab: &Lab) -> Result<()> {
+    let counted = async |line: &'static str| {
+        let metrics = lab.speaker_metrics("node-1").await?;
+        let value = metrics.lines().find_map(|seen| seen.strip_prefix(line)?.trim().parse::<u64>().ok());
+        value.with_context(|| format!("no {line}"))
+    };
+    for _ in 0..3 {
+        let before = counted("berth_speaker_false_alarms_total ").await?;
+        lab.drop_heartbeats_between("node-1", "node-2")?;
+        lab.eventually("a false alarm", SOON, async || {
+            Ok((counted("berth_speaker_false_alarms_total ").await? > before).then_some(()))
+        })
+        .await?;
+        lab.restore_heartbeats_between("node-1", "node-2")?;
+        lab.eventually("heard again", SOON, async || {
+            Ok((counted("berth_speaker_partners_up ").await? == 1).then_some(()))
+        })
+        .await?;
+    }
+    let reports: Api<SpeakerNode> = Api::all(lab.admin());
+    lab.eventually("the late partner is told", SOON, async || {
+        let conditions = reports.get("node-1").await?.status.unwrap_or_default().conditions;
+        Ok(conditions.into_iter().find(|c| c.type_ == "PartnersHeard" && c.status == "False"))
+    })
+    .await?;
+    Ok(())
+}
+
 /// What happens in the life of an installation, in short.
 async fn live(lab: &Lab) -> Result<()> {
     lab.apply_yaml(OBJECTS).await?;
@@ -87,8 +116,7 @@ async fn live(lab: &Lab) -> Result<()> {
             status.map(|status| status.owner).context("nobody answers")
         };
         let owner = answering().await?;
-        let speaker = lab.speaker(&owner)?;
-        speaker.pause()?;
+        lab.cut_link(&owner)?;
         // Somebody writes to the object all the time, so that what the new owner writes meets what it does not know of.
         tokio::select! {
             moved = lab.eventually("another one answers", SOON, async || {
@@ -96,13 +124,14 @@ async fn live(lab: &Lab) -> Result<()> {
             }) => drop(moved?),
             error = scribble(&announcements) => error?,
         }
-        speaker.resume()?;
+        lab.restore_link(&owner)?;
         lab.eventually("the former owner stands by", SOON, async || {
             let layer2 = announcements.get("192.0.2.200").await?.spec.layer2.context("nobody is named")?;
             Ok(layer2.standbys.contains(&owner).then_some(()))
         })
         .await?;
     }
+    late(lab).await?;
     // A request is wrong, is mended, and is wrong again.
     for _ in 0..2 {
         for (wish, reason) in [("nonsense", "InvalidRequest"), ("192.0.2.205", "Allocated")] {

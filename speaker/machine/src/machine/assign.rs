@@ -295,7 +295,7 @@ impl Machine {
                 since: *since,
                 mac: *mac,
                 interface,
-                cause: Reason::SpeakerSilent,
+                cause: Reason::CaredFor,
                 owner: Some(claim.node.clone()),
                 foreign,
             },
