@@ -22,8 +22,12 @@ use tower::service_fn;
 /// The provider needs an API server and Node objects, and no data path.
 const NO_DATA_PATH: LabConfig = LabConfig { nodes: 3, kube_proxy: false };
 
-/// Two pools, one of them for those who ask for it, and somebody else's Service.
+/// The namespace of the intents, two pools, one of them for those who ask for it, and somebody else's Service.
 const OBJECTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
 apiVersion: berth.dev/v1alpha1
 kind: IPAddressPool
 metadata: {name: default}
