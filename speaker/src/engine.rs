@@ -468,7 +468,7 @@ impl Core {
             self.metrics.caretakings.inc_by(now.caretakings - before.caretakings);
             self.metrics.claims_passed_on.inc_by(now.passed_on - before.passed_on);
             self.metrics.node_checks.inc_by(now.checks.total() - before.checks.total());
-            self.recount |= now.caretakings != before.caretakings || self.machine.caring() > 0;
+            self.recount |= (now.caretakings, now.care_ends) != (before.caretakings, before.care_ends);
             self.metrics.yields.inc_by(now.yields - before.yields);
             self.metrics.fenced.inc_by(now.fenced - before.fenced);
             self.metrics.arp_probes.inc_by(now.probes.ipv4 - before.probes.ipv4);
@@ -496,7 +496,7 @@ impl Core {
                 interfaces.into_iter().map(|interface| self.machine.watched_addresses(interface).count()).sum();
             let caring = self.machine.caring();
             self.metrics.addresses_answering.set(gauge(answering));
-            self.metrics.addresses_caring.set(gauge(caring));
+            self.metrics.addresses_caring.set(i64::try_from(caring).unwrap_or(i64::MAX));
             self.metrics.addresses_standby.set(gauge(all.saturating_sub(answering)));
         }
     }

@@ -13,12 +13,16 @@ pub(crate) enum Rule {
     BreaksTies,
     /// What was heard before is not heard again.
     ChecksReplay,
+    /// What was heard of an earlier start is not taken for a new one.
+    RemembersStarts,
     /// A node whose speaker alone is silent keeps its addresses.
     CaresForTheLiving,
     /// A partner that still hears the owner holds a takeover back.
     AsksOthers,
     /// A claim that a partner seems not to know is passed on.
     PassesOn,
+    /// Who asks before it answers again says meanwhile that it does not answer.
+    SaysThatItAsks,
     /// An epoch that was used is not used again.
     CountsUp,
 }

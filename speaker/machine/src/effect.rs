@@ -135,6 +135,8 @@ pub struct Counters {
     pub false_alarms: u64,
     /// Addresses cared for in place of a silent or stopping speaker on a node that lives.
     pub caretakings: u64,
+    /// Times that such a care ended.
+    pub care_ends: u64,
     /// Claims of others that a partner did not know and was told.
     pub passed_on: u64,
     /// Addresses given up because another node's claim prevailed.

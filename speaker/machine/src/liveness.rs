@@ -12,11 +12,20 @@ use crate::claims::{Heard, Told};
 use crate::input::Member;
 use crate::timing::{
     ALARM_CALM, ALARM_WINDOW, ALARMS_MAX, ANSWER_INTERVAL, CHECK_MISSES, DETECTION_TIME, DOUBLINGS_MAX, HEARD_LATELY,
+    STARTS_MAX,
 };
 
 /// Number of a session, for as long as the machine lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PeerId(pub(crate) u32);
+
+/// What outlives a session.
+#[derive(Debug)]
+pub(crate) struct Past {
+    boot_id: u64,
+    former_boot_ids: BTreeSet<u64>,
+    sequence: u64,
+}
 
 /// How a partner is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +85,8 @@ pub(crate) struct Session {
     /// Since when it wants its addresses taken over.
     pub(crate) stopping: Option<Duration>,
     pub(crate) boot_id: u64,
-    former_boot_id: u64,
+    /// Boot ids that it had before, for as long as this process lives: what was recorded of an earlier start is never new again.
+    former_boot_ids: BTreeSet<u64>,
     sequence: u64,
     /// When a datagram that proved nothing was answered last.
     answered: Option<Duration>,
@@ -88,6 +98,8 @@ pub(crate) struct Session {
     sighted: Option<Duration>,
     /// Whether the present silence is known to be none.
     is_false_alarm: bool,
+    /// When it claimed an address last that it had not claimed before: one that takes up thousands is not idle.
+    pub(crate) claimed_at: Duration,
     alarms: Alarms,
     /// Whether to ask it whom it hears, with the next datagram.
     pub(crate) ask_sightings: bool,
@@ -134,7 +146,7 @@ impl Session {
             up_since: now,
             stopping: None,
             boot_id: 0,
-            former_boot_id: 0,
+            former_boot_ids: BTreeSet::new(),
             sequence: 0,
             answered: None,
             told: Told::default(),
@@ -142,6 +154,7 @@ impl Session {
             check: None,
             sighted: None,
             is_false_alarm: false,
+            claimed_at: now,
             alarms: Alarms::default(),
             ask_sightings: false,
             outdated: BTreeSet::new(),
@@ -182,6 +195,17 @@ impl Session {
         {
             self.address = *first;
         }
+    }
+
+    /// What is to be remembered of it when nothing is shared with it any more.
+    pub(crate) fn past(self) -> Past {
+        let Self { boot_id, former_boot_ids, sequence, .. } = self;
+        Past { boot_id, former_boot_ids, sequence }
+    }
+
+    /// Goes on where an earlier session with the same node ended: what was recorded of that is not new.
+    pub(crate) fn remember(&mut self, past: Past) {
+        (self.boot_id, self.former_boot_ids, self.sequence) = (past.boot_id, past.former_boot_ids, past.sequence);
     }
 
     /// Silence after which it is asked for on the wire: longer after false alarms.
@@ -256,7 +280,7 @@ impl Session {
     /// datagram that does not prove that its sender does.
     pub(crate) fn accept(&mut self, now: Duration, own: u64, message: &Message) -> Result<Accepted, Refused> {
         // What the former process sent last may arrive after what the present one sent first.
-        if message.boot_id == self.former_boot_id {
+        if self.former_boot_ids.contains(&message.boot_id) && !is_broken(Rule::RemembersStarts) {
             return Err(Refused::BootId);
         }
         if message.heard_boot_id != own {
@@ -264,7 +288,12 @@ impl Session {
         }
         let restarted = message.boot_id != self.boot_id;
         if restarted {
-            self.former_boot_id = self.boot_id;
+            if self.boot_id != 0 {
+                self.former_boot_ids.insert(self.boot_id);
+            }
+            if self.former_boot_ids.len() > STARTS_MAX {
+                self.former_boot_ids.pop_first();
+            }
             self.boot_id = message.boot_id;
             self.heard.forget();
             self.stopping = None;

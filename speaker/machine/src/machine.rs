@@ -11,7 +11,7 @@ use berth_wire::neighbor::Frame;
 use crate::broken::{Rule, is_broken};
 use crate::effect::{Counters, Effect, State};
 use crate::input::Assignment;
-use crate::liveness::{Liveness, PeerId, Session};
+use crate::liveness::{Liveness, Past, PeerId, Session};
 use crate::pacer::Pacer;
 use crate::queue::Queue;
 use crate::takeover::{Phase, Place, Probe, Verifying};
@@ -45,13 +45,6 @@ enum Timer {
     Stop,
 }
 
-impl Timer {
-    /// Whether many of its kind may be due at once, each with frames to send.
-    fn is_paced(self) -> bool {
-        matches!(self, Self::Step(_) | Self::Announce(_))
-    }
-}
-
 /// Everything that one node's speaker decides about layer 2.
 ///
 /// Each call first takes note of the time. One that comes after the process was unable to send heartbeats for the
@@ -80,7 +73,14 @@ pub struct Machine {
     /// Interfaces with a carrier.
     up: BTreeSet<String>,
     timers: Queue<Timer>,
-    pacer: Pacer<Timer>,
+    /// Turns of addresses that begin to ask.
+    questions: Pacer<IpAddr>,
+    /// Turns of announcements that are repeated.
+    repeats: Pacer<IpAddr>,
+    /// What was heard of nodes with which nothing is shared at the moment. No more of them than a cluster has nodes.
+    past: BTreeMap<(NodeName, String), Past>,
+    /// While stopping: up to where all addresses are answered for by others.
+    safe_up_to: Option<IpAddr>,
     /// Partners whose nodes are asked whether they live.
     checked: BTreeSet<PeerId>,
     /// Partners that are to hear from this node before the call ends.
@@ -110,7 +110,10 @@ impl Machine {
             changed: BTreeSet::new(),
             up: BTreeSet::new(),
             timers: Queue::new(),
-            pacer: Pacer::new(),
+            questions: Pacer::new(),
+            repeats: Pacer::new(),
+            past: BTreeMap::new(),
+            safe_up_to: None,
             checked: BTreeSet::new(),
             urgent: BTreeSet::new(),
             effects: VecDeque::new(),
@@ -168,7 +171,7 @@ impl Machine {
     pub fn tick(&mut self, now: Duration) {
         if self.begin(now) {
             while let Some((due, timer)) = self.timers.pop_due(self.now) {
-                match if timer.is_paced() { self.pacer.turn(self.now, timer) } else { None } {
+                match self.turn(timer) {
                     Some(later) => self.timers.set(timer, Some(later)),
                     None => self.on_timer(due, timer),
                 }
@@ -245,8 +248,8 @@ impl Machine {
     }
 
     /// How many addresses this node answers for in place of their owners.
-    pub fn caring(&self) -> usize {
-        self.places.values().filter(|place| matches!(place.phase, Phase::Caring(_))).count()
+    pub fn caring(&self) -> u64 {
+        self.counters.caretakings - self.counters.care_ends
     }
 
     /// What was counted so far.
@@ -338,9 +341,27 @@ impl Machine {
         for id in std::mem::take(&mut self.urgent) {
             self.tell(id);
         }
-        if self.stopping.is_some() && !self.places.keys().any(|address| self.must_wait(*address)) {
+        if self.stopping.is_some() && self.is_everything_safe() {
             self.end();
         }
+    }
+
+    /// When something that many may want to do at once has its turn; at once (`None`) where it need not wait.
+    fn turn(&mut self, timer: Timer) -> Option<Duration> {
+        match timer {
+            Timer::Step(address) if self.begins_to_ask(address) => self.questions.turn(self.now, address),
+            Timer::Announce(address) => self.repeats.turn(self.now, address),
+            _ => None,
+        }
+    }
+
+    /// Whether the next step of an address is its first question to the wire.
+    fn begins_to_ask(&self, address: IpAddr) -> bool {
+        self.places.get(&address).is_some_and(|place| match &place.phase {
+            Phase::Standby => !self.is_handed_over(place),
+            Phase::Verifying(verifying) => verifying.probe.sent == 0,
+            Phase::Caring(_) | Phase::Probing(_) | Phase::Conflicted | Phase::Answering(_) => false,
+        })
     }
 
     fn on_timer(&mut self, due: Duration, timer: Timer) {

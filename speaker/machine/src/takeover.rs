@@ -155,6 +155,8 @@ pub(crate) struct Word {
     pub(crate) node: NodeName,
     /// For how long this node stood back the last time.
     pub(crate) hold: Duration,
+    /// Until when it stands back.
+    pub(crate) until: Duration,
 }
 
 /// Whose Ethernet address a frame came from.

@@ -37,6 +37,14 @@ pub const CHECK_RARELY: Duration = Duration::from_secs(1);
 /// Questions in a row that a living node may leave unanswered: as many as heartbeats.
 pub const CHECK_MISSES: u32 = DETECTION_MULTIPLIER;
 
+/// Starts of a partner's process that are remembered: more than a node has while this process lives, unless something is very wrong, and
+/// 8 KiB at the most.
+pub const STARTS_MAX: usize = 1_024;
+
+/// Questions in vain, because a node of ours answers that does not claim, after which a node that is to answer does. Claims settle what is
+/// left; without a bound, frames that anybody can send would keep an address from being answered for.
+pub const ROUNDS_MAX: u32 = 3;
+
 /// How long a node counts as heard after another partner heard it, or it answered for one of its addresses. What others heard is asked for
 /// every [`CHECK_INTERVAL`] and may be one heartbeat old by then, so two and a half; and in the moment of a real death nobody heard the node
 /// much later than anybody else, so that it is over before the verdict, 340 ms after the last heartbeat.
@@ -68,9 +76,11 @@ pub const WORD_HOLD: Duration = Duration::from_secs(30);
 /// The longest of these holds. The Node Leases have told the controller long before.
 pub const WORD_HOLD_MAX: Duration = Duration::from_mins(5);
 
-/// Between two turns of addresses that all want to ask or to announce. A turn is one or two frames, so this is at most 20,000 frames
-/// a second, a hundredth of a gigabit, and a thousand addresses are through with three turns each in 300 ms.
-pub const TURN_TIME: Duration = Duration::from_micros(100);
+/// Between two addresses that begin to ask, where many want to. What follows from a question, another one and the announcement, comes 20 ms
+/// later each and needs no turn, so the first ones are answered for when the last ones begin. With four frames for each address that is
+/// 20,000 frames a second, a hundredth of a gigabit, and a thousand addresses begin within 200 ms. Repeated announcements take turns of
+/// their own, and so delay nobody's question.
+pub const TURN_TIME: Duration = Duration::from_micros(200);
 
 /// Turns that are given at once: what few addresses do is never delayed.
 pub const TURN_BURST: u32 = 64;

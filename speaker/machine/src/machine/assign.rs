@@ -198,7 +198,11 @@ impl Machine {
         let id = PeerId(self.next_id);
         self.next_id += 1;
         by_interface.insert(interface.to_owned(), id);
-        self.sessions.insert(id, Session::new(member, interface.to_owned(), self.now));
+        let mut session = Session::new(member, interface.to_owned(), self.now);
+        if let Some(past) = self.past.remove(&(member.node.clone(), interface.to_owned())) {
+            session.remember(past);
+        }
+        self.sessions.insert(id, session);
         self.changed.insert(interface.to_owned());
         self.expect(id);
         self.urgent.insert(id);
@@ -236,7 +240,10 @@ impl Machine {
                     self.ids.remove(&session.node);
                 }
             }
-            self.sessions.remove(&id);
+            if let Some(session) = self.sessions.remove(&id) {
+                let key = (session.node.clone(), session.interface.clone());
+                self.past.insert(key, session.past());
+            }
             self.timers.set(Timer::Silence(id), None);
             self.timers.set(Timer::Check(id), None);
             self.checked.remove(&id);
@@ -249,8 +256,10 @@ impl Machine {
         let Some(place) = self.places.remove(&address) else { return };
         for timer in [Timer::Step(address), Timer::Announce(address), Timer::Calm(address)] {
             self.timers.set(timer, None);
-            self.pacer.forget(timer);
         }
+        self.questions.forget(address);
+        self.repeats.forget(address);
+        self.counters.care_ends += u64::from(matches!(place.phase, Phase::Caring(_)));
         self.unwatch(&place.me.interface, address);
         for member in &place.assignment.members {
             self.forget_mac(member.mac);

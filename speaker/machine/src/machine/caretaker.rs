@@ -4,6 +4,7 @@
 //! one beside an owner that is back.
 
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::{Machine, Timer};
@@ -11,7 +12,7 @@ use crate::effect::Effect;
 use crate::input::OwnerClaim;
 use crate::liveness::{Liveness, PeerId};
 use crate::takeover::{Answered, Care, Phase, Place, Probe};
-use crate::timing::{CARETAKER_LIMIT, CARETAKER_TOLD_AFTER, DETECTION_TIME, IDLE_OWNER_WAIT};
+use crate::timing::{CARETAKER_LIMIT, CARETAKER_TOLD_AFTER, CHECK_MISSES, DETECTION_TIME, IDLE_OWNER_WAIT};
 
 impl Machine {
     /// Answers in place of the node that should.
@@ -96,7 +97,10 @@ impl Machine {
         let Some(place) = self.places.get(&address) else { return };
         let Phase::Caring(care) = &place.phase else { return };
         let owner = place.peer(&care.claim.node).map(|peer| peer.id);
-        match owner.filter(|owner| care.question.is_some() && by == Answered::Peer(*owner)) {
+        // Unless another one cares as well, and says the same.
+        let asked = care.question.is_some() && !self.is_cared_for(place);
+        match owner.filter(|owner| by == Answered::Peer(*owner)) {
+            Some(_) if !asked => {}
             // Its speaker answers, although it is not heard.
             Some(owner) => {
                 if let Some(session) = self.sessions.get_mut(&owner) {
@@ -115,7 +119,7 @@ impl Machine {
     fn is_idle_from(&self, address: IpAddr, claim: &OwnerClaim) -> Option<Duration> {
         let peer = self.places.get(&address)?.peer(&claim.node)?;
         let session = self.sessions.get(&peer.id).filter(|session| session.is_able())?;
-        session.heard.epoch(address).is_none().then_some(session.up_since + IDLE_OWNER_WAIT)
+        session.heard.epoch(address).is_none().then_some(session.up_since.max(session.claimed_at) + IDLE_OWNER_WAIT)
     }
 
     /// Whether the node that is cared for is dead.
@@ -123,7 +127,7 @@ impl Machine {
         let peer = self.places.get(&address).and_then(|place| place.peer(&claim.node));
         let session = peer.and_then(|peer| self.sessions.get(&peer.id));
         session.is_none_or(|session| {
-            session.liveness == Liveness::Silent && session.check.is_some_and(|check| check.answered && !check.lives())
+            session.liveness == Liveness::Silent && session.check.is_some_and(|check| check.unanswered >= CHECK_MISSES)
         })
     }
 
@@ -134,7 +138,7 @@ impl Machine {
             let cared = self
                 .places
                 .get(&address)
-                .is_some_and(|place| matches!(&place.phase, Phase::Caring(care) if care.claim.node == session.node));
+                .is_some_and(|place| matches!(&place.phase, Phase::Caring(care) if care.claim.node == session.node && care.question.is_none()));
             if cared {
                 self.timers.set(Timer::Step(address), Some(self.now));
             }
@@ -150,7 +154,7 @@ impl Machine {
             place.cared = None;
         }
         if place.word.as_ref().is_some_and(|word| word.node == session.node) {
-            (place.word, place.hold_until) = (None, self.now);
+            place.word = None;
         }
         let cares = matches!(
             &place.phase,
@@ -190,6 +194,29 @@ impl Machine {
         let candidates = place.candidates().filter_map(|node| place.peer(node)).any(|peer| is_able(peer).is_some());
         let cares = place.peers.iter().filter_map(is_able).any(|s| s.heard.cares(address) >= Some(ownership.epoch));
         candidates && !cares
+    }
+
+    /// Whether nothing is left that this node, which is about to stop, has to answer for. Addresses become safe in their order, mostly, so
+    /// this looks on where it stood still the last time, and at all of them only in the end.
+    pub(super) fn is_everything_safe(&mut self) -> bool {
+        let must_wait = |address: &IpAddr| self.must_wait(*address);
+        let from = self.safe_up_to.map_or(Bound::Unbounded, Bound::Included);
+        let found = self.places.range((from, Bound::Unbounded)).map(|(address, _)| *address).find(must_wait);
+        self.safe_up_to = found.or_else(|| self.places.keys().copied().find(must_wait));
+        self.safe_up_to.is_none()
+    }
+
+    /// A partner cares for an address as well: one is enough, and the first in the line goes on.
+    pub(super) fn leave_care_to(&mut self, address: IpAddr, id: PeerId) {
+        let Some(place) = self.places.get(&address) else { return };
+        let is_ahead = self
+            .sessions
+            .get(&id)
+            .filter(|session| session.is_able())
+            .is_some_and(|session| place.ahead().is_some_and(|ahead| ahead.contains(&&session.node)));
+        if is_ahead && matches!(place.phase, Phase::Caring(_)) {
+            self.stand_by(address);
+        }
     }
 
     /// Nothing of what partners were told of this address is so any more.

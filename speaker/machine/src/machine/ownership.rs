@@ -14,7 +14,7 @@ use crate::liveness::{Liveness, PeerId, Session};
 use crate::schedule::Schedule;
 use crate::takeover::{Answered, Ownership, Peer, Phase, Place, Probe, Verifying, Word};
 use crate::timing::{
-    DETECTION_TIME, IDLE_OWNER_WAIT, PROBE_COUNT, PROBE_LATE, PROBE_SPACING, WORD_HOLD, WORD_HOLD_MAX,
+    DETECTION_TIME, IDLE_OWNER_WAIT, PROBE_COUNT, PROBE_LATE, PROBE_SPACING, ROUNDS_MAX, WORD_HOLD, WORD_HOLD_MAX,
 };
 
 impl Machine {
@@ -64,7 +64,8 @@ impl Machine {
         let loses = right.is_some_and(|right| claim.beats(&right));
         // A claim that does not prevail over this node's, or over one that was heard before, is made by one that does not know. Whoever
         // holds the higher number may not be there to say so itself.
-        let unaware = !loses && (matches!(place.phase, Phase::Answering(_)) || Some(claim.epoch) < place.seen);
+        let is_behind = Some(claim.epoch) < place.seen || place.top.as_ref().is_some_and(|top| top.beats(&claim));
+        let unaware = !loses && (matches!(place.phase, Phase::Answering(_)) || is_behind);
         if prevails {
             self.pass_on(address, &claim);
         }
@@ -139,8 +140,7 @@ impl Machine {
         if !is_heard && matches!(place.phase, Phase::Answering(_) | Phase::Verifying(_)) {
             let before = place.word.take().filter(|word| word.node == claim.node);
             let hold = before.map_or(WORD_HOLD, |word| (word.hold * 2).min(WORD_HOLD_MAX));
-            place.word = Some(Word { node: claim.node.clone(), hold });
-            place.hold_until = self.now + hold;
+            place.word = Some(Word { node: claim.node.clone(), hold, until: self.now + hold });
         }
         self.stand_by(address);
     }
@@ -172,6 +172,7 @@ impl Machine {
                 self.tell_dropped(address);
             }
             Phase::Caring(care) => {
+                self.counters.care_ends += 1;
                 self.retract_care(address, care);
                 self.tell_dropped(address);
             }
@@ -221,7 +222,7 @@ impl Machine {
                     session.sighted_until().map_or(silent, |heard| silent.max(heard))
                 }
                 (None, Liveness::Up) if session.heard.epoch(place.address()).is_none() => {
-                    place.watch_since.max(session.up_since) + IDLE_OWNER_WAIT
+                    place.watch_since.max(session.up_since).max(session.claimed_at) + IDLE_OWNER_WAIT
                 }
                 // Its silence, if it comes, is an event of its own.
                 (None, Liveness::Waiting | Liveness::Up) => return None,
@@ -230,11 +231,12 @@ impl Machine {
         // Those ahead that can act get one detection time each.
         let able = |peer: &Peer| self.sessions.get(&peer.id).is_some_and(Session::is_able);
         let rank = ahead.into_iter().filter(|node| place.peer(node).is_some_and(able)).count() as u32;
-        Some((from + DETECTION_TIME * rank).max(place.hold_until))
+        let word = place.word.as_ref().filter(|word| word.node == top.node).map_or(Duration::ZERO, |word| word.until);
+        Some((from + DETECTION_TIME * rank).max(place.hold_until).max(word))
     }
 
     /// Whether the node that answers wants to be replaced, so that its own answer is no objection.
-    fn is_handed_over(&self, place: &Place) -> bool {
+    pub(super) fn is_handed_over(&self, place: &Place) -> bool {
         let session =
             place.top.as_ref().and_then(|top| place.peer(&top.node)).and_then(|peer| self.sessions.get(&peer.id));
         session.is_some_and(|session| {
@@ -360,6 +362,10 @@ impl Machine {
     pub(super) fn verify(&mut self, address: IpAddr, resume: Option<Ownership>) {
         self.timers.set(Timer::Announce(address), None);
         let probe = Probe::soon(self.now);
+        // Meanwhile it does not answer, and who cares for it goes on.
+        if resume.is_some() && !is_broken(Rule::SaysThatItAsks) {
+            self.tell_dropped(address);
+        }
         // Without a wire the question waits for one.
         self.timers.set(Timer::Step(address), Some(probe.due).filter(|_| !self.is_cut_off(address)));
         self.set_phase(address, Phase::Verifying(Verifying { probe, resume, answered: None, rounds: 0 }));
@@ -387,6 +393,7 @@ impl Machine {
                 self.stand_by(address);
             }
             Some(_) if trusts => self.verified(address, true),
+            None if verifying.rounds >= ROUNDS_MAX => self.verified(address, true),
             _ => {
                 if let Phase::Verifying(verifying) = &mut place.phase
                     && verifying.answered.replace(by).is_none()
@@ -418,6 +425,7 @@ impl Machine {
             let schedule = Schedule::once(self.now);
             place.phase = Phase::Answering(Ownership { schedule, ..ownership });
             self.timers.set(Timer::Step(address), None);
+            self.tell_all(address);
             self.announce(address);
             self.settle(address);
             return;
@@ -444,6 +452,7 @@ impl Machine {
             // Before its first use only an address that nobody has is claimed.
             (place.foreign, place.named) = (None, None);
         }
+        self.counters.care_ends += u64::from(matches!(place.phase, Phase::Caring(_)));
         place.phase = Phase::Answering(Ownership { epoch, since: self.now, cause, schedule });
         place.seen = place.seen.max(Some(epoch));
         place.watch(self.now, OwnerClaim { node: self.node.clone(), epoch });

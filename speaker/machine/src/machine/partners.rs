@@ -6,10 +6,8 @@ use berth_wire::heartbeat::{Body, Message};
 
 use super::Machine;
 use crate::broken::{Rule, is_broken};
-use crate::claims::Known;
 use crate::input::OwnerClaim;
 use crate::liveness::{Liveness, PeerId, Refused, Session};
-use crate::takeover::Place;
 
 impl Machine {
     pub(super) fn on_heartbeat(&mut self, interface: &str, message: &Message) {
@@ -50,6 +48,9 @@ impl Machine {
         if session.heard.asking() && session.heard.ask(self.now) {
             self.urgent.insert(id);
         }
+        if !learnt.claimed.is_empty() {
+            session.claimed_at = self.now;
+        }
         let calmer = session.calm_down(self.now);
         let node = session.node.clone();
         // A partner that came up or stops is looked at for all that is shared with it, else only for what it speaks of.
@@ -73,6 +74,7 @@ impl Machine {
             if let Some(place) = self.places.get_mut(&address) {
                 place.seen = place.seen.max(Some(epoch));
             }
+            self.leave_care_to(address, id);
             self.watch_top(address);
         }
         for (address, known) in learnt.known {
@@ -82,6 +84,7 @@ impl Machine {
             self.on_claim_dropped(address, id);
         }
         for address in shared {
+            self.note_if_outdated(address, id);
             self.owner_is_back(address, id);
             self.watch_top(address);
         }
@@ -118,8 +121,9 @@ impl Machine {
     pub(super) fn pass_on(&mut self, address: IpAddr, claim: &OwnerClaim) {
         let Some(place) = self.places.get(&address).filter(|_| !is_broken(Rule::PassesOn)) else { return };
         for peer in place.peers.iter().filter(|peer| peer.node != claim.node) {
+            let is_behind = |epoch| claim.beats(&OwnerClaim { node: peer.node.clone(), epoch });
             if let Some(session) = self.sessions.get_mut(&peer.id)
-                && session.heard.epoch(address).is_some_and(|epoch| epoch < claim.epoch)
+                && session.heard.epoch(address).is_some_and(is_behind)
             {
                 session.outdated.insert(address);
                 session.told.repeat(address, place.known());
@@ -129,19 +133,36 @@ impl Machine {
         }
     }
 
+    /// One that is heard again may claim what it claimed before, and have missed what was said meanwhile.
+    fn note_if_outdated(&mut self, address: IpAddr, id: PeerId) {
+        let Some(place) = self.places.get(&address).filter(|_| !is_broken(Rule::PassesOn)) else { return };
+        let (Some(top), Some(session)) = (&place.top, self.sessions.get_mut(&id)) else { return };
+        let claims = session.heard.epoch(address).map(|epoch| OwnerClaim { node: session.node.clone(), epoch });
+        if place.is_claimed() && claims.is_some_and(|claims| top.beats(&claims)) {
+            session.outdated.insert(address);
+        }
+    }
+
     /// Says it once more to a partner that still claims what it had, since a datagram may be lost.
     pub(super) fn pass_on_again(&mut self, id: PeerId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let places = &self.places;
-        let Session { outdated, heard, told, liveness, .. } = session;
+        let Session { node, outdated, heard, told, liveness, .. } = session;
+        // While it is silent nothing can be said, and it may be behind still when it is heard again.
+        if *liveness != Liveness::Up {
+            return;
+        }
         outdated.retain(|address| {
-            let known = places.get(address).map(Place::known).filter(|_| *liveness == Liveness::Up);
-            let is_behind = |known: &Known| heard.epoch(*address).is_some_and(|epoch| epoch < known.epoch);
-            let known = known.filter(is_behind);
-            if let Some(known) = known {
+            let Some(place) = places.get(address) else { return false };
+            let known = place.known();
+            let is_behind = heard.epoch(*address).is_some_and(|epoch| {
+                let claims = OwnerClaim { node: node.clone(), epoch };
+                epoch < known.epoch || place.top.as_ref().is_some_and(|top| top.beats(&claims))
+            });
+            if is_behind {
                 told.repeat(*address, known);
             }
-            known.is_some()
+            is_behind
         });
     }
 }

@@ -58,7 +58,7 @@ impl Machine {
             return;
         }
         // One that was cared for and is dead by now.
-        if check.answered && check.unanswered == CHECK_MISSES {
+        if is_silent && check.unanswered >= CHECK_MISSES {
             self.look_again_at_cared(id);
         }
         if let Some(question) = question {

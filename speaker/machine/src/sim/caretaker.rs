@@ -167,6 +167,47 @@ fn a_node_that_shuts_down_politely_is_replaced_when_it_is_off() {
 }
 
 #[test]
+fn a_node_that_dies_right_after_it_was_told_to_stop_is_replaced_within_the_bound() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        world.stop(0);
+        let time = world.rng.below(50_000);
+        world.run(std::time::Duration::from_micros(time));
+        world.crash(0);
+        world.run(ms(2_000));
+        assert_eq!(world.answering(vip(0)), [1], "{}", world.story());
+        world.assert_gap_within(vip(0), BOUND + ms(100));
+    });
+}
+
+#[test]
+fn a_restarted_speaker_of_thousands_of_addresses_keeps_all_of_them() {
+    let mut world = World::new(11, 3);
+    world.judged = false;
+    let addresses: Vec<_> = (0..3_000u16).map(|i| std::net::IpAddr::from([10, 0, (i >> 8) as u8, i as u8])).collect();
+    for address in &addresses {
+        world.announce(*address, 0, vec![1, 2], 1);
+    }
+    world.run(ms(4_000));
+    for politely in [false, true] {
+        if politely {
+            world.stop(0);
+        } else {
+            world.kill(0);
+        }
+        world.run(ms(1_500));
+        world.start(0);
+        world.run(ms(6_000));
+        for address in &addresses {
+            assert_eq!((world.answering(*address), world.caring(*address).len()), (vec![0], 0), "{address}");
+        }
+        assert!(world.statuses.iter().all(|(_, node, ..)| *node == 0), "something moved");
+    }
+    // What they all do at once does not flood the link: a burst of 64 with its announcements, and late wake-ups. Unpaced it is thousands.
+    assert!(world.busiest <= 400, "{} frames within a millisecond", world.busiest);
+}
+
+#[test]
 fn the_second_standby_cares_when_the_first_stops_as_well() {
     each_seed(|seed| {
         let mut world = World::serving(seed, 3);

@@ -143,11 +143,11 @@ fn an_owner_that_was_replaced_while_it_hung_answers_no_queued_request_after_that
         world.run(pause.saturating_sub(ms(3_000)));
         world.ask_every(ms(10), 700);
         world.run(ms(3_000));
-        let taken = world.statuses.iter().find(|(_, node, ..)| *node != 0).map(|(at, ..)| *at);
         let resumed = world.now;
         world.resume(0);
         world.run(ms(3_000));
         let owner = world.nodes[0].mac;
+        let taken = world.statuses.iter().find(|(_, node, ..)| *node != 0).map(|(at, ..)| *at);
         if let Some(taken) = taken {
             let late = world.replies.iter().find(|(at, _, mac)| *at >= taken && *mac == owner);
             assert_eq!(late, None, "replaced at {taken:?}, resumed at {resumed:?}\n{}", world.story());

@@ -56,6 +56,45 @@ fn recordings_keep_nobody_alive(seed: u64) {
     world.assert_gap_within(vip(0), BOUND);
 }
 
+/// The same where the recordings are of an earlier start, and of before nothing was shared with the node for a while.
+fn recordings_of_earlier_starts_keep_nobody_alive(seed: u64) {
+    let mut world = World::serving(seed, 3);
+    world.replayed = true;
+    world.run(ms(1_000));
+    world.replayed = false;
+    for _ in 0..2 {
+        world.kill(0);
+        world.run(ms(500));
+        world.start(0);
+        world.run(ms(1_500));
+    }
+    world.forget_gaps();
+    world.crash(0);
+    for _ in 0..100 {
+        world.replay_next();
+        world.run(ms(10));
+    }
+    assert_eq!(world.answering(vip(0)), [1]);
+    world.assert_gap_within(vip(0), BOUND);
+    world.start(0);
+    world.run(ms(500));
+    let machine = world.nodes[1].machine.as_ref().unwrap();
+    assert!(machine.partners().all(|(_, up)| up), "a recording made somebody deaf");
+}
+
+/// An owner that asks before it answers again leaves nobody without an answer, since who cares for it goes on.
+fn who_asks_before_it_answers_is_cared_for_until_then(seed: u64) {
+    let mut world = World::serving(seed, 3);
+    world.pause(0);
+    world.run(ms(2_000));
+    assert_eq!(world.served_at(vip(0)), [0]);
+    world.forget_gaps();
+    world.resume(0);
+    world.run(ms(1_000));
+    assert_eq!((world.answering(vip(0)), world.caring(vip(0)).len()), (vec![0], 0));
+    world.assert_gap_within(vip(0), ms(0));
+}
+
 /// A speaker that dies on a node that lives moves nothing.
 fn a_dead_speaker_moves_nothing(seed: u64) {
     let mut world = World::serving(seed, 3);
@@ -98,11 +137,13 @@ fn a_replaced_owner_stays_replaced(seed: u64) {
 
 #[test]
 fn every_rule_is_needed() {
-    let table: [(Rule, fn(u64)); 8] = [
+    let table: [(Rule, fn(u64)); 10] = [
         (Rule::AsksTheWire, a_silence_that_is_none_moves_nothing),
         (Rule::FencesItself, who_stood_still_answers_nothing_late),
         (Rule::BreaksTies, equal_numbers_are_settled),
         (Rule::ChecksReplay, recordings_keep_nobody_alive),
+        (Rule::RemembersStarts, recordings_of_earlier_starts_keep_nobody_alive),
+        (Rule::SaysThatItAsks, who_asks_before_it_answers_is_cared_for_until_then),
         (Rule::CaresForTheLiving, a_dead_speaker_moves_nothing),
         (Rule::AsksOthers, who_is_heard_by_another_is_alive),
         (Rule::PassesOn, claims_are_passed_on),

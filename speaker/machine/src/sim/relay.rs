@@ -45,6 +45,46 @@ fn two_owners_that_share_only_a_third_speaker_agree_through_it() {
 }
 
 #[test]
+fn equal_claims_are_settled_by_a_third_speaker_that_made_none() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 4);
+        world.nodes.iter_mut().for_each(|node| node.api_reachable = false);
+        // The owner dies in a partition, and two take over with the same number; the fourth hears of neither and waits with its link cut.
+        world.plug(3, false);
+        world.partition(&[0, 1, 2, 3]);
+        world.crash(0);
+        world.run(ms(1_500));
+        assert_eq!((world.epoch(1, vip(0)), world.epoch(2, vip(0))), (2, 2), "{}", world.story());
+        assert_eq!(world.answering(vip(0)), [1, 2], "{}", world.story());
+        world.cut = [(1, 2), (2, 1)].into();
+        world.partition(&[0; 4]);
+        world.plug(3, true);
+        world.run(BOUND + DETECTION_TIME);
+        assert_eq!(world.answering(vip(0)).len(), 1, "{}", world.story());
+    });
+}
+
+#[test]
+fn a_claimant_that_a_third_speaker_hears_again_later_is_told_then() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 4);
+        world.nodes.iter_mut().for_each(|node| node.api_reachable = false);
+        // The owner is cut off from everybody, and replaced.
+        world.partition(&[1, 0, 0, 0]);
+        world.run(ms(2_000));
+        assert_eq!(world.answering(vip(0)), [0, 1], "{}", world.story());
+        // Only the last in the line hears it again.
+        world.cut = [(0, 1), (1, 0), (0, 2), (2, 0)].into();
+        world.partition(&[0; 4]);
+        world.run(BOUND);
+        assert_eq!(world.answering(vip(0)), [1], "{}", world.story());
+        let moved = world.statuses.len();
+        world.run(ms(5_000));
+        assert_eq!((world.answering(vip(0)), world.statuses.len()), (vec![1], moved), "{}", world.story());
+    });
+}
+
+#[test]
 fn claimants_that_share_only_the_api_agree_through_it_and_do_not_take_turns() {
     each_seed(|seed| {
         let mut world = World::serving(seed, 2);

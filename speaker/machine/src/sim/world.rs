@@ -672,6 +672,14 @@ impl World {
         }
     }
 
+    /// The same in the order in which it was sent, one at a time.
+    pub(super) fn replay_next(&mut self) {
+        if !self.recorded.is_empty() {
+            let (target, message) = self.recorded.remove(0);
+            self.schedule(Duration::ZERO, Event::Deliver(target, Input::Heartbeat(message)));
+        }
+    }
+
     // What the judge sees.
 
     /// Nodes that an address is served at: who answers, and on whose node that lives somebody answers in its place.
