@@ -152,7 +152,7 @@ impl World for PoolWorld {
 
     async fn look(&self) -> View {
         let announcements = list::<Announcement>(&self.admin).await;
-        let ours = announcements.iter().map(|a| format!("{} {} {:?}", a.name_any(), json!(a.spec), a.labels()));
+        let ours = announcements.iter().map(held);
         let mut foreign = Vec::new();
         foreign.extend(told(list::<IPAddressPool>(&self.admin).await));
         foreign.extend(told(list::<L2Advertisement>(&self.admin).await));
@@ -166,6 +166,15 @@ impl World for PoolWorld {
     }
 
     async fn settle(&self) {}
+}
+
+/// What is held. Which nodes are named follows from their load, and so from the order in which addresses were claimed, which a kill changes.
+fn held(announcement: &Announcement) -> String {
+    let mut spec = json!(announcement.spec);
+    let placed =
+        announcement.spec.layer2.as_ref().map(|l| (l.owner.is_some(), l.standbys.len(), l.members.len(), l.epoch));
+    spec["layer2"] = json!(placed);
+    format!("{} {spec}, with {} labels", announcement.name_any(), announcement.labels().len())
 }
 
 async fn list<K>(client: &Client) -> Vec<K>
