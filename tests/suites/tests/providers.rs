@@ -168,13 +168,19 @@ impl World for PoolWorld {
     async fn settle(&self) {}
 }
 
-/// What is held. Which nodes are named follows from their load, and so from the order in which addresses were claimed, which a kill changes.
+/// What is held, to the letter but for the order of the nodes: who of them is the owner follows from their load, and so from the order in
+/// which addresses were claimed, which a kill changes. The lab has as many nodes as parts, so the same ones are named in any case.
 fn held(announcement: &Announcement) -> String {
-    let mut spec = json!(announcement.spec);
-    let placed =
-        announcement.spec.layer2.as_ref().map(|l| (l.owner.is_some(), l.standbys.len(), l.members.len(), l.epoch));
-    spec["layer2"] = json!(placed);
-    format!("{} {spec}, with {} labels", announcement.name_any(), announcement.labels().len())
+    let mut spec = announcement.spec.clone();
+    let mut parts = Vec::new();
+    if let Some(layer2) = &mut spec.layer2 {
+        parts.extend(layer2.owner.take());
+        parts.append(&mut layer2.standbys);
+        parts.sort();
+        layer2.members.sort_by(|a, b| a.node.cmp(&b.node));
+    }
+    let labels: Vec<_> = announcement.labels().keys().collect();
+    format!("{} {} for {parts:?}, labels {labels:?}", announcement.name_any(), json!(spec))
 }
 
 async fn list<K>(client: &Client) -> Vec<K>

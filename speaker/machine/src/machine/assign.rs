@@ -63,9 +63,13 @@ impl Machine {
                 self.on_claim(address, OwnerClaim { node: peer.node, epoch }, peer.id);
             }
         }
-        // What a node wrote about itself it has claimed, even if it cannot be heard here.
+        // What a node wrote about itself it has claimed, even if it cannot be heard here; and partners may not be able to read it.
         if let Some(claimed) = claimed.filter(|claimed| claimed.node != self.node) {
             self.on_claim_written(address, &claimed);
+            let prevails = self.places.get(&address).is_some_and(|place| place.top.as_ref() == Some(&claimed));
+            if prevails {
+                self.pass_on(address, &claimed);
+            }
         }
         self.settle(address);
         if moved {

@@ -84,7 +84,6 @@ impl Machine {
             self.on_claim_dropped(address, id);
         }
         for address in shared {
-            self.note_if_outdated(address, id);
             self.owner_is_back(address, id);
             self.watch_top(address);
         }
@@ -117,7 +116,8 @@ impl Machine {
         }
     }
 
-    /// Partners that claim an address with a lower number than this one, which was just heard, may have no other way to hear of it.
+    /// Partners that claim an address, although this claim prevails, may have no other way to hear of it. One that is silent at the moment is
+    /// told when it is heard again.
     pub(super) fn pass_on(&mut self, address: IpAddr, claim: &OwnerClaim) {
         let Some(place) = self.places.get(&address).filter(|_| !is_broken(Rule::PassesOn)) else { return };
         for peer in place.peers.iter().filter(|peer| peer.node != claim.node) {
@@ -130,16 +130,6 @@ impl Machine {
                 self.urgent.insert(peer.id);
                 self.counters.passed_on += 1;
             }
-        }
-    }
-
-    /// One that is heard again may claim what it claimed before, and have missed what was said meanwhile.
-    fn note_if_outdated(&mut self, address: IpAddr, id: PeerId) {
-        let Some(place) = self.places.get(&address).filter(|_| !is_broken(Rule::PassesOn)) else { return };
-        let (Some(top), Some(session)) = (&place.top, self.sessions.get_mut(&id)) else { return };
-        let claims = session.heard.epoch(address).map(|epoch| OwnerClaim { node: session.node.clone(), epoch });
-        if place.is_claimed() && claims.is_some_and(|claims| top.beats(&claims)) {
-            session.outdated.insert(address);
         }
     }
 

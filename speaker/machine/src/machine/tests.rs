@@ -606,3 +606,75 @@ fn a_node_that_is_met_on_two_interfaces_has_a_session_on_each() {
     machine.heartbeat_received(T0, "eth0", &claims("b", 3, 2, &[]));
     assert_eq!((machine.partners().count(), machine.counters().refused_unknown), (1, 1));
 }
+
+#[test]
+fn a_node_that_answers_and_never_claims_keeps_nobody_from_answering_for_good() {
+    let mut machine = speaker("a");
+    machine.assign(T0, assignment(vip(0), "a", 1));
+    let partner = member("b", 2);
+    let mut sequence = 0;
+    let answered = (0..300u32).map(|i| T0 + Duration::from_millis(10) * i).find(|now| {
+        if machine.next_deadline().is_some_and(|due| due <= *now) {
+            machine.tick(*now);
+        }
+        if now.as_millis() % 100 == 0 {
+            sequence += 1;
+            machine.heartbeat_received(*now, "eth0", &claims("b", 3, sequence, &[]));
+        }
+        // Somebody says in its name that it has the address, whenever that is asked.
+        let asked =
+            |effect: &Effect| matches!(effect, Effect::SendFrame { frame, .. } if frame.question() == Some(vip(0)));
+        if drain(&mut machine).iter().any(asked) {
+            machine.frame_received(*now, "eth0", &announcement(partner.mac, vip(0)));
+        }
+        machine.state(vip(0)) == Some(State::Answering)
+    });
+    let after = answered.map(|at| at.saturating_sub(T0));
+    assert!(after.is_some_and(|after| (DETECTION_TIME * 3..Duration::from_secs(2)).contains(&after)), "{after:?}");
+}
+
+#[test]
+fn who_stood_back_for_one_node_by_word_does_not_stand_back_for_the_next() {
+    let mut machine = speaker("b");
+    let members = vec![member("a", 1), member("b", 2), member("c", 3)];
+    let standbys = vec![name("a"), name("c")];
+    let given = Assignment { members, standbys, ..assignment(vip(0), "b", 1) };
+    machine.assign(T0, given.clone());
+    let now = T0 + PROBE_WAIT;
+    run(&mut machine, now);
+    // It is known only from the Announcement that node c has claimed the address.
+    machine.assign(now, Assignment { claimed: Some(OwnerClaim { node: name("c"), epoch: 2 }), ..given });
+    let now = now + Duration::from_secs(5);
+    run(&mut machine, now);
+    assert_eq!(machine.state(vip(0)), Some(State::Standby), "it stands back");
+    // Node a took over, is heard, and dies.
+    machine.heartbeat_received(now, "eth0", &claims("a", 3, 1, &[(vip(0), 3)]));
+    run(&mut machine, now + DETECTION_TIME + PROBE_WAIT);
+    assert_eq!(machine.answering().collect::<Vec<_>>(), [(vip(0), 4)]);
+}
+
+#[test]
+fn what_was_heard_of_a_partner_is_remembered_while_nothing_is_shared_with_it() {
+    let (mut machine, now) = owner();
+    machine.heartbeat_received(now, "eth0", &claims("b", 3, 9, &[]));
+    machine.heartbeat_received(now, "eth0", &claims("b", 4, 5, &[]));
+    machine.withdraw(now, vip(0));
+    machine.assign(now, assignment(vip(0), "a", 1));
+    let before = machine.counters();
+    for (boot_id, sequence, refused, why) in [
+        (3, 10, true, "an earlier start"),
+        (4, 5, true, "repeated"),
+        (4, 4, true, "older"),
+        (4, 6, false, "the next one"),
+        (5, 1, false, "a new start"),
+    ] {
+        let heartbeats = machine.counters().heartbeats;
+        machine.heartbeat_received(now, "eth0", &claims("b", boot_id, sequence, &[]));
+        assert_eq!(machine.counters().heartbeats == heartbeats, refused, "{why}");
+    }
+    let after = machine.counters();
+    assert_eq!(
+        (after.refused_boot_id - before.refused_boot_id, after.refused_sequence - before.refused_sequence),
+        (1, 2)
+    );
+}

@@ -181,6 +181,62 @@ fn a_node_that_dies_right_after_it_was_told_to_stop_is_replaced_within_the_bound
 }
 
 #[test]
+fn a_node_that_dies_before_it_was_ever_asked_whether_it_lives_is_replaced_within_the_bound() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        world.stop(0);
+        world.crash(0);
+        world.run(ms(2_000));
+        assert_eq!(world.answering(vip(0)), [1], "{}", world.story());
+        world.assert_gap_within(vip(0), BOUND + ms(100));
+    });
+}
+
+#[test]
+fn of_two_caretakers_that_hear_each_other_again_the_first_in_the_line_goes_on() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        world.cut = [(1, 2), (2, 1)].into();
+        world.run(ms(1_000));
+        world.kill(0);
+        world.run(ms(2_000));
+        assert_eq!(world.caring(vip(0)).len(), 2, "neither knows of the other\n{}", world.story());
+        world.cut.clear();
+        world.run(ms(500));
+        assert_eq!(world.caring(vip(0)).iter().map(|(node, _)| *node).collect::<Vec<_>>(), [1], "{}", world.story());
+        world.assert_gap_within(vip(0), BOUND);
+    });
+}
+
+#[test]
+fn a_restarted_speaker_that_learns_of_its_addresses_slowly_keeps_all_of_them() {
+    each_seed(|seed| {
+        let mut world = World::new(seed, 3);
+        let addresses: Vec<_> = (0..50).map(vip).collect();
+        for address in &addresses {
+            world.announce(*address, 0, vec![1, 2], 1);
+        }
+        world.run(ms(1_000));
+        world.kill(0);
+        world.run(ms(1_000));
+        world.nodes[0].api_reachable = false;
+        world.start(0);
+        // The list takes longer than an idle owner is waited for.
+        for address in &addresses {
+            world.nodes[0].api_reachable = true;
+            world.publish_to(*address, 0);
+            world.nodes[0].api_reachable = false;
+            world.run(ms(80));
+        }
+        world.run(ms(1_000));
+        for address in &addresses {
+            assert_eq!((world.answering(*address), world.caring(*address).len()), (vec![0], 0), "{}", world.story());
+        }
+        assert!(world.statuses.iter().all(|(_, node, ..)| *node == 0), "something moved\n{}", world.story());
+    });
+}
+
+#[test]
 fn a_restarted_speaker_of_thousands_of_addresses_keeps_all_of_them() {
     let mut world = World::new(11, 3);
     world.judged = false;

@@ -59,8 +59,37 @@ fn equal_claims_are_settled_by_a_third_speaker_that_made_none() {
         world.cut = [(1, 2), (2, 1)].into();
         world.partition(&[0; 4]);
         world.plug(3, true);
-        world.run(BOUND + DETECTION_TIME);
+        // What it says at first is lost.
+        world.deaf = [(3, 1), (3, 2)].into();
+        world.run(DETECTION_TIME);
+        world.deaf.clear();
+        world.run(BOUND);
         assert_eq!(world.answering(vip(0)).len(), 1, "{}", world.story());
+    });
+}
+
+#[test]
+fn what_one_learns_from_the_announcement_it_passes_on_to_one_that_cannot_read_it() {
+    each_seed(|seed| {
+        let mut world = World::serving(seed, 3);
+        // The owner hears the last in the line alone, and that one hears the first by the API server alone.
+        world.nodes[0].api_reachable = false;
+        world.cut = [(0, 1), (1, 0), (1, 2), (2, 1)].into();
+        world.deaf = [(2, 1)].into();
+        let address = vip(0);
+        let mut told = world.assignment(address);
+        told.claimed = Some(crate::OwnerClaim { node: world.nodes[1].name.clone(), epoch: 2 });
+        world.run(ms(50));
+        world.tell(2, told);
+        world.run(ms(300));
+        // It asks the wire then, and goes on with a number of its own where nobody hears the other claimant.
+        assert!(world.highest_seen(address) >= Some(2), "{}", world.story());
+        assert_eq!(
+            world.nodes[0].machine.as_ref().unwrap().seen(address),
+            world.highest_seen(address),
+            "{}",
+            world.story()
+        );
     });
 }
 

@@ -375,6 +375,11 @@ impl World {
         }
     }
 
+    /// One node reads this in the Announcement.
+    pub(super) fn tell(&mut self, node: usize, assignment: Assignment) {
+        self.schedule(Duration::ZERO, Event::Assign(node, assignment));
+    }
+
     fn publish(&mut self, address: IpAddr) {
         for node in 0..self.nodes.len() {
             self.publish_to(address, node);
