@@ -638,7 +638,7 @@ fn who_stood_back_for_one_node_by_word_does_not_stand_back_for_the_next() {
     let mut machine = speaker("b");
     let members = vec![member("a", 1), member("b", 2), member("c", 3)];
     let standbys = vec![name("a"), name("c")];
-    let given = Assignment { members, standbys, ..assignment(vip(0), "b", 1) };
+    let given = Assignment { standbys, members, ..assignment(vip(0), "b", 1) };
     machine.assign(T0, given.clone());
     let now = T0 + PROBE_WAIT;
     run(&mut machine, now);
