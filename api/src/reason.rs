@@ -57,6 +57,7 @@ reasons! {
     FamilyUnavailable => "No IPAddressPool that this Service may use has addresses of a family that the Service needs. Add some to one.",
     FamilyMismatch => "An address is requested of a family that the Service does not have (`spec.ipFamilies`). Correct the request, or make the Service dual-stack.",
     // Services: announcement.
+    NoEndpoints => "Nodes are named that answer for the address, and the Service has no endpoint that serves: connections are refused. Look at its selector and at the readiness of its pods.",
     Announced => "At least one node is eligible and one of them is named as the owner that answers for the address.",
     DrainBlocked => "A node that is being drained goes on answering for the address, because no other node can; the message says what stands against the others. It moves as soon as one can.",
     MoveRefused => "The annotation `berth.dev/move-to` of the Announcement asks for a node that cannot answer for the address; the message says why, and the address stays. Correct or remove the annotation.",
@@ -88,6 +89,7 @@ reasons! {
     Probing => "The wire is being asked whether anybody else answers for the address.",
     Answering => "The owner answers for the address.",
     AddressConflict => "A machine that is none of our nodes answers for the address; the message names its Ethernet address.",
+    NotServing => "The owner answers for the address, although for a second and a half nothing showed that its node forwards the Service's traffic, and a better one was not named. Look at kube-proxy on that node.",
     TookOver => "The owner fell silent or stopped, and a standby took over.",
     CaredFor => "The speaker of the owner is silent or stopped while its node lives, so a standby answers in its place, with the Ethernet address of the owner's node: nothing moves, and no connection breaks. When it is not back within 30 s, the address moves.",
     Heard => "Partners are heard as regularly as they should.",

@@ -44,6 +44,21 @@ impl TrafficPolicy {
     }
 }
 
+/// The lowest of a Service's TCP ports.
+pub fn tcp_port(service: &Service) -> Option<u16> {
+    let ports = service.spec.as_ref().and_then(|s| s.ports.as_ref()).into_iter().flatten();
+    // A port without a protocol is one of TCP.
+    let tcp = ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
+    tcp.filter_map(|port| u16::try_from(port.port).ok()).filter(|port| *port != 0).min()
+}
+
+/// The node port at which each node says whether it has endpoints: of Services with the Local policy alone.
+pub fn health_check_node_port(service: &Service) -> Option<u16> {
+    let port = service.spec.as_ref().and_then(|s| s.health_check_node_port);
+    let is_local = TrafficPolicy::of(service) == TrafficPolicy::Local;
+    port.filter(|_| is_local).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+}
+
 /// How much a Service needs its second address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Second {

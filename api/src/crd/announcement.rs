@@ -12,6 +12,9 @@ use crate::sharing::SharingTerms;
 /// Most Services that hold one address: an Announcement names them all, with their ports, and etcd takes objects of 1.5 MB.
 pub const SERVICES_MAX: usize = 256;
 
+/// Most nodes that one Service's health checks are told to: more than clusters have that a load balancer spreads over.
+pub const HEALTH_CHECK_NODES_MAX: usize = 1_024;
+
 /// One virtual address, named after it. Creating it is the claim on the address.
 ///
 /// `spec` is written by the controller alone, `status` by the speaker that answers.
@@ -58,8 +61,8 @@ pub struct AnnouncementSpec {
     pub layer2: Option<Layer2Assignment>,
 }
 
-/// A Service, so named that one deleted and made again is not taken for the same.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A Service, so named that one deleted and made again is not taken for the same, and what speakers need to know of it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRef {
     /// Its namespace.
@@ -71,6 +74,40 @@ pub struct ServiceRef {
     /// On which terms it shares the address; absent where it does not wish to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<SharingTerms>,
+    /// Whether an endpoint of the address's family serves it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serving: bool,
+    /// The lowest of its TCP ports. A node that is to answer connects to it first, to see whether it would forward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub tcp_port: Option<u16>,
+    /// With the Local policy: how a node says whether it has endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Box<LocalPolicy>>,
+}
+
+/// How a node says whether it has endpoints of a Service with the Local policy.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalPolicy {
+    /// `spec.healthCheckNodePort`: load balancers in front of the cluster ask there, and so does a speaker before it answers.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub health_check_node_port: u16,
+    /// Of the nodes whose speakers answer at that port, because nobody else does there (`spec.dataplane.healthChecks` of their
+    /// SpeakerNodes): those with endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = HEALTH_CHECK_NODES_MAX))]
+    pub endpoints: Vec<NodeEndpoints>,
+}
+
+/// The endpoints of a Service on a node.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeEndpoints {
+    /// The node.
+    pub node: String,
+    /// How many are ready. None, where all that serve are about to end.
+    pub ready: u32,
 }
 
 /// Who is to answer for an address on the local link.

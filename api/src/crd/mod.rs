@@ -9,12 +9,12 @@ mod l2_advertisement;
 mod speaker_node;
 
 pub use announcement::{
-    Announcement, AnnouncementSpec, AnnouncementStatus, Caretaker, Layer2Assignment, Layer2Status, Member,
-    SERVICES_MAX, ServiceRef,
+    Announcement, AnnouncementSpec, AnnouncementStatus, Caretaker, HEALTH_CHECK_NODES_MAX, Layer2Assignment,
+    Layer2Status, LocalPolicy, Member, NodeEndpoints, SERVICES_MAX, ServiceRef,
 };
 pub use ip_address_pool::{CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
-pub use speaker_node::{GATEWAYS_MAX, Interface, SpeakerNode, SpeakerNodeSpec, SpeakerNodeStatus};
+pub use speaker_node::{Dataplane, GATEWAYS_MAX, Interface, KubeProxy, SpeakerNode, SpeakerNodeSpec, SpeakerNodeStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::MacAddr;
@@ -25,6 +26,7 @@ use crate::MacAddr;
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.version"),
     printcolumn(name = "Interfaces", type_ = "string", json_path = ".spec.interfaces[*].name"),
     printcolumn(name = "Subnets", type_ = "string", json_path = ".spec.interfaces[*].addresses"),
+    printcolumn(name = "Kube-Proxy", type_ = "string", json_path = ".spec.dataplane.kubeProxy"),
     printcolumn(
         name = "Partners",
         type_ = "string",
@@ -46,6 +48,32 @@ pub struct SpeakerNodeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>", length(max = 64))]
     pub gateways: Vec<IpAddr>,
+    /// What forwards the traffic of Services on the node. Absent until the speaker has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataplane: Option<Dataplane>,
+}
+
+/// What forwards the traffic of Services on a node.
+#[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dataplane {
+    /// Its kube-proxy.
+    pub kube_proxy: KubeProxy,
+    /// Whether the speaker answers at the health check node ports of Services with the Local policy, because nobody else does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub health_checks: bool,
+}
+
+/// What the speaker found of kube-proxy on its node.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KubeProxy {
+    /// It says that its rules are up to date.
+    Fresh,
+    /// It said so once, and for a minute has said the opposite or nothing: what changes is not forwarded there.
+    Stale,
+    /// It was never met, so something else forwards, or kube-proxy has yet to start.
+    #[default]
+    Absent,
 }
 
 /// How the speaker hears the others.

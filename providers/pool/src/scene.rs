@@ -11,7 +11,9 @@ use berth_api::{Announcement, IPAddressPool, IpFamily, L2Advertisement, MacAddr}
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::view::{AdvertisementView, AnnouncementView, Asks, NodeView, PoolView, Report, ServiceView, SliceView};
+use crate::view::{
+    AdvertisementView, AnnouncementView, Asks, NodeView, OnNode, PoolView, Report, ServiceView, SliceView,
+};
 use crate::world::{Change, World};
 
 /// The world, as watches would have told of it.
@@ -36,7 +38,7 @@ impl Scene {
         for n in 1..=nodes {
             scene.node(&format!("node-{n}"), |view| view.ready = true);
             let interfaces = vec![interface(n)];
-            let report = Report { interfaces, gateways: Vec::new() };
+            let report = Report { interfaces, ..Report::default() };
             scene.world.learn(Change::SpeakerNode(format!("node-{n}"), Some(report)));
         }
         let pool: IPAddressPool = object(json!({
@@ -79,7 +81,12 @@ impl Scene {
             epoch: 1,
             members: parts.iter().map(member).collect(),
         };
-        let holder = ServiceRef { namespace: "shop".into(), name: name.into(), uid: name.into(), sharing: None };
+        let holder = ServiceRef {
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: name.into(),
+            ..ServiceRef::default()
+        };
         let spec = berth_api::crd::AnnouncementSpec {
             address,
             pool: "all".to_owned(),
@@ -105,8 +112,8 @@ impl Scene {
     }
 
     pub fn endpoints(&mut self, service: &str, nodes: &[&str]) {
-        let serving = nodes.iter().map(|node| Arc::from(*node)).collect();
-        let slice = SliceView { service: key(service), family: IpFamily::V4, serving };
+        let serving = nodes.iter().map(|node| OnNode { node: Arc::from(*node), ready: 1 }).collect();
+        let slice = SliceView { service: key(service), family: IpFamily::V4, serving, elsewhere: false };
         self.world.learn(Change::Slice(("shop".to_owned(), service.to_owned()), Some(slice)));
     }
 }

@@ -8,6 +8,7 @@ mod labels;
 mod node;
 mod reached;
 mod said;
+mod slice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,30 +16,31 @@ use std::sync::Arc;
 
 use berth_api::annotations::MOVE_TO;
 use berth_api::condition::types;
-use berth_api::crd::{AnnouncementSpec, Interface, Layer2Assignment, ServiceAllocation, ServiceRef};
+use berth_api::crd::{AnnouncementSpec, Dataplane, Interface, KubeProxy, Layer2Assignment, ServiceAllocation, ServiceRef, SpeakerNodeSpec};
 use berth_api::names::{PART_LABEL_PREFIX, part_label};
 use berth_api::pool::{Addresses, AddressesError, IpRange};
-use berth_api::service::{Families, Request, RequestError, ServiceKey, TrafficPolicy};
+use berth_api::service::{
+    Families, Request, RequestError, ServiceKey, TrafficPolicy, health_check_node_port, tcp_port,
+};
 use berth_api::sharing::{SharingScope, SharingTerms};
 use berth_api::{
-    Announcement, Condition as NewCondition, IPAddressPool, IpFamily, L2Advertisement, PerFamily, Reason, SpeakerNode,
+    Announcement, Condition as NewCondition, IPAddressPool, L2Advertisement, PerFamily, Reason, SpeakerNode,
 };
 use berth_provider::Intent;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference};
 use kube::core::{Selector, SelectorExt};
+
+use crate::placement::Draining;
 
 pub use assignment::{Assignment, Interner};
 pub use labels::PackedLabels;
 pub use node::NodeView;
 pub use reached::Reached;
 pub use said::SaidCondition;
-
-/// Label of an EndpointSlice that names its Service (Kubernetes convention).
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+pub use slice::{OnNode, SliceView};
 
 /// Whom a Service asks for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,10 @@ pub struct ServiceView {
     pub request: Result<Request, RequestError>,
     /// Where its traffic may go.
     pub policy: TrafficPolicy,
+    /// The lowest of its TCP ports.
+    pub tcp_port: Option<u16>,
+    /// The node port of its health checks; only with the Local policy.
+    pub health_check_node_port: Option<u16>,
     /// Its labels, by which pools admit it.
     pub labels: PackedLabels,
     /// On which terms it shares its addresses, if it wishes to.
@@ -101,6 +107,8 @@ impl ServiceView {
             families: Families::of(service),
             request: Request::parse(service),
             policy: TrafficPolicy::of(service),
+            tcp_port: tcp_port(service),
+            health_check_node_port: health_check_node_port(service),
             labels: PackedLabels::of(service.metadata.labels.iter().flatten()),
             sharing: SharingTerms::of(service),
             generation: service.metadata.generation,
@@ -119,6 +127,8 @@ impl ServiceView {
             families: intent.families,
             request: intent.request.clone(),
             policy: intent.policy,
+            tcp_port: None,
+            health_check_node_port: None,
             labels: PackedLabels::of(&intent.labels),
             sharing: intent.sharing.clone(),
             generation: intent.generation,
@@ -171,7 +181,7 @@ pub struct AnnouncementView {
     pub resource_version: String,
     /// Its labels, but for those that name the nodes that have a part.
     pub labels: PackedLabels,
-    /// Whether those name the nodes of `layer2`.
+    /// Whether those name the nodes of `layer2` and of health checks.
     pub has_part_labels: bool,
     /// What else people and other programs wrote in its metadata; nothing, most often.
     pub others: Option<Box<Others>>,
@@ -226,13 +236,14 @@ impl AnnouncementView {
         let is_part = |label: &&String| label.starts_with(PART_LABEL_PREFIX);
         let labels = || meta.labels.iter().flatten();
         let parts = labels().filter(|(label, _)| is_part(label)).map(|(label, part)| (label.clone(), part.as_str()));
+        let expected = part_labels(spec.layer2.as_ref(), &spec.services);
         let layer2 = announcement.status.as_ref().and_then(|s| s.layer2.as_ref());
         Self {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             labels: PackedLabels::of(labels().filter(|(label, _)| !is_part(label))),
-            has_part_labels: parts.collect::<BTreeMap<_, _>>() == part_labels(spec.layer2.as_ref()),
+            has_part_labels: parts.collect::<BTreeMap<_, _>>() == expected,
             others: Others::of(meta),
             address: spec.address,
             pool: Arc::from(spec.pool.as_str()),
@@ -279,8 +290,10 @@ impl AnnouncementView {
 }
 
 /// The labels by which the speakers find the Announcements in which they have a part.
-pub fn part_labels(layer2: Option<&Layer2Assignment>) -> BTreeMap<String, &'static str> {
-    let mut labels = BTreeMap::new();
+pub fn part_labels(layer2: Option<&Layer2Assignment>, services: &[ServiceRef]) -> BTreeMap<String, &'static str> {
+    let local = services.iter().filter_map(|service| service.local.as_ref());
+    let checked = local.flat_map(|local| &local.endpoints);
+    let mut labels: BTreeMap<_, _> = checked.map(|on| (part_label(&on.node), "health-checks")).collect();
     if let Some(layer2) = layer2 {
         labels.extend(layer2.standbys.iter().map(|node| (part_label(node), "standby")));
         labels.extend(layer2.owner.iter().map(|node| (part_label(node), "owner")));
@@ -435,40 +448,6 @@ impl AdvertisementView {
     }
 }
 
-/// The nodes on which a slice has a serving endpoint, and the Service that it belongs to. A dual-stack Service has slices
-/// of both families, and the endpoints of one do not serve the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SliceView {
-    /// The Service.
-    pub service: ServiceKey,
-    /// The family of its addresses.
-    pub family: IpFamily,
-    /// Names of nodes, each once, in their order.
-    pub serving: Box<[Arc<str>]>,
-}
-
-impl SliceView {
-    /// Parses it.
-    pub fn of(slice: &EndpointSlice) -> Option<Self> {
-        let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?.clone();
-        // The third type is FQDN.
-        let family = slice.address_type.parse().ok()?;
-        let service = ServiceKey { namespace: slice.metadata.namespace.clone()?, name };
-        // Ready unless said otherwise; an endpoint that terminates may still serve (EndpointSlice API).
-        let serves = |c: Option<&k8s_openapi::api::discovery::v1::EndpointConditions>| {
-            c.is_none_or(|c| c.ready.unwrap_or(true) || c.serving == Some(true))
-        };
-        let endpoints = slice.endpoints.iter().filter(|e| serves(e.conditions.as_ref()));
-        let serving: BTreeSet<_> = endpoints.filter_map(|e| e.node_name.as_deref()).collect();
-        Some(Self { service, family, serving: serving.into_iter().map(Arc::from).collect() })
-    }
-
-    /// Lets it have names in common with others.
-    pub fn intern(&mut self, interner: &mut Interner) {
-        self.serving.iter_mut().for_each(|node| interner.name(node));
-    }
-}
-
 /// The ranges of a ServiceCIDR. What cannot be read, which the API server does not let in, is passed over.
 pub fn service_ranges(cidr: &ServiceCIDR) -> Vec<IpRange> {
     let written = cidr.spec.as_ref().and_then(|spec| spec.cidrs.as_ref());
@@ -482,12 +461,26 @@ pub struct Report {
     pub interfaces: Vec<Interface>,
     /// The node's gateways on them.
     pub gateways: Vec<IpAddr>,
+    /// What forwards on the node.
+    pub dataplane: Option<Dataplane>,
 }
 
 impl Report {
     /// Parses it.
     pub fn of(node: &SpeakerNode) -> Self {
-        Self { interfaces: node.spec.interfaces.clone(), gateways: node.spec.gateways.clone() }
+        let SpeakerNodeSpec { interfaces, gateways, dataplane, .. } = node.spec.clone();
+        Self { interfaces, gateways, dataplane }
+    }
+
+    /// Why the node is to give up what it owns, where its kube-proxy does not follow what changes.
+    pub fn is_stale(&self) -> Option<Draining> {
+        let is_stale = self.dataplane.is_some_and(|dataplane| dataplane.kube_proxy == KubeProxy::Stale);
+        is_stale.then_some(Draining::KubeProxyStale)
+    }
+
+    /// Whether its speaker answers at health check node ports.
+    pub fn answers_health_checks(&self) -> bool {
+        self.dataplane.is_some_and(|dataplane| dataplane.health_checks)
     }
 }
 

@@ -4,6 +4,7 @@
 //! Service makes one Service dirty; a change of pools, advertisements or nodes makes all of them dirty, which costs a
 //! look at each and a write only where something differs.
 
+mod endpoints;
 mod load;
 
 use std::borrow::Cow;
@@ -538,14 +539,6 @@ impl World {
         &self.nodes
     }
 
-    /// The nodes on which a Service has an endpoint that serves a family.
-    pub fn serving(&self, key: &ServiceKey, family: IpFamily) -> BTreeSet<String> {
-        let names = self.slices_of.range((key.clone(), String::new())..).take_while(|(service, _)| service == key);
-        let ids = names.map(|(service, name)| (service.namespace.clone(), name.clone()));
-        let slices = ids.filter_map(|id| self.slices.get(&id)).filter(|s| s.family == family);
-        slices.flat_map(|s| s.serving.iter().map(ToString::to_string)).collect()
-    }
-
     /// The advertisements that cover a pool.
     pub fn rules(&self, pool: &str) -> Cow<'_, [Rule]> {
         let all = || self.pools.keys().map(|name| (name.clone(), self.rules_now(name))).collect();
@@ -820,7 +813,8 @@ impl World {
             ready: view.ready,
             excluded: view.excluded(),
             network_unavailable: view.network_unavailable,
-            draining: view.gives_up(self.drain_on_cordon),
+            draining: view.gives_up(self.drain_on_cordon).or_else(|| self.reports.get(name)?.is_stale()),
+            answers_health_checks: self.reports.get(name).is_some_and(Report::answers_health_checks),
         });
         if self.nodes.get(name) != node.as_ref() {
             put(&mut self.nodes, name.to_owned(), node);

@@ -301,7 +301,7 @@ fn announcement(number: usize, members: &[Member]) -> Announcement {
         namespace: "default".to_owned(),
         name: format!("idle-{number}"),
         uid: format!("{number}"),
-        sharing: None,
+        ..ServiceRef::default()
     };
     let spec = AnnouncementSpec { address, pool: "bench".to_owned(), services: vec![holder], layer2: Some(layer2) };
     let mut announcement = Announcement::new(&announcement_name(address), spec);

@@ -79,7 +79,7 @@ pub async fn run(options: &NullController) -> Result<()> {
 async fn serve(client: Client, service: &Service, address: IpAddr) -> Result<()> {
     let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
     let uid = service.uid().unwrap_or_default();
-    let holder = ServiceRef { namespace: namespace.clone(), name: name.clone(), uid, sharing: None };
+    let holder = ServiceRef { namespace: namespace.clone(), name: name.clone(), uid, ..ServiceRef::default() };
     let layer2 = scene::assignment();
     let parts = layer2.members.iter().map(|member| (part_label(&member.node), String::new())).collect();
     let spec = AnnouncementSpec { address, pool: POOL.to_owned(), services: vec![holder], layer2: Some(layer2) };

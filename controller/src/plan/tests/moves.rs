@@ -84,7 +84,7 @@ fn a_drain_that_nobody_can_relieve_is_said_on_the_service_and_nothing_is_taken()
     cluster.endpoints("web", &["node-2", "node-3"]);
     cluster.settle(None);
     assert_eq!(named(&cluster), "node-3@2 > node-2");
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True Announced"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn an_address_goes_where_a_person_wishes_it_and_says_so_where_it_cannot() {
     assert_eq!(condition, expected);
     annotate(&mut cluster, MOVE_TO, None);
     cluster.settle(None);
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True Announced"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
 }
 
 #[test]

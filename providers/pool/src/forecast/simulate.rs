@@ -225,10 +225,10 @@ impl Course<'_> {
     /// Pods on dead nodes serve no more.
     fn lose_endpoints(&mut self) {
         let serves = |node: &str| !self.dead.contains(node);
-        let slices = self.world.slices().filter(|(_, slice)| !slice.serving.iter().all(|node| serves(node)));
+        let slices = self.world.slices().filter(|(_, slice)| !slice.serving.iter().all(|on| serves(&on.node)));
         let left: Vec<_> = slices
             .map(|(id, slice)| {
-                let serving = slice.serving.iter().filter(|node| serves(node)).cloned().collect();
+                let serving = slice.serving.iter().filter(|on| serves(&on.node)).cloned().collect();
                 (id.clone(), SliceView { serving, ..slice.clone() })
             })
             .collect();

@@ -36,7 +36,7 @@ impl Given {
             given.changes.push(Change::Node(name.clone(), Some(NodeView::of(&node))));
             let interfaces = object(json!([{"name": "eth0", "mac": format!("02:00:00:00:00:{n:02x}"),
                 "addresses": [format!("192.0.2.{n}/24"), format!("2001:db8:2::{n}/64")]}]));
-            given.changes.push(Change::SpeakerNode(name, Some(Report { interfaces, gateways: Vec::new() })));
+            given.changes.push(Change::SpeakerNode(name, Some(Report { interfaces, ..Report::default() })));
         }
         given.advertised(json!({}))
     }

@@ -23,6 +23,8 @@ pub struct Node {
     pub network_unavailable: bool,
     /// Why it is to give up what it owns, as soon as another node can take it.
     pub draining: Option<Draining>,
+    /// Whether its speaker answers at health check node ports, because nobody else does.
+    pub answers_health_checks: bool,
 }
 
 impl Node {
@@ -45,6 +47,9 @@ pub enum Draining {
     /// Somebody asked for it.
     #[error("being drained: its annotation {} is \"true\"", DRAIN)]
     Asked,
+    /// Its kube-proxy follows nothing any more.
+    #[error("to be spared: its kube-proxy is stale, as its SpeakerNode says")]
+    KubeProxyStale,
     /// It is cordoned, and the controller was told that this means it.
     #[error("being drained: it is cordoned, and the controller runs with --drain-on-cordon")]
     Cordoned,

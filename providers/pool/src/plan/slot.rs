@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::ipam::Choice;
 use crate::placement::{Placement, Question, Rule, place};
 use berth_api::condition::types;
-use berth_api::crd::{AnnouncementSpec, Layer2Assignment, ServiceRef};
+use berth_api::crd::{AnnouncementSpec, Layer2Assignment, LocalPolicy, ServiceRef};
 use berth_api::names::announcement_name;
 use berth_api::service::{ServiceKey, TrafficPolicy};
 use berth_api::{Announcement, Condition, ConditionStatus, IpFamily, Reason};
@@ -124,7 +124,7 @@ pub(super) struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     fn of(world: &'a World, key: &ServiceKey, view: &ServiceView, choice: Choice) -> Self {
         let existing = world.announcement(choice.address);
-        let services = with(world, existing, key, view);
+        let services = with(world, existing, key, view, choice.address);
         let placement = placement(world, &services, view.policy, choice.address, &choice.pool, existing);
         Self { choice, existing, services, placement }
     }
@@ -145,6 +145,11 @@ impl<'a> Candidate<'a> {
         }
         // Who answers is in the Announcement; here it would be a write on every Service at every failover.
         let (status, message) = match self.placement.reason {
+            Reason::Announced if !self.services.iter().any(|service| service.serving) => {
+                let message = "nodes are named that answer for the address, and connections are refused, because the Service has \
+                               no endpoint that serves; look at its selector and at the readiness of its pods";
+                return condition(types::ANNOUNCED, ConditionStatus::True, Reason::NoEndpoints, message.to_owned());
+            }
             Reason::Announced => (
                 ConditionStatus::True,
                 "nodes are named that answer for the address; its Announcement says which".to_owned(),
@@ -157,17 +162,30 @@ impl<'a> Candidate<'a> {
 
 /// The Services of an address with this one among them, on the terms that it has now; but where it is to leave because of those, it
 /// stays on the ones that it came with, so that not the others have to.
-fn with(world: &World, existing: Option<&AnnouncementView>, key: &ServiceKey, view: &ServiceView) -> Vec<ServiceRef> {
+fn with(
+    world: &World,
+    existing: Option<&AnnouncementView>,
+    key: &ServiceKey,
+    view: &ServiceView,
+    address: IpAddr,
+) -> Vec<ServiceRef> {
     let mut services = existing.map(|seen| seen.services.clone()).unwrap_or_default();
     let is_in = services.iter().any(|service| key_of(service) == *key);
     if is_in && existing.is_some_and(|seen| must_leave(world, key, view, seen.address).is_some()) {
         return services;
     }
+    let family = IpFamily::of(address);
+    let local = view.health_check_node_port.map(|health_check_node_port| {
+        Box::new(LocalPolicy { health_check_node_port, endpoints: world.checked(key, family) })
+    });
     let mine = ServiceRef {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
         uid: view.uid.clone(),
         sharing: view.sharing.clone(),
+        serving: world.serves(key, family),
+        tcp_port: view.tcp_port,
+        local,
     };
     match services.iter_mut().find(|service| key_of(service) == *key) {
         Some(service) => *service = mine,
@@ -270,7 +288,7 @@ fn announcement(
 ) -> Announcement {
     let layer2 = placement.assignment;
     let mut labels = existing.map(|e| e.labels.unpacked()).unwrap_or_default();
-    labels.extend(part_labels(layer2.as_ref()).into_iter().map(|(label, part)| (label, part.to_owned())));
+    labels.extend(part_labels(layer2.as_ref(), &services).into_iter().map(|(label, part)| (label, part.to_owned())));
     let spec = AnnouncementSpec { address, pool: pool.to_owned(), services, layer2 };
     let mut announcement = Announcement::new(&announcement_name(address), spec);
     announcement.metadata.labels = (!labels.is_empty()).then_some(labels);

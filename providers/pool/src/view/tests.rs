@@ -27,38 +27,6 @@ fn a_service_that_never_was_ours_is_not_kept_and_one_that_was_is() {
 }
 
 #[test]
-fn an_endpoint_serves_when_ready_or_terminating_but_serving() {
-    let slice: EndpointSlice = serde_json::from_value(json!({
-        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
-        "addressType": "IPv4",
-        "endpoints": [
-            {"addresses": ["10.0.0.1"], "nodeName": "unknown-is-ready"},
-            {"addresses": ["10.0.0.2"], "nodeName": "ready", "conditions": {"ready": true}},
-            {"addresses": ["10.0.0.3"], "nodeName": "not-ready", "conditions": {"ready": false}},
-            {"addresses": ["10.0.0.4"], "nodeName": "draining", "conditions": {"ready": false, "serving": true, "terminating": true}},
-            {"addresses": ["10.0.0.5"], "nodeName": "gone", "conditions": {"ready": false, "serving": false, "terminating": true}},
-            {"addresses": ["10.0.0.6"], "conditions": {"ready": true}},
-        ],
-    }))
-    .unwrap();
-    let view = SliceView::of(&slice).unwrap();
-    assert_eq!(view.family, IpFamily::V4);
-    assert_eq!(view.serving.iter().map(|node| &**node).collect::<Vec<_>>(), ["draining", "ready", "unknown-is-ready"]);
-}
-
-#[test]
-fn a_slice_is_of_the_family_of_its_address_type_or_none() {
-    for (address_type, family) in [("IPv4", Some(IpFamily::V4)), ("IPv6", Some(IpFamily::V6)), ("FQDN", None)] {
-        let slice: EndpointSlice = serde_json::from_value(json!({
-            "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
-            "addressType": address_type, "endpoints": [],
-        }))
-        .unwrap();
-        assert_eq!(SliceView::of(&slice).map(|view| view.family), family, "{address_type}");
-    }
-}
-
-#[test]
 fn an_advertisement_covers_what_it_names_or_selects_and_all_when_it_says_nothing() {
     let gold = BTreeMap::from([("tier".to_owned(), "gold".to_owned())]);
     for (spec, covers_gold, covers_other) in [

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
+use crate::view::OnNode;
 
 fn key(name: &str) -> ServiceKey {
     ServiceKey { namespace: "shop".to_owned(), name: name.to_owned() }
@@ -162,7 +163,8 @@ fn rules_follow_what_they_are_made_of() {
 }
 
 fn slice(service: &str, family: IpFamily, nodes: &[&str]) -> SliceView {
-    SliceView { service: key(service), family, serving: nodes.iter().map(|node| Arc::from(*node)).collect() }
+    let serving = nodes.iter().map(|node| OnNode { node: Arc::from(*node), ready: 1 }).collect();
+    SliceView { service: key(service), family, serving, elsewhere: false }
 }
 
 #[test]

@@ -214,7 +214,7 @@ mod tests {
             namespace: "default".to_owned(),
             name: (*name).to_owned(),
             uid: (*name).to_owned(),
-            sharing: None,
+            ..ServiceRef::default()
         };
         let services = names.iter().map(service).collect();
         (address.parse().unwrap(), Claim { version: 0, pool: "east".to_owned(), services })

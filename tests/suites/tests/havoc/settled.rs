@@ -220,7 +220,7 @@ mod tests {
                 namespace: "default".into(),
                 name: uid.into(),
                 uid: uid.into(),
-                sharing: None,
+                ..ServiceRef::default()
             };
             let claim = |uid| Claim { version: 0, pool: "east".to_owned(), services: vec![named(uid)] };
             let key = ServiceKey { namespace: "default".to_owned(), name: "a".to_owned() };
