@@ -7,6 +7,8 @@ use berth_api::{MacAddr, Reason};
 use berth_wire::heartbeat::{Message, NodeName};
 use berth_wire::neighbor::Frame;
 
+use crate::input::Evidence;
+
 /// Something for the driver to do, in the order in which it was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -35,6 +37,16 @@ pub enum Effect {
         address: IpAddr,
         /// What is so now.
         status: Status,
+    },
+    /// Look whether this node forwards what comes for an address, and tell [`crate::Machine::serves`] when it does. Until then, and for at
+    /// most [`crate::timing::SERVE_WAIT`], it does not answer.
+    SeekEvidence {
+        /// The address.
+        address: IpAddr,
+        /// The own interface that it would be answered on.
+        interface: String,
+        /// What would show it.
+        sought: Evidence,
     },
     /// This node answered for an address and does no longer, because another one does. Nothing is to be written: that is the
     /// other one's part, and what waits to be written about this address is stale.
@@ -95,7 +107,7 @@ pub struct Status {
     pub mac: MacAddr,
     /// The interface that it answers on.
     pub interface: String,
-    /// Why: `Answering`, `TookOver`, `OwnerChanged`, `CaredFor` or `AddressConflict`.
+    /// Why: `Answering`, `TookOver`, `OwnerChanged`, `NotServing`, `CaredFor` or `AddressConflict`.
     pub cause: Reason,
     /// The node in whose place this one answers.
     pub owner: Option<NodeName>,

@@ -22,6 +22,17 @@ pub struct Assignment {
     pub members: Vec<Member>,
     /// `status.layer2`: the node that answers, as it wrote itself.
     pub claimed: Option<OwnerClaim>,
+    /// What would show that this node forwards what comes for the address; nothing, where nothing would.
+    pub sought: Option<Evidence>,
+}
+
+/// What shows that a node forwards what comes for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// A connection to this TCP port of the address, made on the node itself and not by the wire.
+    Connection(u16),
+    /// A health check at this node port says that there are endpoints (the Local policy).
+    HealthCheck(u16),
 }
 
 /// A node's place on the link.

@@ -25,5 +25,5 @@ pub mod timing;
 pub use berth_wire::heartbeat::{Message, NodeName, NodeNameError};
 pub use berth_wire::neighbor::Frame;
 pub use effect::{Counters, Effect, PerFamily, State, Status};
-pub use input::{Assignment, Member, OwnerClaim};
+pub use input::{Assignment, Evidence, Member, OwnerClaim};
 pub use machine::Machine;

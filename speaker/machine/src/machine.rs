@@ -19,6 +19,7 @@ use crate::timing::{DETECTION_TIME, HEARTBEAT_INTERVAL, STOP_GRACE};
 
 mod assign;
 mod caretaker;
+mod evidence;
 mod link;
 mod ownership;
 mod partners;
@@ -136,6 +137,14 @@ impl Machine {
     pub fn withdraw(&mut self, now: Duration, address: IpAddr) {
         if self.begin(now) {
             self.remove_place(address);
+            self.finish();
+        }
+    }
+
+    /// Something showed that this node forwards what comes for an address, after [`Effect::SeekEvidence`] asked for it.
+    pub fn serves(&mut self, now: Duration, address: IpAddr) {
+        if self.begin(now) {
+            self.on_evidence(address);
             self.finish();
         }
     }

@@ -78,6 +78,8 @@ pub(crate) struct Verifying {
     pub(crate) answered: Option<Answered>,
     /// How often the wire was asked in vain.
     pub(crate) rounds: u32,
+    /// The wire has nothing against it, and what is missing is evidence that this node forwards: until when that is waited for.
+    pub(crate) serve_by: Option<Duration>,
 }
 
 impl Verifying {
@@ -146,6 +148,20 @@ pub(crate) struct Place {
     pub(crate) cared: Option<(OwnerClaim, Duration)>,
     /// That this node stood back for one that it knows to have the address only by the Announcement.
     pub(crate) word: Option<Word>,
+    /// What is known of it, since this node was named, whether it forwards what comes for the address.
+    pub(crate) serves: Serves,
+}
+
+/// Whether this node forwards what comes for an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// Not asked yet.
+    #[default]
+    Unasked,
+    /// The driver looks.
+    Asked,
+    /// Something showed it.
+    Yes,
 }
 
 /// A node that has an address by the word of the Announcement alone.

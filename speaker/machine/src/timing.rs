@@ -89,6 +89,10 @@ pub const TURN_BURST: u32 = 64;
 /// for its copy of the Announcement to arrive and for its own question to the wire.
 pub const IDLE_OWNER_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a node that is to answer waits for evidence that it forwards, where nobody is without the address meanwhile. kube-proxy takes up to a
+/// second for new rules (`minSyncPeriod`), and a little to write them; and standbys give an owner [`IDLE_OWNER_WAIT`] to claim.
+pub const SERVE_WAIT: Duration = Duration::from_millis(1_500);
+
 /// Between two looks at an address that was in conflict before its first use.
 pub const CONFLICT_RECHECK: Duration = Duration::from_secs(3);
 

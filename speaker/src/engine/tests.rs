@@ -141,6 +141,7 @@ async fn assign(running: &Running, family: Family) {
             mac: links["near0"].mac,
         }],
         claimed: None,
+        sought: None,
     };
     running.changes.send(Change::Assign(assignment)).await.unwrap();
 }

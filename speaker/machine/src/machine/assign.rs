@@ -12,7 +12,7 @@ use crate::effect::{Effect, State, Status};
 use crate::input::{Assignment, Member, OwnerClaim};
 use crate::liveness::{PeerId, Session};
 use crate::schedule::Schedule;
-use crate::takeover::{Care, Ownership, Peer, Phase, Place};
+use crate::takeover::{Care, Ownership, Peer, Phase, Place, Serves};
 use crate::timing::HEARTBEAT_INTERVAL;
 
 impl Machine {
@@ -115,6 +115,7 @@ impl Machine {
                 defended: None,
                 cared: None,
                 word: None,
+                serves: Serves::Unasked,
             };
             self.places.insert(address, place);
         }

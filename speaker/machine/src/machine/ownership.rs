@@ -368,7 +368,11 @@ impl Machine {
         }
         // Without a wire the question waits for one.
         self.timers.set(Timer::Step(address), Some(probe.due).filter(|_| !self.is_cut_off(address)));
-        self.set_phase(address, Phase::Verifying(Verifying { probe, resume, answered: None, rounds: 0 }));
+        let is_new = resume.is_none();
+        self.set_phase(address, Phase::Verifying(Verifying { probe, resume, answered: None, rounds: 0, serve_by: None }));
+        if is_new {
+            self.seek_early(address);
+        }
     }
 
     /// A node of ours answered the question of this one, which is to answer itself.
@@ -432,6 +436,11 @@ impl Machine {
         }
         let other = place.assignment.claimed.as_ref().is_some_and(|claimed| claimed.node != self.node);
         let cause = if from_peer || other { Reason::OwnerChanged } else { Reason::Answering };
+        let cause = match self.awaits_evidence(address) {
+            Some(until) if until > self.now => return self.timers.set(Timer::Step(address), Some(until)),
+            Some(_) => Reason::NotServing,
+            None => cause,
+        };
         self.claim(address, intended, cause);
     }
 

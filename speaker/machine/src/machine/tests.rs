@@ -34,6 +34,7 @@ fn assignment(address: IpAddr, owner: &str, epoch: u64) -> Assignment {
         epoch,
         members: vec![member("a", 1), member("b", 2)],
         claimed: None,
+        sought: None,
     }
 }
 

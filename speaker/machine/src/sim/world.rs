@@ -411,6 +411,7 @@ impl World {
             epoch: announced.epoch,
             members: members.collect(),
             claimed: announced.claimed.clone(),
+            sought: None,
         }
     }
 
@@ -555,6 +556,7 @@ impl World {
                 self.statuses.push((self.now, node, address, status.clone()));
                 self.write(node, address, &status);
             }
+            Effect::SeekEvidence { address, .. } => self.note(|| format!("{node} looks whether it serves {address}")),
             Effect::TookOver { silent_for } => self.note(|| format!("{node} takes over after {silent_for:?}")),
             Effect::Unsteady { partner, doublings, .. } => {
                 self.note(|| format!("{node} hears {partner} badly: {doublings}"));

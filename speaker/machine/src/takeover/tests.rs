@@ -27,6 +27,7 @@ fn assignment(owner: &str, epoch: u64, claimed: Option<(&str, u64)>) -> Assignme
         epoch,
         members: vec![member("a", 1), member("b", 2), member("c", 3)],
         claimed: claimed.map(|(node, epoch)| claim(node, epoch)),
+        sought: None,
     }
 }
 
@@ -49,6 +50,7 @@ fn place() -> Place {
         defended: None,
         cared: None,
         word: None,
+        serves: Serves::Unasked,
     }
 }
 
@@ -125,7 +127,7 @@ fn nodes_take_over_in_the_order_of_the_assignment() {
 #[test]
 fn a_node_claims_the_number_it_was_given_unless_it_was_used() {
     let verifying =
-        |resume| Phase::Verifying(Verifying { probe: Probe::begin(Duration::ZERO), resume, answered: None, rounds: 0 });
+        |resume| Phase::Verifying(Verifying { probe: Probe::begin(Duration::ZERO), resume, answered: None, rounds: 0, serve_by: None });
     let owned = |epoch| Ownership {
         epoch,
         since: Duration::ZERO,
