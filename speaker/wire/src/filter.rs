@@ -11,11 +11,15 @@
 //! the set, never less, and the machine ignores the rest. IPv6 addresses are told apart by their first 96 bits, of which a node
 //! has few, and the tree looks at the last 32.
 
+mod sent;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::arp::{ETHERTYPE_ARP, HLEN_PLEN, HTYPE_PTYPE};
 use crate::ndp::{ETHERTYPE_IPV6, NEXT_HEADER_HOP_LIMIT, TYPE_ADVERTISEMENT, TYPE_SOLICITATION};
+
+pub use sent::sent_to;
 
 /// One instruction, laid out as the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ fn program(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Program {
 }
 
 /// Runs a program as the kernel does; a load behind the end of the packet rejects it.
-fn run(program: &[Instruction], packet: &[u8]) -> u32 {
+pub(super) fn run(program: &[Instruction], packet: &[u8]) -> u32 {
     let mut accumulator = 0;
     let mut at = 0;
     loop {
@@ -22,8 +22,8 @@ fn run(program: &[Instruction], packet: &[u8]) -> u32 {
         at += 1;
         let branch = |holds: bool| usize::from(if holds { jt } else { jf });
         match code {
-            LD_HALF | LD_WORD => {
-                let length = if code == LD_HALF { 2 } else { 4 };
+            LD_HALF | LD_WORD | LD_BYTE => {
+                let length = [(LD_BYTE, 1), (LD_HALF, 2), (LD_WORD, 4)].into_iter().find(|(load, _)| *load == code).unwrap().1;
                 let Some(bytes) = packet.get(k as usize..k as usize + length) else { return 0 };
                 accumulator = bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
             }
@@ -38,11 +38,11 @@ fn run(program: &[Instruction], packet: &[u8]) -> u32 {
 }
 
 /// What the kernel demands of a program: known operations, jumps forward and inside, a return at the end.
-fn check(program: &[Instruction], limit: usize) {
+pub(super) fn check(program: &[Instruction], limit: usize) {
     assert!(!program.is_empty() && program.len() <= limit, "{} instructions", program.len());
     for (at, instruction) in program.iter().enumerate() {
         let next = match instruction.code {
-            LD_HALF | LD_WORD | RET => 0,
+            LD_HALF | LD_WORD | LD_BYTE | RET => 0,
             JA => instruction.k as usize,
             JEQ | JGT | JGE => usize::from(instruction.jt.max(instruction.jf)),
             other => panic!("unknown operation {other:#x}"),
