@@ -8,19 +8,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::Announcement;
-use berth_api::crd::Layer2Assignment;
+use berth_api::crd::{Layer2Assignment, ServiceRef};
 use berth_api::names::{announcement_name, part_label};
-use berth_machine::{Assignment, Member, NodeName, NodeNameError, OwnerClaim};
+use berth_machine::{Assignment, Evidence, Member, NodeName, NodeNameError, OwnerClaim};
 use berth_telemetry::Gate;
 use futures::StreamExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Seen};
+use crate::dataplane::Told;
+use crate::dataplane::ports::Check;
 use crate::metrics::{Metrics, Watch};
 use crate::retry::{Retry, WATCH_TIMEOUT_SECONDS, next_event};
 
@@ -46,34 +48,38 @@ enum Unreadable {
 }
 
 /// Follows the Announcements until `shutdown`. The gate opens when all have been read once.
-pub async fn run(
-    client: Client,
-    node: NodeName,
-    changes: mpsc::Sender<Change>,
-    board: Arc<Board>,
-    metrics: Metrics,
-    synced: Gate,
-    shutdown: CancellationToken,
-) {
-    let mut follower = Follower { known: BTreeMap::new(), listed: None, changes, board, metrics, synced };
-    shutdown.run_until_cancelled(follower.follow(client, &node)).await;
+pub async fn run(client: Client, node: NodeName, outputs: Outputs, synced: Gate, shutdown: CancellationToken) {
+    let mut follower = Follower { node, known: BTreeMap::new(), listed: None, outputs, synced };
+    shutdown.run_until_cancelled(follower.follow(client)).await;
+}
+
+/// Where to say what was read.
+#[derive(Debug)]
+pub struct Outputs {
+    /// To the engine.
+    pub changes: mpsc::Sender<Change>,
+    /// To the status writer.
+    pub board: Arc<Board>,
+    /// To the health checks.
+    pub checks: watch::Sender<Told>,
+    /// What to count.
+    pub metrics: Metrics,
 }
 
 struct Follower {
+    node: NodeName,
     /// The address that each object we know is about.
     known: BTreeMap<String, IpAddr>,
     /// While a list is read: what was known before and has not been listed yet.
     listed: Option<BTreeMap<String, IpAddr>>,
-    changes: mpsc::Sender<Change>,
-    board: Arc<Board>,
-    metrics: Metrics,
+    outputs: Outputs,
     synced: Gate,
 }
 
 impl Follower {
-    async fn follow(&mut self, client: Client, node: &NodeName) {
+    async fn follow(&mut self, client: Client) {
         let config = watcher::Config::default()
-            .labels(&part_label(node.as_str()))
+            .labels(&part_label(self.node.as_str()))
             .page_size(PAGE_SIZE)
             .timeout(WATCH_TIMEOUT_SECONDS);
         let api = Api::<DeserializeGuard<Announcement>>::all(client);
@@ -90,7 +96,7 @@ impl Follower {
                     self.handle(event).await;
                 }
                 Err(error) => {
-                    self.metrics.watch_error(Watch::Announcement);
+                    self.outputs.metrics.watch_error(Watch::Announcement);
                     not_before = Instant::now() + retry.failed(&error);
                 }
             }
@@ -117,6 +123,9 @@ impl Follower {
         if let Some(unlisted) = &mut self.listed {
             unlisted.remove(&name);
         }
+        if let Ok(object) = &object.0 {
+            self.told(&name, checks(object, &self.node));
+        }
         let read = object.0.map_err(|e| e.to_string()).and_then(|object| {
             let said = read(&object).map_err(|e| e.to_string())?;
             Ok((said, Seen::of(&object)))
@@ -125,12 +134,12 @@ impl Follower {
             Ok((Said::Layer2(assignment), seen)) => {
                 let address = assignment.address;
                 self.known.insert(name, address);
-                self.board.saw(address, seen);
+                self.outputs.board.saw(address, seen);
                 self.tell(Change::Assign(assignment)).await;
             }
-            Ok((Said::Nothing, _)) => self.gone(&name).await,
+            Ok((Said::Nothing, _)) => self.leave(&name).await,
             Err(error) => {
-                self.metrics.malformed_objects.inc();
+                self.outputs.metrics.malformed_objects.inc();
                 tracing::warn!(
                     announcement = name,
                     error,
@@ -141,15 +150,34 @@ impl Follower {
     }
 
     async fn gone(&mut self, name: &str) {
+        self.told(name, Vec::new());
+        self.leave(name).await;
+    }
+
+    /// Notes which health checks an Announcement names for this node.
+    fn told(&self, name: &str, checks: Vec<(u16, Check)>) {
+        self.outputs.checks.send_if_modified(|told| match told.get(name) {
+            Some(before) if *before == checks => false,
+            None if checks.is_empty() => false,
+            _ if checks.is_empty() => told.remove(name).is_some(),
+            _ => {
+                told.insert(name.to_owned(), checks);
+                true
+            }
+        });
+    }
+
+    /// The node has no part in an address.
+    async fn leave(&mut self, name: &str) {
         if let Some(address) = self.known.remove(name) {
-            self.board.vanished(address);
+            self.outputs.board.vanished(address);
             self.tell(Change::Withdraw(address)).await;
         }
     }
 
     /// Waits while the engine is busy; the API server then keeps what is to come.
     async fn tell(&self, change: Change) {
-        if self.changes.send(change).await.is_err() {
+        if self.outputs.changes.send(change).await.is_err() {
             tracing::debug!("the engine has stopped");
         }
     }
@@ -183,7 +211,30 @@ fn read(object: &Announcement) -> Result<Said, Unreadable> {
         epoch: layer2.epoch,
         members: members(address, layer2)?,
         claimed: claimed.transpose()?,
+        sought: sought(&spec.services),
     }))
+}
+
+/// What would show that a node forwards to the Services of an address: the first that has endpoints, and can be asked, stands for all of them.
+fn sought(services: &[ServiceRef]) -> Option<Evidence> {
+    let serving = services.iter().filter(|service| service.serving);
+    serving
+        .filter_map(|service| match (&service.local, service.tcp_port) {
+            (Some(local), _) => Some(Evidence::HealthCheck(local.health_check_node_port)),
+            (None, port) => port.map(Evidence::Connection),
+        })
+        .next()
+}
+
+/// The health checks that a node is to answer.
+fn checks(object: &Announcement, node: &NodeName) -> Vec<(u16, Check)> {
+    let local = object.spec.services.iter().filter_map(|service| Some((service, service.local.as_ref()?)));
+    let here = local.filter_map(|(service, local)| {
+        let ready = local.endpoints.iter().find(|on| on.node == node.as_str())?.ready;
+        let (namespace, name) = (service.namespace.clone(), service.name.clone());
+        Some((local.health_check_node_port, Check { namespace, name, ready }))
+    });
+    here.collect()
 }
 
 /// A member that is found at an address of the other family has none in the subnet, and takes no part.

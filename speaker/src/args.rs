@@ -1,5 +1,6 @@
 //! Command-line flags.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use berth_machine::NodeName;
@@ -16,6 +17,11 @@ pub const DEFAULT_HEARTBEAT_PORT: u16 = 7480;
 
 /// Where the keys of the heartbeats are mounted.
 pub const DEFAULT_HEARTBEAT_KEY_DIR: &str = "/var/run/berth/heartbeat";
+
+pub use crate::dataplane::ports::Mode as HealthCheckMode;
+
+/// Where kube-proxy serves `/healthz` unless it is told otherwise.
+pub const DEFAULT_KUBE_PROXY_HEALTH: &str = "127.0.0.1:10256";
 
 /// Whether heartbeats are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -80,6 +86,14 @@ pub struct Args {
         default_value = DEFAULT_EXCLUDED
     )]
     pub exclude_interfaces: Vec<String>,
+
+    /// Whether the health check node ports of Services with the Local policy are answered on
+    #[arg(long, env = "BERTH_HEALTH_CHECK_SERVER", value_enum, value_name = "MODE", default_value = "auto")]
+    pub health_check_server: HealthCheckMode,
+
+    /// Where kube-proxy of this node says whether it is well (its --healthz-bind-address)
+    #[arg(long, env = "BERTH_KUBE_PROXY_HEALTH", value_name = "IP:PORT", default_value = DEFAULT_KUBE_PROXY_HEALTH)]
+    pub kube_proxy_health: SocketAddr,
 
     #[allow(missing_docs)]
     #[command(flatten)]

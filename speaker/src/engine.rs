@@ -22,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 use crate::announcements::Change;
 use crate::board::Board;
 use crate::clock::{BootClock, wall_at};
+use crate::evidence::Ask;
 use crate::links::Links;
-use crate::metrics::{Listen, Metrics, Queue, Refusal};
+use crate::metrics::{Listen, Metrics, Queue, Refusal, gauge};
 use crate::sockets::{Heard, Sent, Sockets, Watched};
 
 /// Assignments that may wait for the engine. A list of thousands comes faster than it is taken in; the watch waits then, and
@@ -65,6 +66,10 @@ pub struct Inputs {
     pub metrics: Metrics,
     /// Where to say which partners are heard badly.
     pub late: watch::Sender<Late>,
+    /// Where to ask whether the node serves an address.
+    pub asks: mpsc::Sender<Ask>,
+    /// Which addresses it does.
+    pub served: mpsc::Receiver<IpAddr>,
     /// The machine's clock.
     pub clock: BootClock,
 }
@@ -79,6 +84,7 @@ pub struct Engine {
     links: watch::Receiver<Links>,
     changes: mpsc::Receiver<Change>,
     keys: watch::Receiver<Option<KeyRing>>,
+    served: mpsc::Receiver<IpAddr>,
     core: Core,
     /// When what could not be had is tried again.
     reopen_at: Option<Duration>,
@@ -102,6 +108,7 @@ struct Core {
     /// Partners that are given more time.
     late: Late,
     late_out: watch::Sender<Late>,
+    asks: mpsc::Sender<Ask>,
     /// What this node answers for may have changed since it was counted.
     recount: bool,
     stopped: bool,
@@ -120,6 +127,8 @@ impl Engine {
             board,
             metrics,
             late: late_out,
+            asks,
+            served,
             clock,
         } = inputs;
         let machine = Machine::new(node.clone(), boot_id(), clock.now());
@@ -137,18 +146,19 @@ impl Engine {
             failing: BTreeSet::new(),
             late: Late::new(),
             late_out,
+            asks,
             recount: false,
             stopped: false,
         };
         let sockets = Sockets::new(heartbeat_port);
-        Self { sockets, links, changes, keys, core, reopen_at: None }
+        Self { sockets, links, changes, keys, served, core, reopen_at: None }
     }
 
     /// Runs until `shutdown`, then hands its addresses to the standbys and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.follow_links();
         let mut stop_by = None;
-        let (mut changes_open, mut links_open, mut keys_open) = (true, true, true);
+        let (mut changes_open, mut links_open, mut keys_open, mut served_open) = (true, true, true, true);
         while !self.core.stopped {
             let wake_at = self.wake_at(stop_by);
             let (mut first, mut links_changed) = (None, false);
@@ -168,6 +178,13 @@ impl Engine {
                 changed = self.links.changed(), if links_open => {
                     links_open = changed.is_ok();
                     links_changed = true;
+                }
+                address = self.served.recv(), if served_open => {
+                    served_open = address.is_some();
+                    if let Some(address) = address {
+                        self.core.machine.serves(self.core.clock.now(), address);
+                        self.core.perform(&self.sockets);
+                    }
                 }
                 changed = self.keys.changed(), if keys_open => {
                     keys_open = changed.is_ok();
@@ -341,6 +358,14 @@ impl Core {
                     self.note_sent(&interface, &sent, Queue::Heartbeat);
                     tracing::trace!(interface, %address, node = %to, ?sent, "heartbeat sent");
                 }
+                Effect::SeekEvidence { address, interface, sought } => {
+                    // Without an interface nothing is answered either.
+                    let Some(link) = sockets.link(&interface) else { continue };
+                    let ask = Ask { address, interface_index: link.index, mac: link.mac, sought };
+                    if self.asks.try_send(ask).is_err() {
+                        self.metrics.dropped(Queue::Evidence);
+                    }
+                }
                 Effect::SendFrame { interface, frame } => self.send_frame(sockets, &interface, &frame),
                 Effect::StatusChanged { address, status } => {
                     self.recount = true;
@@ -508,10 +533,6 @@ fn watched(machine: &Machine, interface: &str) -> Watched {
         addresses: machine.watched_addresses(interface).collect(),
         partners: machine.partner_addresses(interface).into_iter().collect(),
     }
-}
-
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Names this start of the process: no two share it, and nobody can guess it, because partners prove by it that they hear this node.

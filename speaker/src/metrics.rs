@@ -61,6 +61,8 @@ label! {
         Ndp => "ndp",
         /// Heartbeats that the kernel's send queue did not take.
         Heartbeat => "heartbeat",
+        /// Addresses of which nobody looked whether the node serves them.
+        Evidence => "evidence",
         /// Events that were not published, because the API server was away or too many waited.
         Event => "event",
     }
@@ -160,6 +162,10 @@ pub struct Metrics {
     pub heartbeat_key_generation: Gauge,
     /// Conflicts seen.
     pub conflicts: Counter,
+    /// Health check node ports that are answered on.
+    pub health_checks: Gauge,
+    /// Attempts to listen on one that somebody else has.
+    pub health_checks_refused: Counter,
     /// Objects that could not be read.
     pub malformed_objects: Counter,
     heartbeats_refused: Family<RefusalLabels, Counter>,
@@ -233,6 +239,14 @@ impl Metrics {
                 "conflicts",
                 "Times that a machine which is none of our nodes was found to answer for an address.",
             ),
+            health_checks: registry.gauge(
+                "health_checks",
+                "Health check node ports that this speaker answers on, because nobody else does.",
+            ),
+            health_checks_refused: registry.counter(
+                "health_checks_refused",
+                "Attempts to listen on a health check node port that failed, most often because somebody else has it.",
+            ),
             malformed_objects: registry.counter(
                 "malformed_objects",
                 "Announcements that could not be read; the last good one stays in force.",
@@ -244,7 +258,7 @@ impl Metrics {
             ),
             dropped: registry.counter_family(
                 "dropped",
-                "What was dropped because a queue was full, by queue: arp, ndp, heartbeat, event.",
+                "What was dropped because a queue was full, by queue: arp, ndp, heartbeat, evidence, event.",
             ),
             listen_errors: registry.counter_family(
                 "listen_errors",
@@ -305,6 +319,11 @@ impl Metrics {
     pub fn status_write(&self, result: StatusWrite) {
         self.status_writes.get_or_create(&result.labels()).inc();
     }
+}
+
+/// A count as gauges take it.
+pub fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// An empty registry with the speaker's prefix.

@@ -7,6 +7,8 @@
 //! | `engine` | answers, takes over, announces | the machine, all packet and heartbeat sockets | a bounded queue of changes, watches of links and keys |
 //! | `links` | follows the node's interfaces | a netlink socket | - |
 //! | `gateways` | follows the node's routes | a netlink socket | - |
+//! | `dataplane` | follows kube-proxy, and answers health checks where nobody else does | their listeners | a watch of what the Announcements say |
+//! | `evidence` | looks whether the node serves an address | - | a bounded queue, what does not fit is dropped and counted |
 //! | `keys` | follows the keys of the heartbeats | - | - |
 //! | `announcements` | follows the cluster | its watch | - |
 //! | `status` | writes who answers | the requests under way | the board, which holds only what is latest |
@@ -38,11 +40,13 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{Args, HeartbeatAuth};
 use crate::board::Board;
 use crate::clock::BootClock;
+use crate::dataplane::Told;
 use crate::engine::{CHANGES_WAITING, Engine, Inputs, Late};
+use crate::evidence::ASKS_WAITING;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
-use crate::{announcements, events, gateways, links, metrics, speaker_node, status};
+use crate::{announcements, dataplane, events, evidence, gateways, links, metrics, speaker_node, status};
 
 /// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
 const END_LIMIT: Duration = Duration::from_millis(300);
@@ -69,6 +73,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         heartbeat_port,
         heartbeat_auth,
         heartbeat_key_dir,
+        health_check_server,
+        kube_proxy_health,
         exclude_interfaces: _,
         mut telemetry,
     } = args;
@@ -98,6 +104,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (gateways_out, gateways_in) = watch::channel(first_gateways);
     let (late_out, late_in) = watch::channel(Late::new());
     let (changes_out, changes_in) = mpsc::channel(CHANGES_WAITING);
+    let (asks_out, asks_in) = mpsc::channel(ASKS_WAITING);
+    let (served_out, served_in) = mpsc::channel(ASKS_WAITING);
+    let (checks_out, checks_in) = watch::channel(Told::new());
+    let (dataplane_out, dataplane_in) = watch::channel(None);
     // The others go on while the engine hands over.
     let end = CancellationToken::new();
 
@@ -117,15 +127,28 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "status",
         status::run(client.clone(), node_name.clone(), board.clone(), events, metrics.clone(), end.clone()),
     ));
-    let known = speaker_node::Known { links: links_in.clone(), gateways: gateways_in, late: late_in };
+    tasks.spawn(named("evidence", evidence::run(asks_in, served_out, end.clone())));
+    let inputs = dataplane::Inputs {
+        kube_proxy: kube_proxy_health,
+        mode: health_check_server,
+        told: checks_in,
+        found: dataplane_out,
+        metrics: metrics.clone(),
+    };
+    tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
+    let known =
+        speaker_node::Known { links: links_in.clone(), gateways: gateways_in, late: late_in, dataplane: dataplane_in };
     tasks.spawn(named(
         "speaker_node",
         speaker_node::run(client.clone(), node_name, known, metrics.clone(), end.clone()),
     ));
-    tasks.spawn(named(
-        "announcements",
-        announcements::run(client, node.clone(), changes_out, board.clone(), metrics.clone(), synced, end.clone()),
-    ));
+    let outputs = announcements::Outputs {
+        changes: changes_out,
+        board: board.clone(),
+        checks: checks_out,
+        metrics: metrics.clone(),
+    };
+    tasks.spawn(named("announcements", announcements::run(client, node.clone(), outputs, synced, end.clone())));
     let engine = Engine::new(Inputs {
         node,
         heartbeat_port,
@@ -136,6 +159,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         board,
         metrics,
         late: late_out,
+        asks: asks_out,
+        served: served_in,
         clock,
     });
     let mut engine = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.clone())));

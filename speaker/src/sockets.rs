@@ -273,6 +273,11 @@ impl Sockets {
         self.ports.get_mut(interface).map(|port| port.watch(interface, watched)).into_iter().flatten()
     }
 
+    /// An interface that is open.
+    pub fn link(&self, interface: &str) -> Option<&Link> {
+        self.ports.get(interface).map(|port| &port.link)
+    }
+
     /// Groups by which addresses are asked for and that the kernel does not let this node join, on all interfaces.
     pub fn groups_refused(&self) -> usize {
         self.ports.values().map(|port| port.groups.refused()).sum()

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::condition::types::PARTNERS_HEARD;
-use berth_api::crd::{GATEWAYS_MAX, Interface, SpeakerNodeSpec};
+use berth_api::crd::{Dataplane, GATEWAYS_MAX, Interface, SpeakerNodeSpec};
 use berth_api::names::SPEAKER_FIELD_MANAGER;
 use berth_api::{Condition as BerthCondition, ConditionStatus, Reason, SpeakerNode};
 use berth_machine::timing::DETECTION_TIME;
@@ -47,10 +47,12 @@ pub struct Known {
     pub gateways: watch::Receiver<Gateways>,
     /// Partners that it hears badly.
     pub late: watch::Receiver<Late>,
+    /// What forwards on it; nothing, until that was looked at.
+    pub dataplane: watch::Receiver<Option<Dataplane>>,
 }
 
 async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
-    let Known { mut links, mut gateways, mut late } = known;
+    let Known { mut links, mut gateways, mut late, mut dataplane } = known;
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
     let own = Api::<DeserializeGuard<SpeakerNode>>::all(client.clone());
     let mut events = watcher(own, config).boxed();
@@ -62,11 +64,14 @@ async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
     let mut write_retry = Retry::new("write the SpeakerNode of this node");
     let (mut watch_not_before, mut not_before) = (Instant::now(), Instant::now());
     // The engine ends first.
-    let mut late_open = true;
+    let (mut late_open, mut dataplane_open) = (true, true);
 
     let mut missing = BTreeMap::new();
     loop {
         let current = spec(&links.borrow_and_update(), &gateways.borrow_and_update());
+        // Until it was looked at, what was written stands.
+        let known = seen.as_ref().and_then(|seen| seen.dataplane);
+        let current = SpeakerNodeSpec { dataplane: dataplane.borrow_and_update().or(known), ..current };
         let now = Instant::now();
         note_missing(&mut missing, &current, seen.as_ref(), now);
         let Due { write: wanted, look_again } = due(current, seen.as_ref(), &missing, now);
@@ -128,6 +133,7 @@ async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
                 return;
             },
             changed = late.changed(), if late_open => late_open = changed.is_ok(),
+            changed = dataplane.changed(), if dataplane_open => dataplane_open = changed.is_ok(),
         }
     }
 }
@@ -142,6 +148,7 @@ fn spec(links: &Links, gateways: &Gateways) -> SpeakerNodeSpec {
             .map(|(name, link)| Interface { name: name.clone(), mac: link.mac, addresses: link.addresses.clone() })
             .collect(),
         gateways: in_order(gateways),
+        dataplane: None,
     }
 }
 
@@ -284,6 +291,7 @@ mod tests {
             version: "1".to_owned(),
             interfaces: text.split_whitespace().map(interface).collect(),
             gateways: Vec::new(),
+            dataplane: None,
         };
         // What the object says, what the node has, since how many ms something is missing, what is written, when more is to be done.
         let table = [
@@ -341,6 +349,7 @@ mod tests {
                 .map(|name| Interface { name: (*name).to_owned(), mac: MacAddr([2; 6]), addresses: vec![] })
                 .collect(),
             gateways: Vec::new(),
+            dataplane: None,
         };
         let (written, mut missing) = (spec(&["a", "b"]), BTreeMap::new());
         for (at, names) in
@@ -361,6 +370,7 @@ mod tests {
                 .map(|name| Interface { name: name.to_owned(), mac: MacAddr([2; 6]), addresses: vec![] })
                 .collect(),
             gateways: gateways.split_whitespace().map(|address| address.parse().unwrap()).collect(),
+            dataplane: None,
         };
         // What the object says, what the node has, since how many ms an interface is missing, what is written.
         let table = [

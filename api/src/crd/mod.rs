@@ -14,7 +14,9 @@ pub use announcement::{
 };
 pub use ip_address_pool::{CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
-pub use speaker_node::{Dataplane, GATEWAYS_MAX, Interface, KubeProxy, SpeakerNode, SpeakerNodeSpec, SpeakerNodeStatus};
+pub use speaker_node::{
+    Dataplane, GATEWAYS_MAX, Interface, KubeProxy, SpeakerNode, SpeakerNodeSpec, SpeakerNodeStatus,
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;

@@ -1,6 +1,7 @@
 //! Plans are tried on a small strict API server.
 
 mod cluster;
+mod dataplane;
 mod families;
 mod late;
 mod moves;

@@ -81,12 +81,8 @@ impl Scene {
             epoch: 1,
             members: parts.iter().map(member).collect(),
         };
-        let holder = ServiceRef {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: name.into(),
-            ..ServiceRef::default()
-        };
+        let holder =
+            ServiceRef { namespace: "shop".into(), name: name.into(), uid: name.into(), ..ServiceRef::default() };
         let spec = berth_api::crd::AnnouncementSpec {
             address,
             pool: "all".to_owned(),

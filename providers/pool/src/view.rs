@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 use berth_api::annotations::MOVE_TO;
 use berth_api::condition::types;
-use berth_api::crd::{AnnouncementSpec, Dataplane, Interface, KubeProxy, Layer2Assignment, ServiceAllocation, ServiceRef, SpeakerNodeSpec};
+use berth_api::crd::{
+    AnnouncementSpec, Dataplane, Interface, KubeProxy, Layer2Assignment, ServiceAllocation, ServiceRef, SpeakerNodeSpec,
+};
 use berth_api::names::{PART_LABEL_PREFIX, part_label};
 use berth_api::pool::{Addresses, AddressesError, IpRange};
 use berth_api::service::{

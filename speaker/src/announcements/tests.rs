@@ -56,6 +56,7 @@ fn an_announcement_says_who_answers_and_where_they_are_found() {
             epoch: 3,
             members: vec![member("a", "eth0", 1), member("b", "eth1", 2)],
             claimed: Some(OwnerClaim { node: node("b"), epoch: 4 }),
+            sought: None,
         }))
     );
 }
@@ -101,11 +102,15 @@ fn follower() -> (Follower, mpsc::Receiver<Change>, berth_telemetry::Health) {
     let (changes, told) = mpsc::channel(16);
     let health = berth_telemetry::Health::new();
     let follower = Follower {
+        node: node("a"),
         known: BTreeMap::new(),
         listed: None,
-        changes,
-        board: Arc::default(),
-        metrics: Metrics::new(&mut crate::metrics::registry()),
+        outputs: Outputs {
+            changes,
+            board: Arc::default(),
+            checks: watch::channel(Told::new()).0,
+            metrics: Metrics::new(&mut crate::metrics::registry()),
+        },
         synced: health.gate("synced"),
     };
     (follower, told, health)
@@ -167,7 +172,57 @@ async fn an_object_that_cannot_be_read_changes_nothing_and_stops_nothing() {
         follower.handle(event).await;
     }
     assert_eq!(told(&mut changes), ["assign 192.0.2.1", "assign 192.0.2.2"]);
-    assert_eq!(follower.metrics.malformed_objects.get(), 2);
+    assert_eq!(follower.outputs.metrics.malformed_objects.get(), 2);
     follower.handle(Delete(bad("192.0.2.1"))).await;
     assert_eq!(told(&mut changes), ["withdraw 192.0.2.1"]);
+}
+
+#[test]
+fn what_would_show_that_a_node_serves_follows_from_the_services_with_endpoints() {
+    let service = |change: Value| {
+        let mut service = json!({"namespace": "shop", "name": "web", "uid": "1"});
+        service.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        service
+    };
+    let local = json!({"healthCheckNodePort": 30_001});
+    for (what, services, expected) in [
+        ("nobody holds it", json!([]), None),
+        ("no endpoint", json!([service(json!({"tcpPort": 80}))]), None),
+        ("a TCP port", json!([service(json!({"serving": true, "tcpPort": 80}))]), Some(Evidence::Connection(80))),
+        ("UDP alone", json!([service(json!({"serving": true}))]), None),
+        (
+            "the Local policy",
+            json!([service(json!({"serving": true, "tcpPort": 80, "local": local}))]),
+            Some(Evidence::HealthCheck(30_001)),
+        ),
+        (
+            "the first that can be asked stands for all",
+            json!([
+                service(json!({"tcpPort": 80})),
+                service(json!({"serving": true})),
+                service(json!({"serving": true, "tcpPort": 81})),
+                service(json!({"serving": true, "tcpPort": 82})),
+            ]),
+            Some(Evidence::Connection(81)),
+        ),
+    ] {
+        let services: Vec<ServiceRef> = serde_json::from_value(services).unwrap();
+        assert_eq!(sought(&services), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_node_answers_the_health_checks_that_name_it() {
+    let object = announcement(|o| {
+        let endpoints = json!([{"node": "a", "ready": 2}, {"node": "c", "ready": 0}]);
+        o["spec"]["services"] = json!([
+            {"namespace": "shop", "name": "web", "uid": "1", "local": {"healthCheckNodePort": 30_001, "endpoints": endpoints}},
+            {"namespace": "shop", "name": "api", "uid": "2", "local": {"healthCheckNodePort": 30_002}},
+        ]);
+    });
+    for (name, expected) in [("a", Some((30_001, 2))), ("b", None), ("c", Some((30_001, 0)))] {
+        let checks = checks(&object, &node(name));
+        assert_eq!(checks.first().map(|(port, check)| (*port, check.ready)), expected, "{name}");
+        assert!(checks.len() < 2 && checks.iter().all(|(_, check)| check.name == "web"));
+    }
 }

@@ -112,6 +112,8 @@ async fn start() -> Running {
     let metrics = Metrics::new(&mut crate::metrics::registry());
     let engine = Engine::new(Inputs {
         late: watch::channel(Late::new()).0,
+        asks: mpsc::channel(1).0,
+        served: mpsc::channel(1).1,
         node: node("a"),
         heartbeat_port: 7480,
         authentication: Authentication::Off,

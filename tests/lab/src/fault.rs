@@ -33,14 +33,32 @@ impl Lab {
         Ok(())
     }
 
+    /// Ends a node's kube-proxy and takes away what it wrote into the kernel: the node is as one that never had any.
+    pub async fn end_kube_proxy(&self, name: &str) -> Result<()> {
+        let node = self.node(name)?;
+        node.kube_proxy().context("the lab runs no kube-proxy")?.kill().await?;
+        for family in ["ip", "ip6"] {
+            run(node.netns().command("nft").args(["delete", "table", family, "kube-proxy"]), "")
+                .with_context(|| format!("clearing the rules of {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Starts a node's kube-proxy again; returns when it says that it is well.
+    pub async fn start_kube_proxy(&self, name: &str) -> Result<()> {
+        let node = self.node(name)?;
+        let kube_proxy = node.kube_proxy().context("the lab runs no kube-proxy")?;
+        kube_proxy.start()?;
+        let health = (node.address(), controlplane::KUBE_PROXY_HEALTH_PORT).into();
+        kube_proxy.ready(health, "/healthz", controlplane::START_LIMIT).await
+    }
+
     /// Boots a crashed node again: link, kube-proxy, kubelet; returns when what ran on it is ready again.
     pub async fn boot_node(&self, name: &str) -> Result<()> {
         let node = self.node(name)?;
         self.restore_link(name)?;
-        if let Some(kube_proxy) = node.kube_proxy() {
-            kube_proxy.start()?;
-            let health = (node.address(), controlplane::KUBE_PROXY_HEALTH_PORT).into();
-            kube_proxy.ready(health, "/healthz", controlplane::START_LIMIT).await?;
+        if node.kube_proxy().is_some() {
+            self.start_kube_proxy(name).await?;
         }
         self.kubelet(name)?.start();
         for container in self.containers_on(name) {

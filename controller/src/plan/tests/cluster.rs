@@ -106,8 +106,16 @@ impl Cluster {
         let interfaces = serde_json::from_value(json!([
             {"name": "eth0", "mac": format!("02:00:00:00:00:{n:02x}"), "addresses": [format!("192.0.2.{}/24", 10 + n), format!("2001:db8:2::{}/64", 10 + n)]},
         ]));
-        self.world
-            .learn(Change::SpeakerNode(name, Some(Report { interfaces: interfaces.unwrap(), gateways: Vec::new() })));
+        let report = Report { interfaces: interfaces.unwrap(), ..Report::default() };
+        self.world.learn(Change::SpeakerNode(name, Some(report)));
+    }
+
+    /// The speaker of a node says what forwards there.
+    pub(super) fn dataplane(&mut self, n: u8, dataplane: Value) {
+        let interfaces = self.world.nodes()[&format!("node-{n}")].interfaces.clone();
+        let dataplane = serde_json::from_value(dataplane).unwrap();
+        let report = Report { interfaces, dataplane, ..Report::default() };
+        self.world.learn(Change::SpeakerNode(format!("node-{n}"), Some(report)));
     }
 
     pub(super) fn pool(&mut self, name: &str, addresses: &[&str]) {

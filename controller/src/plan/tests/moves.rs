@@ -84,7 +84,7 @@ fn a_drain_that_nobody_can_relieve_is_said_on_the_service_and_nothing_is_taken()
     cluster.endpoints("web", &["node-2", "node-3"]);
     cluster.settle(None);
     assert_eq!(named(&cluster), "node-3@2 > node-2");
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True Announced"));
 }
 
 #[test]

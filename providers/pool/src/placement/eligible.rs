@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_api::annotations::DRAIN;
-use berth_api::crd::{Interface, Member};
+use berth_api::crd::{Interface, KubeProxy, Member};
 use berth_api::names::{EXCLUDE_NODE_LABEL, OUT_OF_SERVICE_TAINT};
 
 use super::Question;
@@ -25,6 +25,8 @@ pub struct Node {
     pub draining: Option<Draining>,
     /// Whether its speaker answers at health check node ports, because nobody else does.
     pub answers_health_checks: bool,
+    /// What its speaker found of its kube-proxy, once it has looked.
+    pub kube_proxy: Option<KubeProxy>,
 }
 
 impl Node {
@@ -60,6 +62,8 @@ pub enum Draining {
 pub enum Tier {
     /// Nothing stands against it.
     Ready,
+    /// Others have a kube-proxy, and its own was never met: it may have yet to start.
+    Unproven,
     /// It is to give up what it owns.
     Draining,
     /// The cluster does not see it alive.
@@ -106,6 +110,7 @@ impl Candidate {
         match (self.tier, self.draining) {
             (Tier::NotReady, _) => Some("not ready".to_owned()),
             (_, Some(draining)) => Some(draining.to_string()),
+            (Tier::Unproven, None) => Some("no kube-proxy was met on it, and others have one".to_owned()),
             (Tier::Ready | Tier::Draining, None) => None,
         }
     }
@@ -119,6 +124,15 @@ pub fn eligible<'a>(question: &Question<'a>) -> (Vec<Candidate>, BTreeMap<&'a st
             Ok(member) => candidates.push(Candidate { member, tier: node.tier(), draining: node.draining }),
             Err(why) => {
                 left_out.insert(name.as_str(), why);
+            }
+        }
+    }
+    // Where nobody has one, something else forwards.
+    let kube_proxy = |candidate: &Candidate| question.nodes.get(&candidate.member.node).and_then(|node| node.kube_proxy);
+    if candidates.iter().any(|candidate| kube_proxy(candidate) == Some(KubeProxy::Fresh)) {
+        for candidate in &mut candidates {
+            if candidate.tier == Tier::Ready && kube_proxy(candidate) == Some(KubeProxy::Absent) {
+                candidate.tier = Tier::Unproven;
             }
         }
     }

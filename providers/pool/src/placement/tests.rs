@@ -3,6 +3,8 @@ mod fleet;
 use berth_api::crd::Interface;
 use proptest::prelude::*;
 
+use berth_api::crd::KubeProxy;
+
 use super::*;
 
 const VIP: &str = "10.0.0.1";
@@ -491,4 +493,34 @@ fn a_claim_that_prevailed_at_the_same_epoch_is_adopted() {
     let mut case = Case::placed();
     case.claimed = Some(("node-a", 4));
     assert_eq!(case.told(), "node-a@4 > node-c node-b");
+}
+
+#[test]
+fn a_node_on_which_no_kube_proxy_was_met_is_chosen_after_those_that_have_one_and_keeps_what_it_owns() {
+    use KubeProxy::{Absent, Fresh};
+    let with = |case: Case, found: [Option<KubeProxy>; 3]| {
+        let names = ["node-a", "node-b", "node-c"];
+        names.into_iter().zip(found).fold(case, |case, (name, found)| case.edit(name, |node| node.kube_proxy = found))
+    };
+    let fresh = Case::fresh().place().assignment.unwrap();
+    let (first, last) = (fresh.owner.clone().unwrap(), fresh.standbys.last().cloned().unwrap());
+    assert_eq!(first, "node-b");
+    for (what, found, owner) in [
+        ("nobody has looked", [None, None, None], &first),
+        ("nobody has one: something else forwards", [Some(Absent), Some(Absent), Some(Absent)], &first),
+        ("all have one", [Some(Fresh), Some(Fresh), Some(Fresh)], &first),
+        ("the first was not looked at yet", [Some(Fresh), None, Some(Fresh)], &first),
+    ] {
+        assert_eq!(with(Case::fresh(), found).place().assignment.unwrap().owner.as_ref(), Some(owner), "{what}");
+    }
+    let late = |case: Case| with(case, [Some(Fresh), Some(Absent), Some(Fresh)]).place().assignment.unwrap();
+    let chosen = late(Case::fresh());
+    assert_ne!(chosen.owner.as_deref(), Some("node-b"), "others have one");
+    assert_eq!(chosen.standbys.last().map(String::as_str), Some("node-b"));
+    assert_eq!(late(Case::placed()).owner.as_deref(), Some("node-b"), "what is placed stays");
+    let only = |name: &str| {
+        let found = ["node-a", "node-b", "node-c"].map(|node| Some(if node == name { Fresh } else { Absent }));
+        with(Case::fresh(), found).place().assignment.unwrap().owner
+    };
+    assert_eq!(only(&last), Some(last), "the only one with a kube-proxy");
 }

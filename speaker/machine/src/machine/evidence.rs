@@ -20,7 +20,7 @@ impl Machine {
     pub(super) fn seek_early(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         place.serves = Serves::Unasked;
-        if place.foreign.is_none() {
+        if self.places.get(&address).is_some_and(|place| place.foreign.is_none() && self.may_wait(place)) {
             self.seek(address);
         }
     }
@@ -53,9 +53,8 @@ impl Machine {
         if !matches!(place.phase, Phase::Verifying(Verifying { resume: None, .. })) {
             return false;
         }
-        let answers = |session: &Session| {
-            session.liveness == Liveness::Up && session.heard.epoch(place.address()).is_some()
-        };
+        let answers =
+            |session: &Session| session.liveness == Liveness::Up && session.heard.epoch(place.address()).is_some();
         let is_answered = || place.peers.iter().any(|peer| self.sessions.get(&peer.id).is_some_and(answers));
         match &place.assignment.claimed {
             // This node itself answered, before its process ended.
@@ -69,7 +68,9 @@ impl Machine {
         let Some(place) = self.places.get_mut(&address) else { return };
         place.serves = Serves::Yes;
         match &mut place.phase {
-            Phase::Verifying(Verifying { serve_by: Some(_), .. }) => self.timers.set(Timer::Step(address), Some(self.now)),
+            Phase::Verifying(Verifying { serve_by: Some(_), .. }) => {
+                self.timers.set(Timer::Step(address), Some(self.now))
+            }
             Phase::Answering(ownership @ Ownership { cause: Reason::NotServing, .. }) => {
                 ownership.cause = Reason::Answering;
                 self.report(address);

@@ -369,7 +369,10 @@ impl Machine {
         // Without a wire the question waits for one.
         self.timers.set(Timer::Step(address), Some(probe.due).filter(|_| !self.is_cut_off(address)));
         let is_new = resume.is_none();
-        self.set_phase(address, Phase::Verifying(Verifying { probe, resume, answered: None, rounds: 0, serve_by: None }));
+        self.set_phase(
+            address,
+            Phase::Verifying(Verifying { probe, resume, answered: None, rounds: 0, serve_by: None }),
+        );
         if is_new {
             self.seek_early(address);
         }

@@ -126,8 +126,15 @@ fn nodes_take_over_in_the_order_of_the_assignment() {
 
 #[test]
 fn a_node_claims_the_number_it_was_given_unless_it_was_used() {
-    let verifying =
-        |resume| Phase::Verifying(Verifying { probe: Probe::begin(Duration::ZERO), resume, answered: None, rounds: 0, serve_by: None });
+    let verifying = |resume| {
+        Phase::Verifying(Verifying {
+            probe: Probe::begin(Duration::ZERO),
+            resume,
+            answered: None,
+            rounds: 0,
+            serve_by: None,
+        })
+    };
     let owned = |epoch| Ownership {
         epoch,
         since: Duration::ZERO,

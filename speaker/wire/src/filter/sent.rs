@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use berth_api::MacAddr;
 
 use super::{
-    AT_ETHERTYPE, AT_NEXT_HEADER, AT_SENDER_IP, AT_SOURCE6, AT_TARGET_IP, AT_TARGET6, AT_TYPE, Instruction, JEQ, LD_BYTE, LD_HALF,
-    LD_WORD, SNAP_LENGTH, demand, ret,
+    AT_ETHERTYPE, AT_NEXT_HEADER, AT_SENDER_IP, AT_SOURCE6, AT_TARGET_IP, AT_TARGET6, AT_TYPE, Instruction, JEQ,
+    LD_BYTE, LD_HALF, LD_WORD, SNAP_LENGTH, demand, ret,
 };
 use crate::arp::ETHERTYPE_ARP;
 use crate::ndp::{ETHERTYPE_IPV6, TYPE_SOLICITATION};

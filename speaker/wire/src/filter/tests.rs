@@ -23,7 +23,8 @@ pub(super) fn run(program: &[Instruction], packet: &[u8]) -> u32 {
         let branch = |holds: bool| usize::from(if holds { jt } else { jf });
         match code {
             LD_HALF | LD_WORD | LD_BYTE => {
-                let length = [(LD_BYTE, 1), (LD_HALF, 2), (LD_WORD, 4)].into_iter().find(|(load, _)| *load == code).unwrap().1;
+                let length =
+                    [(LD_BYTE, 1), (LD_HALF, 2), (LD_WORD, 4)].into_iter().find(|(load, _)| *load == code).unwrap().1;
                 let Some(bytes) = packet.get(k as usize..k as usize + length) else { return 0 };
                 accumulator = bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
             }

@@ -140,7 +140,11 @@ fn a_node_waits_where_nobody_is_without_the_address_meanwhile_and_nowhere_else()
             let now = T0 + Duration::from_millis(step * 20);
             hear(&mut machine, now, step + 1, a_claims);
             if a_claims.is_some() {
-                machine.frame_received(now, "eth0", &Frame::announcements(MacAddr([2, 0, 0, 0, 0, 1]), VIP).next().unwrap());
+                machine.frame_received(
+                    now,
+                    "eth0",
+                    &Frame::announcements(MacAddr([2, 0, 0, 0, 0, 1]), VIP).next().unwrap(),
+                );
             }
             run(&mut machine, now);
         }

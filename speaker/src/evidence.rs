@@ -1,0 +1,113 @@
+//! Looks whether this node forwards what comes for an address, before it answers for it for the first time.
+//!
+//! One task, which ends with the engine. It looks on change alone: a few times after the engine asked, and then no more.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_api::MacAddr;
+use berth_machine::Evidence;
+use berth_sys::{FRAME_MAX, Instruction, PacketSocket};
+use berth_wire::filter::sent_to;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::dataplane::has_endpoints;
+
+/// Questions of the engine that may wait: those of a turn, in which it takes in as many assignments. What does not fit is answered for
+/// without evidence, after its time, and counted.
+pub const ASKS_WAITING: usize = 256;
+
+/// Addresses that are looked at at a time. Each look is a connection on the node itself, and a packet socket for the moment that it takes.
+const LOOKS_AT_ONCE: usize = 64;
+
+/// The first pause between two looks; each is half as long again as the one before. kube-proxy writes its rules within a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest of them.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long is looked. Behind that a node that does not serve is no matter of its start.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+
+/// Longest wait for a connection: across a cluster's network it takes a millisecond, and one that goes to the wire waits for an answer to
+/// its question, which nobody gives before the first use.
+const CONNECT_LIMIT: Duration = Duration::from_millis(100);
+
+/// All protocols, what the host itself sends included (`ETH_P_ALL`, packet(7)).
+const EVERY_PROTOCOL: u16 = 0x0003;
+
+/// What the engine asks.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The address.
+    pub address: IpAddr,
+    /// The kernel's number of the interface that it would be answered on.
+    pub interface_index: u32,
+    /// The Ethernet address of that interface.
+    pub mac: MacAddr,
+    /// What would show that the node serves.
+    pub sought: Evidence,
+}
+
+/// Looks until `shutdown`, and tells each address that is served.
+pub async fn run(mut asks: mpsc::Receiver<Ask>, served: mpsc::Sender<IpAddr>, shutdown: CancellationToken) {
+    let look = async {
+        let mut looks = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(found) = looks.next(), if !looks.is_empty() => {
+                    // An engine that ended wants to hear nothing.
+                    if let Some(address) = found && served.send(address).await.is_err() {
+                        return;
+                    }
+                }
+                Some(ask) = asks.recv(), if looks.len() < LOOKS_AT_ONCE => looks.push(look(ask)),
+                else => return,
+            }
+        }
+    };
+    shutdown.run_until_cancelled(look).await;
+}
+
+async fn look(ask: Ask) -> Option<IpAddr> {
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let serves = match ask.sought {
+            Evidence::HealthCheck(port) => has_endpoints(port).await,
+            Evidence::Connection(port) => connects(&ask, port).await.unwrap_or_else(|error| {
+                tracing::debug!(address = %ask.address, %error, "cannot look whether the node serves");
+                false
+            }),
+        };
+        if serves {
+            tracing::debug!(address = %ask.address, after = ?began.elapsed(), "the node serves");
+            return Some(ask.address);
+        }
+        if began.elapsed() + pause >= LOOK_LIMIT {
+            tracing::debug!(address = %ask.address, "nothing showed that the node serves");
+            return None;
+        }
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether a connection comes about, and not by the wire: another node may answer there.
+async fn connects(ask: &Ask, port: u16) -> io::Result<bool> {
+    let filter = sent_to(ask.address, ask.mac);
+    let filter: Vec<_> =
+        filter.iter().map(|i| Instruction { code: i.code, jump_true: i.jt, jump_false: i.jf, operand: i.k }).collect();
+    let wire = PacketSocket::open(ask.interface_index, EVERY_PROTOCOL, &filter)?;
+    let connected = timeout(CONNECT_LIMIT, TcpStream::connect((ask.address, port))).await.is_ok_and(|c| c.is_ok());
+    // What the node sent is in the socket before anybody can have answered it.
+    let is_silent = match wire.receive(&mut [0; FRAME_MAX]) {
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    Ok(connected && is_silent)
+}
