@@ -33,17 +33,6 @@ impl Lab {
         Ok(())
     }
 
-    /// Ends a node's kube-proxy and takes away what it wrote into the kernel: the node is as one that never had any.
-    pub async fn end_kube_proxy(&self, name: &str) -> Result<()> {
-        let node = self.node(name)?;
-        node.kube_proxy().context("the lab runs no kube-proxy")?.kill().await?;
-        for family in ["ip", "ip6"] {
-            run(node.netns().command("nft").args(["delete", "table", family, "kube-proxy"]), "")
-                .with_context(|| format!("clearing the rules of {name}"))?;
-        }
-        Ok(())
-    }
-
     /// Starts a node's kube-proxy again; returns when it says that it is well.
     pub async fn start_kube_proxy(&self, name: &str) -> Result<()> {
         let node = self.node(name)?;

@@ -55,7 +55,12 @@ fn nodes_whose_speakers_answer_health_checks_are_told_of_their_endpoints_and_no_
     cluster.advertise(json!({"nodeSelectors": [{"matchLabels": {"lb": "yes"}}]}));
     cluster.node(1, json!({"lb": "yes"}));
     cluster.settle(None);
-    assert_eq!(labels(&cluster).iter().filter(|label| *label == "node-3 health-checks").count(), 1, "{:?}", labels(&cluster));
+    assert_eq!(
+        labels(&cluster).iter().filter(|label| *label == "node-3 health-checks").count(),
+        1,
+        "{:?}",
+        labels(&cluster)
+    );
     cluster.endpoints("web", &["node-1"]);
     cluster.settle(None);
     assert_eq!(service(&cluster)["local"], json!({"healthCheckNodePort": 30_001}));

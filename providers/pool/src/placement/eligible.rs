@@ -128,7 +128,8 @@ pub fn eligible<'a>(question: &Question<'a>) -> (Vec<Candidate>, BTreeMap<&'a st
         }
     }
     // Where nobody has one, something else forwards.
-    let kube_proxy = |candidate: &Candidate| question.nodes.get(&candidate.member.node).and_then(|node| node.kube_proxy);
+    let kube_proxy =
+        |candidate: &Candidate| question.nodes.get(&candidate.member.node).and_then(|node| node.kube_proxy);
     if candidates.iter().any(|candidate| kube_proxy(candidate) == Some(KubeProxy::Fresh)) {
         for candidate in &mut candidates {
             if candidate.tier == Tier::Ready && kube_proxy(candidate) == Some(KubeProxy::Absent) {

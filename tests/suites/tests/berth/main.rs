@@ -6,6 +6,7 @@ mod plugin;
 
 mod address;
 mod classes;
+mod dataplane;
 mod drain;
 mod envelope;
 mod failover;
