@@ -212,18 +212,20 @@ fn read(object: &Announcement) -> Result<Said, Unreadable> {
         members: members(address, layer2)?,
         claimed: claimed.transpose()?,
         sought: sought(&spec.services),
+        serving: spec.services.iter().any(|service| service.serving),
     }))
 }
 
-/// What would show that a node forwards to the Services of an address: the first that has endpoints, and can be asked, stands for all of them.
+/// What would show that a node forwards to the Services of an address: the first that has endpoints, and can be asked, stands for all of
+/// them. Endpoints may come a moment after their Service, so one without them will do.
 fn sought(services: &[ServiceRef]) -> Option<Evidence> {
-    let serving = services.iter().filter(|service| service.serving);
-    serving
-        .filter_map(|service| match (&service.local, service.tcp_port) {
+    let (serving, others): (Vec<_>, Vec<_>) = services.iter().partition(|service| service.serving);
+    let mut evidence =
+        serving.into_iter().chain(others).filter_map(|service| match (&service.local, service.tcp_port) {
             (Some(local), _) => Some(Evidence::HealthCheck(local.health_check_node_port)),
             (None, port) => port.map(Evidence::Connection),
-        })
-        .next()
+        });
+    evidence.next()
 }
 
 /// The health checks that a node is to answer.

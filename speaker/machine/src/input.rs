@@ -24,6 +24,8 @@ pub struct Assignment {
     pub claimed: Option<OwnerClaim>,
     /// What would show that this node forwards what comes for the address; nothing, where nothing would.
     pub sought: Option<Evidence>,
+    /// Whether there is an endpoint to forward to, as far as the controller knows; it may come to know a moment after the Service.
+    pub serving: bool,
 }
 
 /// What shows that a node forwards what comes for an address.

@@ -57,6 +57,7 @@ fn an_announcement_says_who_answers_and_where_they_are_found() {
             members: vec![member("a", "eth0", 1), member("b", "eth1", 2)],
             claimed: Some(OwnerClaim { node: node("b"), epoch: 4 }),
             sought: None,
+            serving: false,
         }))
     );
 }
@@ -187,7 +188,7 @@ fn what_would_show_that_a_node_serves_follows_from_the_services_with_endpoints()
     let local = json!({"healthCheckNodePort": 30_001});
     for (what, services, expected) in [
         ("nobody holds it", json!([]), None),
-        ("no endpoint", json!([service(json!({"tcpPort": 80}))]), None),
+        ("no endpoint yet", json!([service(json!({"tcpPort": 80}))]), Some(Evidence::Connection(80))),
         ("a TCP port", json!([service(json!({"serving": true, "tcpPort": 80}))]), Some(Evidence::Connection(80))),
         ("UDP alone", json!([service(json!({"serving": true}))]), None),
         (

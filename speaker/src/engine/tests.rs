@@ -144,6 +144,7 @@ async fn assign(running: &Running, family: Family) {
         }],
         claimed: None,
         sought: None,
+        serving: false,
     };
     running.changes.send(Change::Assign(assignment)).await.unwrap();
 }

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use futures::future::try_join_all;
 use kube::Client;
 
-use crate::controlplane::{ControlPlane, START_LIMIT, kube_proxy_health};
+use crate::controlplane::{API_PORT, ControlPlane, START_LIMIT, kube_proxy_health};
 use crate::enter::{self, Entered};
 use crate::kubelet::{Containers, Kubelet};
-use crate::network::{Host, NODES_MAX, Network};
+use crate::network::{API_ADDRESS, Host, NODES_MAX, Network};
 use crate::node::{self, Node};
 use crate::process::Process;
 use crate::progress::{SharedProgress, step};
@@ -140,6 +140,14 @@ impl Lab {
     /// The client behind the router.
     pub fn remote(&self) -> &Host {
         &self.inner.network.remote
+    }
+
+    /// What has Berth's processes find the API server by itself and not by its Service, as where no kube-proxy runs.
+    pub fn api_server_environment(&self) -> Vec<(String, String)> {
+        vec![
+            ("KUBERNETES_SERVICE_HOST".to_owned(), API_ADDRESS.to_string()),
+            ("KUBERNETES_SERVICE_PORT".to_owned(), API_PORT.to_string()),
+        ]
     }
 
     /// The store of the API server.

@@ -69,7 +69,7 @@ impl Machine {
         place.serves = Serves::Yes;
         match &mut place.phase {
             Phase::Verifying(Verifying { serve_by: Some(_), .. }) => {
-                self.timers.set(Timer::Step(address), Some(self.now))
+                self.timers.set(Timer::Step(address), Some(self.now));
             }
             Phase::Answering(ownership @ Ownership { cause: Reason::NotServing, .. }) => {
                 ownership.cause = Reason::Answering;

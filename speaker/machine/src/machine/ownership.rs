@@ -441,8 +441,9 @@ impl Machine {
         let cause = if from_peer || other { Reason::OwnerChanged } else { Reason::Answering };
         let cause = match self.awaits_evidence(address) {
             Some(until) if until > self.now => return self.timers.set(Timer::Step(address), Some(until)),
-            Some(_) => Reason::NotServing,
-            None => cause,
+            Some(_) if self.places.get(&address).is_some_and(|place| place.assignment.serving) => Reason::NotServing,
+            // Without endpoints there is nothing to see, and the Service itself says so.
+            Some(_) | None => cause,
         };
         self.claim(address, intended, cause);
     }

@@ -35,6 +35,7 @@ fn assignment(address: IpAddr, owner: &str, epoch: u64) -> Assignment {
         members: vec![member("a", 1), member("b", 2)],
         claimed: None,
         sought: None,
+        serving: false,
     }
 }
 

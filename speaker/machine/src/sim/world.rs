@@ -412,6 +412,7 @@ impl World {
             members: members.collect(),
             claimed: announced.claimed.clone(),
             sought: None,
+            serving: false,
         }
     }
 

@@ -28,6 +28,7 @@ fn assignment(owner: &str, epoch: u64, claimed: Option<(&str, u64)>) -> Assignme
         members: vec![member("a", 1), member("b", 2), member("c", 3)],
         claimed: claimed.map(|(node, epoch)| claim(node, epoch)),
         sought: None,
+        serving: false,
     }
 }
 

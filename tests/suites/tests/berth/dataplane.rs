@@ -114,6 +114,13 @@ lab_test! {
     }
 }
 
+/// Berth as it is installed where not every node runs kube-proxy, with these arguments for the speakers.
+fn without_kube_proxy(lab: &Lab, args: &[&str]) -> BerthConfig {
+    let env = lab.api_server_environment();
+    let controller = PodEdit { env: env.clone(), ..PodEdit::default() };
+    BerthConfig { controller, speaker: PodEdit { env, ..PodEdit::args(args) }, ..BerthConfig::default() }
+}
+
 /// What a node answers at a health check node port, to somebody on the LAN.
 async fn check(lab: &Lab, node: &str, port: u16) -> Result<Response> {
     let to = SocketAddr::from((lab.node(node)?.address(), port));
@@ -159,9 +166,9 @@ fn load_balancer(lab: &Lab, node: &str, port: u16) -> tokio::task::JoinHandle<Re
 lab_test! {
     LabConfig { nodes: 2, kube_proxy: true };
     async fn health_checks_are_answered_where_kube_proxy_is_missing_and_left_to_it_when_it_comes(lab: Lab) -> Result<()> {
-        // Before Berth, so that no speaker ever meets it. What it wrote by then stays, and leads to the API server.
+        // Before Berth, so that no speaker ever meets it.
         lab.node("node-2")?.kube_proxy().context("a kube-proxy")?.kill().await?;
-        let cluster = Cluster::start(lab.clone()).await?;
+        let cluster = Cluster::start_with(lab.clone(), &without_kube_proxy(&lab, &[])).await?;
         dataplane(&lab, "node-1", Dataplane { kube_proxy: KubeProxy::Fresh, health_checks: false }, SOON).await?;
         let pods = [cluster.pod("web", "node-1").await?, cluster.pod("web", "node-2").await?];
         let service = cluster.service("web", json!({"externalTrafficPolicy": "Local"})).await?;
@@ -217,7 +224,7 @@ lab_test! {
     LabConfig { nodes: 1, kube_proxy: true };
     async fn health_checks_are_answered_at_once_where_the_operator_says_so_also_after_a_restart(lab: Lab) -> Result<()> {
         lab.node("node-1")?.kube_proxy().context("a kube-proxy")?.kill().await?;
-        let config = BerthConfig { speaker: PodEdit::args(&["--health-check-server=on"]), ..BerthConfig::default() };
+        let config = without_kube_proxy(&lab, &["--health-check-server=on"]);
         let cluster = Cluster::start_with(lab.clone(), &config).await?;
         cluster.pod("web", "node-1").await?;
         let service = cluster.service("web", json!({"externalTrafficPolicy": "Local"})).await?;

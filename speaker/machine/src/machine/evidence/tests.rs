@@ -36,6 +36,7 @@ fn named(epoch: u64, claimed: Option<(&str, u64)>) -> Assignment {
         members: vec![member("a", 1), member("b", 2)],
         claimed: claimed.map(|(node, epoch)| OwnerClaim { node: name(node), epoch }),
         sought: Some(PORT),
+        serving: true,
     }
 }
 
@@ -59,11 +60,11 @@ fn sought(effects: &[Effect]) -> usize {
 }
 
 fn cause(effects: &[Effect]) -> Option<Reason> {
-    let causes = effects.iter().filter_map(|effect| match effect {
+    let mut causes = effects.iter().filter_map(|effect| match effect {
         Effect::StatusChanged { status, .. } if status.state == State::Answering => Some(status.cause),
         _ => None,
     });
-    causes.last()
+    causes.next_back()
 }
 
 /// Node a is heard, and claims the address or nothing.
@@ -114,7 +115,7 @@ fn without_evidence_it_answers_all_the_same_and_says_so_until_there_is_some() {
     let mut machine = speaker();
     machine.assign(T0, named(1, None));
     let limit = T0 + PROBE_WAIT + SERVE_WAIT;
-    run(&mut machine, limit - Duration::from_millis(1));
+    run(&mut machine, T0 + Duration::from_millis(1_500));
     assert_eq!(machine.state(VIP), Some(State::Verifying));
     let effects = run(&mut machine, limit);
     assert_eq!((cause(&effects), machine.state(VIP)), (Some(Reason::NotServing), Some(State::Answering)));
@@ -122,6 +123,21 @@ fn without_evidence_it_answers_all_the_same_and_says_so_until_there_is_some() {
     run(&mut machine, later);
     machine.serves(later, VIP);
     assert_eq!(cause(&run(&mut machine, later)), Some(Reason::Answering));
+}
+
+#[test]
+fn without_an_endpoint_it_waits_as_long_for_one_to_come_and_then_has_nothing_to_say() {
+    for comes in [false, true] {
+        let mut machine = speaker();
+        machine.assign(T0, Assignment { serving: false, ..named(1, None) });
+        let now = T0 + Duration::from_secs(1);
+        run(&mut machine, now);
+        assert_eq!(machine.state(VIP), Some(State::Verifying));
+        machine.assign(now, Assignment { serving: comes, ..named(1, None) });
+        let effects = run(&mut machine, T0 + PROBE_WAIT + SERVE_WAIT);
+        let expected = if comes { Reason::NotServing } else { Reason::Answering };
+        assert_eq!((cause(&effects), sought(&effects)), (Some(expected), 0), "an endpoint comes: {comes}");
+    }
 }
 
 #[test]
