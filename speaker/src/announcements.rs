@@ -240,18 +240,18 @@ fn checks(object: &Announcement, node: &NodeName) -> Vec<(u16, Check)> {
 }
 
 /// A member that is found at an address of the other family has none in the subnet, and takes no part.
-fn members(address: IpAddr, layer2: &Layer2Assignment) -> Result<Vec<Member>, NodeNameError> {
+fn members(address: IpAddr, layer2: &Layer2Assignment) -> Result<Arc<[Arc<Member>]>, NodeNameError> {
     layer2
         .members
         .iter()
         .filter(|member| member.address.is_ipv4() == address.is_ipv4())
         .map(|member| {
-            Ok(Member {
+            Ok(Arc::new(Member {
                 node: NodeName::new(&member.node)?,
                 interface: member.interface.clone(),
                 address: member.address,
                 mac: member.mac,
-            })
+            }))
         })
         .collect()
 }

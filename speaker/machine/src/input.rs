@@ -1,6 +1,7 @@
 //! What the cluster says about an address, as far as the machine needs it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use berth_api::MacAddr;
 use berth_wire::heartbeat::NodeName;
@@ -15,11 +16,11 @@ pub struct Assignment {
     /// `spec.layer2.owner`: the node that is to answer.
     pub owner: Option<NodeName>,
     /// `spec.layer2.standbys`: the nodes that take over, in this order.
-    pub standbys: Vec<NodeName>,
+    pub standbys: Arc<[NodeName]>,
     /// `spec.layer2.epoch`.
     pub epoch: u64,
     /// `spec.layer2.members`: where owner and standbys are found. One that is missing here takes no part.
-    pub members: Vec<Member>,
+    pub members: Arc<[Arc<Member>]>,
     /// `status.layer2`: the node that answers, as it wrote itself.
     pub claimed: Option<OwnerClaim>,
     /// What would show that this node forwards what comes for the address; nothing, where nothing would.
@@ -38,7 +39,7 @@ pub enum Evidence {
 }
 
 /// A node's place on the link.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
     /// The node.
     pub node: NodeName,

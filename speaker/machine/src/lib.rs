@@ -6,7 +6,7 @@
 //!
 //! By role: `timing` has every constant with its reason, `liveness` one session with each partner, `claims` what two
 //! partners tell each other they answer for, `takeover` the state of one address, `schedule` when an address is
-//! announced, `pacer` how many are at once, and `machine` ties them together. `docs/failover.md` is the protocol.
+//! announced, `pacer` how many are at once, `shared` keeps once what many addresses have alike, and `machine` ties them together. `docs/failover.md` is the protocol.
 
 mod broken;
 mod claims;
@@ -17,6 +17,7 @@ mod machine;
 mod pacer;
 mod queue;
 mod schedule;
+mod shared;
 #[cfg(test)]
 mod sim;
 mod takeover;

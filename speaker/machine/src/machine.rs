@@ -14,6 +14,7 @@ use crate::input::Assignment;
 use crate::liveness::{Liveness, Past, PeerId, Session};
 use crate::pacer::Pacer;
 use crate::queue::Queue;
+use crate::shared::Shared;
 use crate::takeover::{Phase, Place, Probe, Verifying};
 use crate::timing::{DETECTION_TIME, HEARTBEAT_INTERVAL, STOP_GRACE};
 
@@ -61,7 +62,8 @@ pub struct Machine {
     last_beat: Duration,
     stopping: Option<Duration>,
     stopped: bool,
-    places: BTreeMap<IpAddr, Place>,
+    places: BTreeMap<IpAddr, Box<Place>>,
+    shared: Shared,
     sessions: BTreeMap<PeerId, Session>,
     /// By node and own interface.
     ids: BTreeMap<NodeName, BTreeMap<String, PeerId>>,
@@ -103,6 +105,7 @@ impl Machine {
             stopping: None,
             stopped: false,
             places: BTreeMap::new(),
+            shared: Shared::default(),
             sessions: BTreeMap::new(),
             ids: BTreeMap::new(),
             next_id: 0,
@@ -244,7 +247,7 @@ impl Machine {
 
     /// Where this node stands with an address; nothing if it has no part in it.
     pub fn state(&self, address: IpAddr) -> Option<State> {
-        self.places.get(&address).map(Place::state)
+        self.places.get(&address).map(|place| place.state())
     }
 
     /// Partners, and whether each was heard within the detection time, on every interface that it is met on.
@@ -331,7 +334,7 @@ impl Machine {
                 self.verify(address, Some(ownership));
                 return true;
             }
-            Phase::Verifying(Verifying { resume, .. }) => self.verify(address, resume),
+            Phase::Verifying(Verifying { resume, .. }) => self.verify(address, resume.map(|resume| *resume)),
             Phase::Conflicted => place.phase = Phase::Conflicted,
             Phase::Caring(care) => {
                 place.phase = Phase::Caring(care);

@@ -1,6 +1,7 @@
 //! The state of one address on one node, and the rules by which claims to it prevail.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::{MacAddr, Reason};
@@ -26,7 +27,7 @@ pub(crate) enum Phase {
     /// Silent; somebody else has the address, and it was never in use by us.
     Conflicted,
     /// Answering in place of the owner.
-    Caring(Care),
+    Caring(Box<Care>),
     /// Answering.
     Answering(Ownership),
 }
@@ -73,7 +74,7 @@ pub(crate) struct Verifying {
     /// The question.
     pub(crate) probe: Probe,
     /// The ownership to go on with when this node answered before and was away.
-    pub(crate) resume: Option<Ownership>,
+    pub(crate) resume: Option<Box<Ownership>>,
     /// Who answered, if what it claims is not known for sure: nothing happens before the wire is asked again.
     pub(crate) answered: Option<Answered>,
     /// How often the wire was asked in vain.
@@ -113,7 +114,7 @@ pub(crate) struct Ownership {
 }
 
 /// Another node with a part in the address, or a partner that claims it although this node does not know of its part.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) node: NodeName,
@@ -125,9 +126,9 @@ pub(crate) struct Peer {
 pub(crate) struct Place {
     pub(crate) assignment: Assignment,
     /// Where this node answers.
-    pub(crate) me: Member,
+    pub(crate) me: Arc<Member>,
     /// The others.
-    pub(crate) peers: Vec<Peer>,
+    pub(crate) peers: Arc<[Peer]>,
     pub(crate) phase: Phase,
     /// The claim that prevails, or the assignment that does while nobody has claimed yet. Its epoch never falls.
     pub(crate) top: Option<OwnerClaim>,
@@ -138,6 +139,15 @@ pub(crate) struct Place {
     pub(crate) watch_since: Duration,
     /// No takeover before this.
     pub(crate) hold_until: Duration,
+    /// What is known of it, since this node was named, whether it forwards what comes for the address.
+    pub(crate) serves: Serves,
+    /// What few addresses have.
+    rare: Option<Box<Rare>>,
+}
+
+/// What is known of an address that has, or had, a trouble of its own.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rare {
     /// A foreign machine that says it has the address, and when it was heard last.
     pub(crate) foreign: Option<(MacAddr, Duration)>,
     /// The one of them that the status named last, and when.
@@ -148,8 +158,6 @@ pub(crate) struct Place {
     pub(crate) cared: Option<(OwnerClaim, Duration)>,
     /// That this node stood back for one that it knows to have the address only by the Announcement.
     pub(crate) word: Option<Word>,
-    /// What is known of it, since this node was named, whether it forwards what comes for the address.
-    pub(crate) serves: Serves,
 }
 
 /// Whether this node forwards what comes for an address.
@@ -188,7 +196,38 @@ pub(crate) enum Origin {
     Foreign,
 }
 
+/// Of an address without any.
+static NONE: Rare = Rare { foreign: None, named: None, defended: None, cared: None, word: None };
+
 impl Place {
+    /// One that nothing is known of yet.
+    pub(crate) fn new(now: Duration, me: Arc<Member>, assignment: Assignment, peers: Arc<[Peer]>) -> Self {
+        Self {
+            assignment,
+            me,
+            peers,
+            phase: Phase::Standby,
+            top: None,
+            seen: None,
+            watch_since: now,
+            hold_until: now,
+            serves: Serves::Unasked,
+            rare: None,
+        }
+    }
+
+    pub(crate) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Changes what few addresses have; nothing is kept where nothing is left of it.
+    pub(crate) fn change_rare<T>(&mut self, change: impl FnOnce(&mut Rare) -> T) -> T {
+        let mut rare = self.rare.take().unwrap_or_default();
+        let result = change(&mut rare);
+        self.rare = (*rare != NONE).then_some(rare);
+        result
+    }
+
     pub(crate) fn state(&self) -> State {
         match self.phase {
             Phase::Standby => State::Standby,
@@ -215,7 +254,7 @@ impl Place {
 
     /// Nodes that may own the address, in the order in which they take over from each other.
     pub(crate) fn candidates(&self) -> impl Iterator<Item = &NodeName> {
-        self.assignment.owner.iter().chain(&self.assignment.standbys)
+        self.assignment.owner.iter().chain(self.assignment.standbys.iter())
     }
 
     /// Nodes that take over before this one when `top` falls silent, or `None` if this one does not.
@@ -234,9 +273,8 @@ impl Place {
     /// The ownership that this node has or was given, which other nodes' claims are measured by; none for a standby.
     pub(crate) fn right(&self) -> Option<OwnerClaim> {
         let epoch = match &self.phase {
-            Phase::Answering(ownership) | Phase::Verifying(Verifying { resume: Some(ownership), .. }) => {
-                ownership.epoch
-            }
+            Phase::Answering(ownership) => ownership.epoch,
+            Phase::Verifying(Verifying { resume: Some(ownership), .. }) => ownership.epoch,
             Phase::Verifying(_) => self.top.as_ref().filter(|_| self.is_mine())?.epoch,
             Phase::Standby | Phase::Probing(_) | Phase::Conflicted | Phase::Caring(_) => return None,
         };

@@ -41,20 +41,22 @@ fn an_announcement_says_who_answers_and_where_they_are_found() {
             "conditions": [],
         });
     });
-    let member = |name: &str, interface: &str, last: u8| Member {
-        node: node(name),
-        interface: interface.to_owned(),
-        address: IpAddr::from([192, 0, 2, last]),
-        mac: berth_api::MacAddr([2, 0, 0, 0, 0, last]),
+    let member = |name: &str, interface: &str, last: u8| {
+        Arc::new(Member {
+            node: node(name),
+            interface: interface.to_owned(),
+            address: IpAddr::from([192, 0, 2, last]),
+            mac: berth_api::MacAddr([2, 0, 0, 0, 0, last]),
+        })
     };
     assert_eq!(
         read(&object),
         Ok(Said::Layer2(Assignment {
             address: IpAddr::from([192, 0, 2, 10]),
             owner: Some(node("a")),
-            standbys: vec![node("b")],
+            standbys: [node("b")].into(),
             epoch: 3,
-            members: vec![member("a", "eth0", 1), member("b", "eth1", 2)],
+            members: [member("a", "eth0", 1), member("b", "eth1", 2)].into(),
             claimed: Some(OwnerClaim { node: node("b"), epoch: 4 }),
             sought: None,
             serving: false,
@@ -91,7 +93,7 @@ fn a_member_takes_part_where_it_has_an_address_of_the_same_family() {
         });
         let Ok(Said::Layer2(assignment)) = read(&object) else { panic!("an assignment") };
         assert_eq!(assignment.address, address.parse::<IpAddr>().unwrap());
-        assignment.members.into_iter().map(|member| member.node).collect::<Vec<_>>()
+        assignment.members.iter().map(|member| member.node.clone()).collect::<Vec<_>>()
     };
     assert_eq!(members("192.0.2.10", "192.0.2.10"), [node("a")]);
     let address: IpAddr = "2001:db8::1".parse().unwrap();

@@ -134,14 +134,15 @@ async fn assign(running: &Running, family: Family) {
     let assignment = Assignment {
         address: family.address(),
         owner: Some(node("a")),
-        standbys: vec![],
+        standbys: Arc::default(),
         epoch: 1,
-        members: vec![Member {
+        members: [Arc::new(Member {
             node: node("a"),
             interface: "near0".to_owned(),
             address: family.own.parse().unwrap(),
             mac: links["near0"].mac,
-        }],
+        })]
+        .into(),
         claimed: None,
         sought: None,
         serving: false,

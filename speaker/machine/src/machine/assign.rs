@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use berth_api::{MacAddr, Reason};
 use berth_wire::heartbeat::NodeName;
@@ -12,7 +13,7 @@ use crate::effect::{Effect, State, Status};
 use crate::input::{Assignment, Member, OwnerClaim};
 use crate::liveness::{PeerId, Session};
 use crate::schedule::Schedule;
-use crate::takeover::{Care, Ownership, Peer, Phase, Place, Serves};
+use crate::takeover::{Ownership, Peer, Phase, Place};
 use crate::timing::HEARTBEAT_INTERVAL;
 
 impl Machine {
@@ -23,7 +24,8 @@ impl Machine {
             return;
         }
         let answering = known.is_some_and(|place| place.state() == State::Answering);
-        let has_part = assignment.owner.iter().chain(&assignment.standbys).any(|node| *node == self.node);
+        let has_part = assignment.owner.iter().chain(assignment.standbys.iter()).any(|node| *node == self.node);
+        let assignment = self.shared.assignment(assignment);
         let me = assignment.members.iter().find(|member| member.node == self.node).cloned();
         match me {
             // Where it was assigned away, this node goes on until the new owner has claimed it.
@@ -38,7 +40,7 @@ impl Machine {
         }
     }
 
-    fn place(&mut self, address: IpAddr, me: Member, assignment: Assignment) {
+    fn place(&mut self, address: IpAddr, me: Arc<Member>, assignment: Assignment) {
         if self.stopping.is_some() && !self.places.contains_key(&address) {
             return;
         }
@@ -57,10 +59,10 @@ impl Machine {
         place.adopt(self.now, assignment, live);
         // Claims may have been heard before the assignment that makes them matter.
         let peers = place.peers.clone();
-        for peer in peers {
+        for peer in peers.iter() {
             let epoch = self.sessions.get(&peer.id).and_then(|session| session.heard.epoch(address));
             if let Some(epoch) = epoch {
-                self.on_claim(address, OwnerClaim { node: peer.node, epoch }, peer.id);
+                self.on_claim(address, OwnerClaim { node: peer.node.clone(), epoch }, peer.id);
             }
         }
         // What a node wrote about itself it has claimed, even if it cannot be heard here; and partners may not be able to read it.
@@ -90,7 +92,7 @@ impl Machine {
     }
 
     /// Gives the address its place on the link; returns whether it answers and that place changed.
-    fn seat(&mut self, address: IpAddr, me: Member, assignment: &Assignment) -> bool {
+    fn seat(&mut self, address: IpAddr, me: Arc<Member>, assignment: &Assignment) -> bool {
         let mut moved = false;
         let mut added = true;
         if let Some(place) = self.places.get_mut(&address) {
@@ -101,27 +103,13 @@ impl Machine {
                 self.unwatch(&old.interface, address);
             }
         } else {
-            let place = Place {
-                assignment: Assignment { members: Vec::new(), ..assignment.clone() },
-                me: me.clone(),
-                peers: Vec::new(),
-                phase: Phase::Standby,
-                top: None,
-                seen: None,
-                watch_since: self.now,
-                hold_until: self.now,
-                foreign: None,
-                named: None,
-                defended: None,
-                cared: None,
-                word: None,
-                serves: Serves::Unasked,
-            };
-            self.places.insert(address, place);
+            let seated = Assignment { members: Arc::default(), ..assignment.clone() };
+            let place = Place::new(self.now, me.clone(), seated, Arc::default());
+            self.places.insert(address, Box::new(place));
         }
         if added {
             self.watched.entry(me.interface.clone()).or_default().insert(address);
-            self.changed.insert(me.interface);
+            self.changed.insert(me.interface.clone());
         }
         moved
     }
@@ -137,16 +125,16 @@ impl Machine {
     }
 
     /// Keeps a session with exactly the other members, and knows exactly their Ethernet addresses.
-    fn meet(&mut self, address: IpAddr, members: &[Member]) {
+    fn meet(&mut self, address: IpAddr, members: &Arc<[Arc<Member>]>) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let interface = place.me.interface.clone();
         let told = place.held();
         let old = std::mem::take(&mut place.peers);
-        for member in std::mem::take(&mut place.assignment.members) {
+        for member in std::mem::take(&mut place.assignment.members).iter() {
             self.forget_mac(member.mac);
         }
         let mut peers: BTreeMap<NodeName, Peer> = BTreeMap::new();
-        for member in members {
+        for member in members.iter() {
             *self.macs.entry(member.mac).or_insert(0) += 1;
             if member.node != self.node {
                 let id = self.session(member, &interface);
@@ -164,20 +152,20 @@ impl Machine {
                 peers.insert(member.node.clone(), Peer { id, node: member.node.clone(), mac: member.mac });
             }
         }
-        for peer in old {
+        for peer in old.iter() {
             if peers.get(&peer.node).is_some_and(|new| new.id == peer.id) {
                 continue;
             }
             let claims = self.sessions.get(&peer.id).is_some_and(|session| session.heard.epoch(address).is_some());
             if claims && !peers.contains_key(&peer.node) {
-                peers.insert(peer.node.clone(), peer);
+                peers.insert(peer.node.clone(), peer.clone());
             } else {
                 self.part(address, peer.id);
             }
         }
         if let Some(place) = self.places.get_mut(&address) {
-            place.peers = peers.into_values().collect();
-            place.assignment.members = members.to_vec();
+            place.peers = self.shared.peers(peers.into_values());
+            place.assignment.members = members.clone();
         }
     }
 
@@ -225,7 +213,8 @@ impl Machine {
         if let Some(held) = place.held() {
             session.told.hold(address, held);
         }
-        place.peers.push(Peer { id, node: session.node.clone(), mac: session.mac });
+        let peer = Peer { id, node: session.node.clone(), mac: session.mac };
+        place.peers = self.shared.peers(place.peers.iter().cloned().chain([peer]));
     }
 
     /// An address is no longer shared with a partner; the last one ends the session.
@@ -266,10 +255,10 @@ impl Machine {
         self.repeats.forget(address);
         self.counters.care_ends += u64::from(matches!(place.phase, Phase::Caring(_)));
         self.unwatch(&place.me.interface, address);
-        for member in &place.assignment.members {
+        for member in place.assignment.members.iter() {
             self.forget_mac(member.mac);
         }
-        for peer in &place.peers {
+        for peer in place.peers.iter() {
             self.part(address, peer.id);
         }
         if self.places.is_empty() {
@@ -289,8 +278,8 @@ impl Machine {
     /// Says in the status what is so now.
     pub(super) fn report(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
-        let foreign = place.foreign.map(|(mac, _)| mac);
-        place.named = foreign.map(|mac| (mac, self.now));
+        let foreign = place.rare().foreign.map(|(mac, _)| mac);
+        place.change_rare(|rare| rare.named = foreign.map(|mac| (mac, self.now)));
         let (state, interface) = (place.state(), place.me.interface.clone());
         let status = match &place.phase {
             Phase::Answering(Ownership { epoch, since, cause, .. }) => Status {
@@ -303,14 +292,14 @@ impl Machine {
                 owner: None,
                 foreign,
             },
-            Phase::Caring(Care { claim, mac, since, .. }) => Status {
+            Phase::Caring(care) => Status {
                 state,
-                epoch: claim.epoch,
-                since: *since,
-                mac: *mac,
+                epoch: care.claim.epoch,
+                since: care.since,
+                mac: care.mac,
                 interface,
                 cause: Reason::CaredFor,
-                owner: Some(claim.node.clone()),
+                owner: Some(care.claim.node.clone()),
                 foreign,
             },
             Phase::Standby | Phase::Probing(_) | Phase::Verifying(_) | Phase::Conflicted => Status {

@@ -26,16 +26,17 @@ impl Machine {
             return;
         };
         // The limit counts for one absence of the owner, however often the care is interrupted.
-        let since = match &place.cared {
+        let since = match &place.rare().cared {
             Some((before, since)) if *before == claim => *since,
             _ => now,
         };
-        place.cared = Some((claim.clone(), since));
-        place.phase = Phase::Caring(Care { claim, mac, since, reported: false, question: None });
+        let cared = Some((claim.clone(), since));
+        place.change_rare(|rare| rare.cared = cared);
+        place.phase = Phase::Caring(Box::new(Care { claim, mac, since, reported: false, question: None }));
         let held = place.held();
         self.counters.caretakings += 1;
         self.timers.set(Timer::Step(address), Some(since + CARETAKER_TOLD_AFTER));
-        for peer in &place.peers {
+        for peer in place.peers.iter() {
             if let (Some(session), Some(held)) = (self.sessions.get_mut(&peer.id), held) {
                 session.told.hold(address, held);
                 self.urgent.insert(peer.id);
@@ -150,11 +151,16 @@ impl Machine {
         let Some(session) = self.sessions.get(&id).filter(|session| session.is_able()) else { return };
         let Some(place) = self.places.get_mut(&address) else { return };
         let claims = session.heard.epoch(address);
-        if place.cared.as_ref().is_some_and(|(claim, _)| claim.node == session.node && claims >= Some(claim.epoch)) {
-            place.cared = None;
+        if place
+            .rare()
+            .cared
+            .as_ref()
+            .is_some_and(|(claim, _)| claim.node == session.node && claims >= Some(claim.epoch))
+        {
+            place.change_rare(|rare| rare.cared = None);
         }
-        if place.word.as_ref().is_some_and(|word| word.node == session.node) {
-            place.word = None;
+        if place.rare().word.as_ref().is_some_and(|word| word.node == session.node) {
+            place.change_rare(|rare| rare.word = None);
         }
         let cares = matches!(
             &place.phase,
@@ -180,8 +186,11 @@ impl Machine {
     pub(super) fn can_be_cared_for(&self, address: IpAddr) -> bool {
         let Some(place) = self.places.get(&address).filter(|place| place.is_claimed()) else { return false };
         let Some(top) = &place.top else { return false };
-        let for_too_long =
-            place.cared.as_ref().is_some_and(|(claim, since)| claim == top && self.now >= *since + CARETAKER_LIMIT);
+        let for_too_long = place
+            .rare()
+            .cared
+            .as_ref()
+            .is_some_and(|(claim, since)| claim == top && self.now >= *since + CARETAKER_LIMIT);
         let session = place.peer(&top.node).and_then(|peer| self.sessions.get(&peer.id));
         !for_too_long && session.is_some_and(|session| session.check.is_some_and(crate::liveness::Check::lives))
     }
@@ -223,7 +232,7 @@ impl Machine {
     pub(super) fn tell_dropped(&mut self, address: IpAddr) {
         let Some(place) = self.places.get(&address) else { return };
         let known = place.known();
-        for peer in &place.peers {
+        for peer in place.peers.iter() {
             if let Some(session) = self.sessions.get_mut(&peer.id) {
                 session.told.drop(address, known);
             }

@@ -20,7 +20,7 @@ impl Machine {
     pub(super) fn seek_early(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         place.serves = Serves::Unasked;
-        if self.places.get(&address).is_some_and(|place| place.foreign.is_none() && self.may_wait(place)) {
+        if self.places.get(&address).is_some_and(|place| place.rare().foreign.is_none() && self.may_wait(place)) {
             self.seek(address);
         }
     }

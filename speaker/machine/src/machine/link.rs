@@ -154,15 +154,15 @@ impl Machine {
         let Some(place) = self.places.get_mut(&address) else { return };
         self.counters.conflicts += 1;
         // Several machines that take turns are said no more often than one is fought.
-        let news = place.named.is_none_or(|(named, at)| named != mac && self.now >= at + DEFEND_INTERVAL);
-        place.foreign = Some((mac, self.now));
+        let news = place.rare().named.is_none_or(|(named, at)| named != mac && self.now >= at + DEFEND_INTERVAL);
+        place.change_rare(|rare| rare.foreign = Some((mac, self.now)));
         self.timers.set(Timer::Calm(address), Some(self.now + CONFLICT_CALM));
         match &mut place.phase {
             // In use by us: never given up for somebody's frame, but defended.
             Phase::Answering(_) => {
-                let defend = place.defended.is_none_or(|last| self.now >= last + DEFEND_INTERVAL);
+                let defend = place.rare().defended.is_none_or(|last| self.now >= last + DEFEND_INTERVAL);
                 if defend {
-                    place.defended = Some(self.now);
+                    place.change_rare(|rare| rare.defended = Some(self.now));
                     self.send_announcement(address);
                 }
                 if news {
@@ -184,7 +184,7 @@ impl Machine {
     /// A foreign machine has not been heard for a while.
     pub(super) fn on_calm(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
-        (place.foreign, place.named) = (None, None);
+        place.change_rare(|rare| (rare.foreign, rare.named) = (None, None));
         if matches!(place.phase, Phase::Answering(_)) {
             self.report(address);
         }

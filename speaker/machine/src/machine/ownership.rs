@@ -90,7 +90,7 @@ impl Machine {
 
     /// Lets a partner know what it seems not to know.
     fn repeat(&mut self, address: IpAddr, id: PeerId) {
-        let known = self.places.get(&address).map(Place::known).filter(|known| known.epoch > 0);
+        let known = self.places.get(&address).map(|place| place.known()).filter(|known| known.epoch > 0);
         if is_broken(Rule::PassesOn) {
             return;
         }
@@ -138,9 +138,10 @@ impl Machine {
         place.hear(self.now, claim);
         let is_heard = self.sessions.get(&id).is_some_and(|session| session.liveness == Liveness::Up);
         if !is_heard && matches!(place.phase, Phase::Answering(_) | Phase::Verifying(_)) {
-            let before = place.word.take().filter(|word| word.node == claim.node);
+            let before = place.rare().word.as_ref().filter(|word| word.node == claim.node);
             let hold = before.map_or(WORD_HOLD, |word| (word.hold * 2).min(WORD_HOLD_MAX));
-            place.word = Some(Word { node: claim.node.clone(), hold, until: self.now + hold });
+            let word = Word { node: claim.node.clone(), hold, until: self.now + hold };
+            place.change_rare(|rare| rare.word = Some(word));
         }
         self.stand_by(address);
     }
@@ -231,7 +232,8 @@ impl Machine {
         // Those ahead that can act get one detection time each.
         let able = |peer: &Peer| self.sessions.get(&peer.id).is_some_and(Session::is_able);
         let rank = ahead.into_iter().filter(|node| place.peer(node).is_some_and(able)).count() as u32;
-        let word = place.word.as_ref().filter(|word| word.node == top.node).map_or(Duration::ZERO, |word| word.until);
+        let word =
+            place.rare().word.as_ref().filter(|word| word.node == top.node).map_or(Duration::ZERO, |word| word.until);
         Some((from + DETECTION_TIME * rank).max(place.hold_until).max(word))
     }
 
@@ -360,6 +362,7 @@ impl Machine {
 
     /// Asks the wire before this node answers.
     pub(super) fn verify(&mut self, address: IpAddr, resume: Option<Ownership>) {
+        let resume = resume.map(Box::new);
         self.timers.set(Timer::Announce(address), None);
         let probe = Probe::soon(self.now);
         // Meanwhile it does not answer, and who cares for it goes on.
@@ -430,7 +433,7 @@ impl Machine {
         let intended = place.intended();
         if let Some(ownership) = verifying.resume.clone().filter(|ownership| ownership.epoch == intended) {
             let schedule = Schedule::once(self.now);
-            place.phase = Phase::Answering(Ownership { schedule, ..ownership });
+            place.phase = Phase::Answering(Ownership { schedule, ..*ownership });
             self.timers.set(Timer::Step(address), None);
             self.tell_all(address);
             self.announce(address);
@@ -463,7 +466,7 @@ impl Machine {
         let schedule = Schedule::full(self.now);
         if place.seen.is_none() {
             // Before its first use only an address that nobody has is claimed.
-            (place.foreign, place.named) = (None, None);
+            place.change_rare(|rare| (rare.foreign, rare.named) = (None, None));
         }
         self.counters.care_ends += u64::from(matches!(place.phase, Phase::Caring(_)));
         place.phase = Phase::Answering(Ownership { epoch, since: self.now, cause, schedule });
@@ -479,7 +482,7 @@ impl Machine {
     fn tell_all(&mut self, address: IpAddr) {
         let Some(place) = self.places.get(&address) else { return };
         let Phase::Answering(ownership) = &place.phase else { return };
-        for peer in &place.peers {
+        for peer in place.peers.iter() {
             if let Some(session) = self.sessions.get_mut(&peer.id) {
                 session.told.hold(address, Held { epoch: ownership.epoch, cares: false });
                 self.urgent.insert(peer.id);

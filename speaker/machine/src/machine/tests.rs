@@ -1,5 +1,7 @@
 //! One machine alone: what its calls promise.
 
+use std::sync::Arc;
+
 use berth_wire::heartbeat::{Claim, Digest, EPOCH_MAX, Entries, Stance};
 use berth_wire::{arp, ndp};
 
@@ -17,13 +19,13 @@ fn vip(n: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, 100 + n])
 }
 
-fn member(node: &str, last: u8) -> Member {
-    Member {
+fn member(node: &str, last: u8) -> Arc<Member> {
+    Arc::new(Member {
         node: name(node),
         interface: "eth0".to_owned(),
         address: IpAddr::from([192, 0, 2, last]),
         mac: MacAddr([2, 0, 0, 0, 0, last]),
-    }
+    })
 }
 
 fn assignment(address: IpAddr, owner: &str, epoch: u64) -> Assignment {
@@ -32,11 +34,16 @@ fn assignment(address: IpAddr, owner: &str, epoch: u64) -> Assignment {
         owner: Some(name(owner)),
         standbys: ["a", "b"].into_iter().filter(|node| *node != owner).map(name).collect(),
         epoch,
-        members: vec![member("a", 1), member("b", 2)],
+        members: vec![member("a", 1), member("b", 2)].into(),
         claimed: None,
         sought: None,
         serving: false,
     }
+}
+
+/// One of its members, to be changed.
+fn member_of(assignment: &mut Assignment, index: usize) -> &mut Member {
+    Arc::make_mut(&mut Arc::make_mut(&mut assignment.members)[index])
 }
 
 /// The first of the frames that announce an address.
@@ -55,8 +62,8 @@ fn own6(last: u8) -> IpAddr {
 
 fn assignment6(address: IpAddr, owner: &str, epoch: u64) -> Assignment {
     let mut assignment = assignment(address, owner, epoch);
-    for (member, last) in assignment.members.iter_mut().zip(1..) {
-        member.address = own6(last);
+    for (index, last) in [(0, 1), (1, 2)] {
+        member_of(&mut assignment, index).address = own6(last);
     }
     assignment
 }
@@ -134,7 +141,7 @@ fn the_driver_learns_which_interfaces_need_a_new_filter() {
     machine.assign(T0, assignment(vip(0), "b", 2));
     assert!(changed(&mut machine).is_empty(), "the same addresses as before");
     let mut moved = assignment(vip(0), "b", 2);
-    moved.members[0].interface = "eth1".to_owned();
+    member_of(&mut moved, 0).interface = "eth1".to_owned();
     machine.assign(T0, moved);
     assert_eq!(changed(&mut machine), ["eth0", "eth1"]);
     machine.withdraw(T0, vip(0));
@@ -390,7 +397,7 @@ fn what_was_known_before_a_pause_is_not_taken_for_what_is_so_now() {
 fn a_changed_ethernet_address_is_announced_again() {
     let (mut machine, now) = owner();
     let mut changed = assignment(vip(0), "a", 1);
-    changed.members[0].mac = MacAddr([2, 7, 7, 7, 7, 7]);
+    member_of(&mut changed, 0).mac = MacAddr([2, 7, 7, 7, 7, 7]);
     machine.assign(now, changed);
     let effects = drain(&mut machine);
     let announced = |effect: &Effect| matches!(effect, Effect::SendFrame { frame, .. } if frame.sender_mac().0[1] == 7);
@@ -449,7 +456,7 @@ fn two_machines_that_both_claim_an_address_of_ours_do_not_flood_the_status() {
 fn a_claim_that_was_written_prevails_as_one_that_is_heard_does() {
     for (node, epoch, prevails) in [("a", 0, false), ("a", 1, true), ("a", 2, true), ("c", 1, false), ("c", 2, true)] {
         let mut machine = speaker("b");
-        let members = vec![member("a", 1), member("b", 2), member("c", 3)];
+        let members = [member("a", 1), member("b", 2), member("c", 3)].into();
         let given = Assignment { members, ..assignment(vip(0), "b", 1) };
         machine.assign(T0, given.clone());
         let now = T0 + PROBE_WAIT;
@@ -578,7 +585,7 @@ fn addresses_of_both_families_share_one_session() {
     assert_eq!(machine.partners().collect::<Vec<_>>(), [(&name("b"), true)]);
     // Found elsewhere, it is followed.
     let mut moved = assignment(vip(0), "a", 1);
-    moved.members[1].address = member("b", 22).address;
+    member_of(&mut moved, 1).address = member("b", 22).address;
     machine.assign(now, moved);
     now += HEARTBEAT_INTERVAL;
     drain(&mut machine);
@@ -594,7 +601,7 @@ fn a_node_that_is_met_on_two_interfaces_has_a_session_on_each() {
     machine.link_changed(T0, "eth1", true);
     machine.assign(T0, assignment(vip(0), "b", 1));
     let mut other = assignment(vip(1), "b", 1);
-    for member in &mut other.members {
+    for member in Arc::make_mut(&mut other.members).iter_mut().map(Arc::make_mut) {
         member.interface = "eth1".to_owned();
         let IpAddr::V4(address) = member.address else { panic!("IPv4") };
         member.address = IpAddr::from([198, 51, 100, address.octets()[3]]);
@@ -638,8 +645,8 @@ fn a_node_that_answers_and_never_claims_keeps_nobody_from_answering_for_good() {
 #[test]
 fn who_stood_back_for_one_node_by_word_does_not_stand_back_for_the_next() {
     let mut machine = speaker("b");
-    let members = vec![member("a", 1), member("b", 2), member("c", 3)];
-    let standbys = vec![name("a"), name("c")];
+    let members = [member("a", 1), member("b", 2), member("c", 3)].into();
+    let standbys = [name("a"), name("c")].into();
     let given = Assignment { standbys, members, ..assignment(vip(0), "b", 1) };
     machine.assign(T0, given.clone());
     let now = T0 + PROBE_WAIT;

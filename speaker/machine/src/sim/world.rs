@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::MacAddr;
@@ -409,7 +410,7 @@ impl World {
             owner: Some(name(announced.owner)),
             standbys: announced.standbys.iter().map(|i| name(*i)).collect(),
             epoch: announced.epoch,
-            members: members.collect(),
+            members: members.map(Arc::new).collect(),
             claimed: announced.claimed.clone(),
             sought: None,
             serving: false,

@@ -14,18 +14,20 @@ fn claim(node: &str, epoch: u64) -> OwnerClaim {
 
 fn assignment(owner: &str, epoch: u64, claimed: Option<(&str, u64)>) -> Assignment {
     let address = IpAddr::from([192, 0, 2, 100]);
-    let member = |node: &str, last| Member {
-        node: name(node),
-        interface: "eth0".to_owned(),
-        address: IpAddr::from([192, 0, 2, last]),
-        mac: MacAddr([2, 0, 0, 0, 0, last]),
+    let member = |node: &str, last| {
+        Arc::new(Member {
+            node: name(node),
+            interface: "eth0".to_owned(),
+            address: IpAddr::from([192, 0, 2, last]),
+            mac: MacAddr([2, 0, 0, 0, 0, last]),
+        })
     };
     Assignment {
         address,
         owner: Some(name(owner)),
         standbys: ["a", "b", "c"].into_iter().filter(|node| *node != owner).map(name).collect(),
         epoch,
-        members: vec![member("a", 1), member("b", 2), member("c", 3)],
+        members: vec![member("a", 1), member("b", 2), member("c", 3)].into(),
         claimed: claimed.map(|(node, epoch)| claim(node, epoch)),
         sought: None,
         serving: false,
@@ -37,22 +39,7 @@ fn place() -> Place {
     let assignment = assignment("a", 0, None);
     let peers = assignment.members.iter().filter(|member| member.node != name("b")).zip(0..);
     let peers = peers.map(|(member, id)| Peer { id: PeerId(id), node: member.node.clone(), mac: member.mac }).collect();
-    Place {
-        me: assignment.members[1].clone(),
-        assignment,
-        peers,
-        phase: Phase::Standby,
-        top: None,
-        seen: None,
-        watch_since: Duration::ZERO,
-        hold_until: Duration::ZERO,
-        foreign: None,
-        named: None,
-        defended: None,
-        cared: None,
-        word: None,
-        serves: Serves::Unasked,
-    }
+    Place::new(Duration::ZERO, assignment.members[1].clone(), assignment, peers)
 }
 
 #[test]
@@ -154,7 +141,7 @@ fn a_node_claims_the_number_it_was_given_unless_it_was_used() {
         let mut place = place();
         place.adopt(Duration::ZERO, assignment("b", assigned, None), false);
         place.seen = seen;
-        place.phase = verifying(held.map(owned));
+        place.phase = verifying(held.map(owned).map(Box::new));
         assert_eq!(place.intended(), number, "{why}");
     }
 }

@@ -1,5 +1,7 @@
 //! When a node waits before it answers, and when it must not.
 
+use std::sync::Arc;
+
 use berth_api::MacAddr;
 use berth_wire::heartbeat::{Body, Claim, Digest, Entries, Message, NodeName, Stance};
 use berth_wire::neighbor::Frame;
@@ -31,9 +33,9 @@ fn named(epoch: u64, claimed: Option<(&str, u64)>) -> Assignment {
     Assignment {
         address: VIP,
         owner: Some(name("b")),
-        standbys: vec![name("a")],
+        standbys: [name("a")].into(),
         epoch,
-        members: vec![member("a", 1), member("b", 2)],
+        members: [member("a", 1), member("b", 2)].map(Arc::new).into(),
         claimed: claimed.map(|(node, epoch)| OwnerClaim { node: name(node), epoch }),
         sought: Some(PORT),
         serving: true,
@@ -173,7 +175,7 @@ fn a_node_waits_where_nobody_is_without_the_address_meanwhile_and_nowhere_else()
 fn a_takeover_waits_for_nothing() {
     let mut machine = speaker();
     let named = named(1, Some(("a", 1)));
-    let given = Assignment { owner: Some(name("a")), standbys: vec![name("b")], ..named };
+    let given = Assignment { owner: Some(name("a")), standbys: [name("b")].into(), ..named };
     machine.assign(T0, given);
     hear(&mut machine, T0, 1, Some(1));
     let effects = run(&mut machine, T0 + Duration::from_millis(400));
