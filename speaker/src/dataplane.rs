@@ -26,9 +26,9 @@ use server::Servers;
 
 /// Between two questions to kube-proxy. On the loopback one costs a tenth of a millisecond.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// The same while its health checks are answered here: it begins to listen some hundred milliseconds after it can be asked, and tries a port
-/// that is taken again only when it writes its rules the next time.
-const ASK_OFTEN: Duration = Duration::from_millis(200);
+/// The same while its health checks are answered here: it wants the ports about 100 ms after it can be asked for the first time, and tries
+/// one that is taken again only when it writes its rules the next time, perhaps half a minute later.
+const ASK_OFTEN: Duration = Duration::from_millis(20);
 /// Ports that are asked at a time, so that hundreds of Services are no burst.
 const ASKED_AT_ONCE: usize = 16;
 
@@ -116,9 +116,12 @@ fn checks(told: &Told) -> BTreeMap<u16, Check> {
     checks
 }
 
-/// Whether a health check at this node port says that there are endpoints on the node.
-pub async fn has_endpoints(port: u16) -> bool {
-    ask((IpAddr::from(Ipv4Addr::LOCALHOST), port).into()).await == Answer::Well
+/// Whether a health check at this node port says that there are endpoints on the node. Where it is answered is up to kube-proxy's
+/// `nodePortAddresses`: on the first of the node's own addresses, or on all, the loopback among them.
+pub async fn has_endpoints(own: &[IpAddr], port: u16) -> bool {
+    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let answers = own.iter().chain([&loopback]).map(|address| ask((*address, port).into()));
+    futures::future::join_all(answers).await.contains(&Answer::Well)
 }
 
 #[cfg(test)]

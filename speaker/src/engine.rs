@@ -361,7 +361,8 @@ impl Core {
                 Effect::SeekEvidence { address, interface, sought } => {
                     // Without an interface nothing is answered either.
                     let Some(link) = sockets.link(&interface) else { continue };
-                    let ask = Ask { address, interface_index: link.index, mac: link.mac, sought };
+                    let own = sockets.addresses().collect();
+                    let ask = Ask { address, interface_index: link.index, mac: link.mac, own, sought };
                     if self.asks.try_send(ask).is_err() {
                         self.metrics.dropped(Queue::Evidence);
                     }

@@ -49,6 +49,8 @@ pub struct Ask {
     pub interface_index: u32,
     /// The Ethernet address of that interface.
     pub mac: MacAddr,
+    /// The node's own addresses: kube-proxy answers health checks on one of them, or on all.
+    pub own: Vec<IpAddr>,
     /// What would show that the node serves.
     pub sought: Evidence,
 }
@@ -78,7 +80,7 @@ async fn look(ask: Ask) -> Option<IpAddr> {
     let mut pause = FIRST_PAUSE;
     loop {
         let serves = match ask.sought {
-            Evidence::HealthCheck(port) => has_endpoints(port).await,
+            Evidence::HealthCheck(port) => has_endpoints(&ask.own, port).await,
             Evidence::Connection(port) => connects(&ask, port).await.unwrap_or_else(|error| {
                 tracing::debug!(address = %ask.address, %error, "cannot look whether the node serves");
                 false

@@ -273,6 +273,11 @@ impl Sockets {
         self.ports.get_mut(interface).map(|port| port.watch(interface, watched)).into_iter().flatten()
     }
 
+    /// The node's own addresses on all interfaces that are open.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.ports.values().flat_map(|port| port.link.addresses.iter().map(ipnet::IpNet::addr))
+    }
+
     /// An interface that is open.
     pub fn link(&self, interface: &str) -> Option<&Link> {
         self.ports.get(interface).map(|port| &port.link)

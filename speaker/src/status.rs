@@ -265,7 +265,8 @@ fn ready(node: &str, report: &Report, seen: &Seen, layer2: Option<&Layer2Status>
     let reason = if report.released { Reason::Withdrawn } else { report.reason() };
     // How the ownership came about is history: a new start of the process, which knows nothing of it, leaves it as it is.
     if let Some(before) = seen.ready.as_ref().filter(|before| {
-        let peaceful = |reason: &str| reason != Reason::AddressConflict.as_str();
+        let peaceful =
+            |reason: &str| ![Reason::AddressConflict, Reason::NotServing].iter().any(|r| r.as_str() == reason);
         answers && reason == Reason::Answering && before.status == "True" && peaceful(&before.reason)
     }) && layer2 == seen.layer2.as_ref()
     {
@@ -288,6 +289,10 @@ fn ready(node: &str, report: &Report, seen: &Seen, layer2: Option<&Layer2Status>
             let former = former.unwrap_or("the owner");
             format!("{place}; it took over from {former}, which no longer answers")
         }
+        (Reason::NotServing, _) => format!(
+            "{place}, although nothing showed that the node forwards the traffic of the Service: no connection to it could be made from the \
+             node, or its health check there says that it has no endpoint; look at kube-proxy on {node}"
+        ),
         (Reason::OwnerChanged, _) => match former {
             Some(former) => format!("{place}; it was named as owner after {former}"),
             None => format!("{place}; it was named as owner"),

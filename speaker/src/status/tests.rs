@@ -108,6 +108,14 @@ fn a_new_start_of_the_process_leaves_an_ownership_that_goes_on_as_it_was() {
 }
 
 #[test]
+fn that_a_node_does_not_serve_is_taken_back_when_it_does() {
+    let before = seen(Some(("a", 1)));
+    let unproven = decide(&report(2, Reason::NotServing), &before).unwrap();
+    let proven = decide(&report(2, Reason::Answering), &after(&before, &unproven)).unwrap();
+    assert_eq!(proven["conditions"][0]["reason"], "Answering");
+}
+
+#[test]
 fn the_condition_says_why_and_what_to_do() {
     let mut took_over = report(2, Reason::TookOver);
     took_over.former = Some("a".to_owned());
@@ -123,6 +131,13 @@ fn the_condition_says_why_and_what_to_do() {
             "True",
             "TookOver",
             "b answers on eth0 with 02:00:00:00:00:02; it took over from a, which no longer answers",
+        ),
+        (
+            report(2, Reason::NotServing),
+            "True",
+            "NotServing",
+            "b answers on eth0 with 02:00:00:00:00:02, although nothing showed that the node forwards the traffic of the Service: no \
+             connection to it could be made from the node, or its health check there says that it has no endpoint; look at kube-proxy on b",
         ),
         (
             conflict,

@@ -8,6 +8,7 @@ use berth_api::SpeakerNode;
 use berth_api::crd::{Dataplane, KubeProxy};
 use berth_api::names::announcement_name;
 use berth_lab::{BerthConfig, Lab, LabConfig, PodEdit, Response, lab_test};
+use berth_wire::ndp;
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use kube::Api;
 use kube::api::DeleteParams;
@@ -31,6 +32,10 @@ spec: {addresses: [192.0.2.210-192.0.2.219, '2001:db8:2::210-2001:db8:2::219']}
 
 fn dual() -> Value {
     json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]})
+}
+
+fn is_advertisement(frame: &ndp::Frame) -> bool {
+    matches!(frame.message, ndp::Message::Advertisement { .. })
 }
 
 /// The reason of the Announcement's condition Ready.
@@ -72,7 +77,7 @@ lab_test! {
         let [v4, v6] = addresses;
         let announced = [
             arp.find(SOON, |seen| IpAddr::from(seen.frame.arp.sender_ip) == v4 && seen.frame.arp.is_gratuitous()).await?.at,
-            ndp.find(SOON, |seen| IpAddr::from(seen.frame.target) == v6 && !seen.frame.is_probe()).await?.at,
+            ndp.find(SOON, |seen| IpAddr::from(seen.frame.target) == v6 && is_advertisement(&seen.frame)).await?.at,
         ];
         for ((prober, announced), address) in probers.iter().zip(announced).zip(addresses) {
             ensure!(announced > resumed, "{address} was announced while kube-proxy could not know of it");
