@@ -57,7 +57,7 @@ reasons! {
     FamilyUnavailable => "No IPAddressPool that this Service may use has addresses of a family that the Service needs. Add some to one.",
     FamilyMismatch => "An address is requested of a family that the Service does not have (`spec.ipFamilies`). Correct the request, or make the Service dual-stack.",
     // Services: announcement.
-    NoEndpoints => "Nodes are named that answer for the address, and the Service has no endpoint that serves: connections are refused. Look at its selector and at the readiness of its pods.",
+    NoServingEndpoints => "Nodes are named that answer for the address, and the Service has no endpoint that serves: connections are refused. Look at its selector and at the readiness of its pods.",
     Announced => "At least one node is eligible and one of them is named as the owner that answers for the address.",
     DrainBlocked => "A node that is being drained goes on answering for the address, because no other node can; the message says what stands against the others. It moves as soon as one can.",
     MoveRefused => "The annotation `berth.dev/move-to` of the Announcement asks for a node that cannot answer for the address; the message says why, and the address stays. Correct or remove the annotation.",

@@ -64,8 +64,8 @@ impl Verdict {
 
     fn of_condition(condition: &Condition) -> Self {
         if condition.status == "True" {
-            let conflict = condition.reason == Reason::AddressConflict.as_str();
-            if conflict {
+            let doubtful = [Reason::AddressConflict, Reason::NotServing];
+            if doubtful.iter().any(|reason| condition.reason == reason.as_str()) {
                 return Self::said(State::Warning, &condition.reason, &condition.message);
             }
             return Self { reason: Some(condition.reason.clone()), ..Self::ok(&condition.message) };

@@ -66,6 +66,18 @@ pub struct Outputs {
     pub metrics: Metrics,
 }
 
+impl Outputs {
+    /// Board and metrics are shared with other tasks.
+    pub fn new(
+        changes: mpsc::Sender<Change>,
+        board: &Arc<Board>,
+        checks: watch::Sender<Told>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self { changes, board: board.clone(), checks, metrics: metrics.clone() }
+    }
+}
+
 struct Follower {
     node: NodeName,
     /// The address that each object we know is about.

@@ -80,7 +80,7 @@ async fn follow(inputs: Inputs) {
         let now = began.elapsed();
         let kube_proxy = follower.state(now);
         let health_checks = ports.may_serve(follower.refused_for(now));
-        let open = ports.to_serve(now, follower.refused_for(now));
+        let open = ports.served(now, follower.refused_for(now));
         for port in servers.follow(open, kube_proxy != KubeProxy::Stale) {
             // Somebody listens there who does not answer.
             metrics.health_checks_refused.inc();

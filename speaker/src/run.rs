@@ -24,6 +24,7 @@
 //! everything it needs in the cluster and on the wire. Dropping [`run`] aborts all tasks; nothing is left half done, since
 //! every effect can be repeated.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,13 +37,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::args::{Args, HeartbeatAuth};
 use crate::board::Board;
 use crate::clock::BootClock;
 use crate::dataplane::Told;
 use crate::engine::{CHANGES_WAITING, Engine, Inputs, Late};
-use crate::evidence::ASKS_WAITING;
+use crate::evidence::{ASKS_WAITING, Ask};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
@@ -104,10 +106,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (gateways_out, gateways_in) = watch::channel(first_gateways);
     let (late_out, late_in) = watch::channel(Late::new());
     let (changes_out, changes_in) = mpsc::channel(CHANGES_WAITING);
-    let (asks_out, asks_in) = mpsc::channel(ASKS_WAITING);
-    let (served_out, served_in) = mpsc::channel(ASKS_WAITING);
     let (checks_out, checks_in) = watch::channel(Told::new());
-    let (dataplane_out, dataplane_in) = watch::channel(None);
     // The others go on while the engine hands over.
     let end = CancellationToken::new();
 
@@ -127,27 +126,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "status",
         status::run(client.clone(), node_name.clone(), board.clone(), events, metrics.clone(), end.clone()),
     ));
-    tasks.spawn(named("evidence", evidence::run(asks_in, served_out, end.clone())));
+    let (asks, served) = look_for_evidence(&mut tasks, &end);
+    let (found, dataplane) = watch::channel(None);
     let inputs = dataplane::Inputs {
         kube_proxy: kube_proxy_health,
         mode: health_check_server,
         told: checks_in,
-        found: dataplane_out,
+        found,
         metrics: metrics.clone(),
     };
     tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
-    let known =
-        speaker_node::Known { links: links_in.clone(), gateways: gateways_in, late: late_in, dataplane: dataplane_in };
+    let known = speaker_node::Known { links: links_in.clone(), gateways: gateways_in, late: late_in, dataplane };
     tasks.spawn(named(
         "speaker_node",
         speaker_node::run(client.clone(), node_name, known, metrics.clone(), end.clone()),
     ));
-    let outputs = announcements::Outputs {
-        changes: changes_out,
-        board: board.clone(),
-        checks: checks_out,
-        metrics: metrics.clone(),
-    };
+    let outputs = announcements::Outputs::new(changes_out, &board, checks_out, &metrics);
     tasks.spawn(named("announcements", announcements::run(client, node.clone(), outputs, synced, end.clone())));
     let engine = Engine::new(Inputs {
         node,
@@ -159,20 +153,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         board,
         metrics,
         late: late_out,
-        asks: asks_out,
-        served: served_in,
+        asks,
+        served,
         clock,
     });
-    let mut engine = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.clone())));
+    let mut engine = AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.clone())));
     running.open();
 
-    let ended = tokio::select! {
-        ended = &mut engine => ended.context("the engine failed"),
-        Some(ended) = tasks.join_next() => match ended {
-            Ok(task) => Err(anyhow::anyhow!("task `{task}` ended, which it must not")),
-            Err(error) => Err(anyhow::Error::new(error).context("a task failed")),
-        },
-    };
+    let ended = first_end(&mut engine, &mut tasks).await;
     running.close("stopping");
     end.cancel();
     let all = async { while tasks.join_next().await.is_some() {} };
@@ -183,6 +171,28 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(shutdown.is_cancelled(), "the engine ended without being told to");
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts what looks whether the node serves an address: where to ask, and where it tells.
+fn look_for_evidence(
+    tasks: &mut JoinSet<&'static str>,
+    end: &CancellationToken,
+) -> (mpsc::Sender<Ask>, mpsc::Receiver<IpAddr>) {
+    let (asks_out, asks_in) = mpsc::channel(ASKS_WAITING);
+    let (served_out, served_in) = mpsc::channel(ASKS_WAITING);
+    tasks.spawn(named("evidence", evidence::run(asks_in, served_out, end.clone())));
+    (asks_out, served_in)
+}
+
+/// Waits until the engine has ended, or another task has, which it must not.
+async fn first_end(engine: &mut AbortOnDropHandle<()>, tasks: &mut JoinSet<&'static str>) -> anyhow::Result<()> {
+    tokio::select! {
+        ended = engine => ended.context("the engine failed"),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(task) => Err(anyhow::anyhow!("task `{task}` ended, which it must not")),
+            Err(error) => Err(anyhow::Error::new(error).context("a task failed")),
+        },
+    }
 }
 
 /// What follows the keys of the heartbeats, if there are any, and where it puts them.

@@ -122,7 +122,7 @@ fn an_address_that_works_is_not_given_up_for_one_that_nobody_can_announce() {
     let condition = cluster.condition("web", types::ALLOCATED);
     assert!(condition.starts_with("False NoEligibleNode no node can answer for 198.51.100.7"), "{condition}");
     assert!(condition.ends_with("192.0.2.200 stays until then"), "{condition}");
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoServingEndpoints"));
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_service_whose_claim_the_api_server_refuses_says_so_keeps_what_it_has_and_go
     }
     assert_eq!(cluster.writes(), ["status web 192.0.2.200"]);
     assert_eq!(cluster.condition("web", types::ALLOCATED), format!("False ClaimRefused {}", why().1));
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoServingEndpoints"));
     assert_eq!(cluster.notes.pop(), Some(format!("ClaimRefused {}", why().1)));
     assert!(not_written(&cluster.world, &key("web"), why(), now).unwrap().steps.is_empty(), "it is said once");
     cluster.settle(None);
@@ -372,7 +372,7 @@ fn without_an_advertisement_the_service_says_so() {
     assert!(cluster.condition("web", types::ANNOUNCED).starts_with("False NoAdvertisement"));
     cluster.advertise(json!({}));
     cluster.settle(None);
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoServingEndpoints"));
 }
 
 #[test]

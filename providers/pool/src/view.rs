@@ -479,11 +479,6 @@ impl Report {
         let is_stale = self.dataplane.is_some_and(|dataplane| dataplane.kube_proxy == KubeProxy::Stale);
         is_stale.then_some(Draining::KubeProxyStale)
     }
-
-    /// Whether its speaker answers at health check node ports.
-    pub fn answers_health_checks(&self) -> bool {
-        self.dataplane.is_some_and(|dataplane| dataplane.health_checks)
-    }
 }
 
 /// Versions of objects of one kind are ordered numbers (the API server promises it since 1.35, etcd always did).

@@ -814,8 +814,7 @@ impl World {
             excluded: view.excluded(),
             network_unavailable: view.network_unavailable,
             draining: view.gives_up(self.drain_on_cordon).or_else(|| self.reports.get(name)?.is_stale()),
-            answers_health_checks: self.reports.get(name).is_some_and(Report::answers_health_checks),
-            kube_proxy: self.reports.get(name).and_then(|report| Some(report.dataplane?.kube_proxy)),
+            dataplane: self.reports.get(name).and_then(|report| report.dataplane),
         });
         if self.nodes.get(name) != node.as_ref() {
             put(&mut self.nodes, name.to_owned(), node);

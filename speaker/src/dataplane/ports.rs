@@ -68,13 +68,9 @@ impl Ports {
         self.ports.retain(|_, port| port.serves || port.gone_since.is_none());
         self.ports.retain(|_, port| port.gone_since.is_none_or(|since| now < since + LINGER));
         for (number, check) in checks {
-            match self.ports.get_mut(&number) {
-                Some(port) => (port.check, port.gone_since) = (check, None),
-                None => {
-                    let port = Port { check, refused_since: None, serves: false, gone_since: None };
-                    self.ports.insert(number, port);
-                }
-            }
+            let new = Port { check: check.clone(), refused_since: None, serves: false, gone_since: None };
+            let port = self.ports.entry(number).or_insert(new);
+            (port.check, port.gone_since) = (check, None);
         }
     }
 
@@ -106,7 +102,7 @@ impl Ports {
     }
 
     /// The ports to answer on now, with what.
-    pub fn to_serve(&mut self, now: Duration, kube_proxy_refused: Duration) -> BTreeMap<u16, Check> {
+    pub fn served(&mut self, now: Duration, kube_proxy_refused: Duration) -> BTreeMap<u16, Check> {
         let may_serve = self.may_serve(kube_proxy_refused);
         for port in self.ports.values_mut() {
             let long = port.refused_since.is_some_and(|since| now >= since + REFUSED_FOR);
@@ -146,14 +142,14 @@ mod tests {
             let mut served = None;
             for second in 0..=seconds {
                 let now = Duration::from_secs(self.now + second);
-                let refused = Duration::from_secs(kube_proxy_refused + second * u64::from(kube_proxy_refused > 0));
+                let long = Duration::from_secs(kube_proxy_refused + second * u64::from(kube_proxy_refused > 0));
                 self.ports.follow(now, endpoints.map(|ready| (PORT, check(ready))).into_iter().collect());
-                if self.ports.may_serve(refused) {
+                if self.ports.may_serve(long) {
                     for port in self.ports.to_ask().collect::<Vec<_>>() {
                         self.ports.answered(now, port, refuses);
                     }
                 }
-                served = self.ports.to_serve(now, refused).get(&PORT).map(|check| check.ready);
+                served = self.ports.served(now, long).get(&PORT).map(|check| check.ready);
             }
             self.now += seconds;
             served
@@ -212,7 +208,7 @@ mod tests {
         let mut course = Course::new(Mode::Auto);
         assert_eq!(course.run(60, Some(1), 60, true), Some(1));
         // The listener could not be opened.
-        course.ports.answered(Duration::from_secs(60), PORT, false);
+        course.ports.answered(Duration::from_mins(1), PORT, false);
         assert_eq!(course.run(59, Some(1), 120, true), None);
     }
 }

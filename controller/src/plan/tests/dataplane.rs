@@ -22,7 +22,7 @@ fn an_announcement_says_whether_its_service_serves_and_the_service_when_it_does_
     cluster.apply("web", json!({"ports": ports}));
     cluster.settle(None);
     assert_eq!(service(&cluster), json!({"namespace": "shop", "name": "web", "uid": "uid-3", "tcpPort": 80}));
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoServingEndpoints"));
     cluster.endpoints("web", &["node-2"]);
     cluster.settle(None);
     assert_eq!(service(&cluster)["serving"], json!(true));
@@ -35,7 +35,7 @@ fn an_announcement_says_whether_its_service_serves_and_the_service_when_it_does_
     cluster.endpoints("web", &[]);
     cluster.settle(None);
     assert_eq!(service(&cluster).get("serving"), None);
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoServingEndpoints"));
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn both_families_are_claimed_first_and_written_at_once_in_the_order_of_the_servi
         for address in [first, second] {
             assert!(cluster.owner(address).is_some(), "{address}");
         }
-        assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+        assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoServingEndpoints"));
     }
 }
 

@@ -117,7 +117,7 @@ fn an_address_goes_where_a_person_wishes_it_and_says_so_where_it_cannot() {
     assert_eq!(condition, expected);
     annotate(&mut cluster, MOVE_TO, None);
     cluster.settle(None);
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoServingEndpoints"));
 }
 
 #[test]

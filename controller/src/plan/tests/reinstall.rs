@@ -58,7 +58,7 @@ fn a_service_keeps_its_address_when_everything_of_ours_was_deleted_and_pools_com
     cluster.settle(None);
     assert_eq!(addresses(&cluster), ["192.0.2.200", "192.0.2.220"]);
     assert!(cluster.condition("web", types::ALLOCATED).starts_with("True Allocated 192.0.2.200 from"));
-    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoEndpoints"));
+    assert!(cluster.condition("web", types::ANNOUNCED).starts_with("True NoServingEndpoints"));
     let told = cluster.condition("db", types::ALLOCATED);
     assert!(told.starts_with("False AddressOutsidePools 192.0.2.220, which is in the status"), "{told}");
     cluster.pool("other", &["192.0.2.220-192.0.2.221"]);

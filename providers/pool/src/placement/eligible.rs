@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_api::annotations::DRAIN;
-use berth_api::crd::{Interface, KubeProxy, Member};
+use berth_api::crd::{Dataplane, Interface, KubeProxy, Member};
 use berth_api::names::{EXCLUDE_NODE_LABEL, OUT_OF_SERVICE_TAINT};
 
 use super::Question;
@@ -23,10 +23,8 @@ pub struct Node {
     pub network_unavailable: bool,
     /// Why it is to give up what it owns, as soon as another node can take it.
     pub draining: Option<Draining>,
-    /// Whether its speaker answers at health check node ports, because nobody else does.
-    pub answers_health_checks: bool,
-    /// What its speaker found of its kube-proxy, once it has looked.
-    pub kube_proxy: Option<KubeProxy>,
+    /// What forwards on it, once its speaker has looked.
+    pub dataplane: Option<Dataplane>,
 }
 
 impl Node {
@@ -128,8 +126,9 @@ pub fn eligible<'a>(question: &Question<'a>) -> (Vec<Candidate>, BTreeMap<&'a st
         }
     }
     // Where nobody has one, something else forwards.
-    let kube_proxy =
-        |candidate: &Candidate| question.nodes.get(&candidate.member.node).and_then(|node| node.kube_proxy);
+    let kube_proxy = |candidate: &Candidate| {
+        question.nodes.get(&candidate.member.node).and_then(|node| Some(node.dataplane?.kube_proxy))
+    };
     if candidates.iter().any(|candidate| kube_proxy(candidate) == Some(KubeProxy::Fresh)) {
         for candidate in &mut candidates {
             if candidate.tier == Tier::Ready && kube_proxy(candidate) == Some(KubeProxy::Absent) {

@@ -3,7 +3,7 @@ mod fleet;
 use berth_api::crd::Interface;
 use proptest::prelude::*;
 
-use berth_api::crd::KubeProxy;
+use berth_api::crd::{Dataplane, KubeProxy};
 
 use super::*;
 
@@ -500,7 +500,11 @@ fn a_node_on_which_no_kube_proxy_was_met_is_chosen_after_those_that_have_one_and
     use KubeProxy::{Absent, Fresh};
     let with = |case: Case, found: [Option<KubeProxy>; 3]| {
         let names = ["node-a", "node-b", "node-c"];
-        names.into_iter().zip(found).fold(case, |case, (name, found)| case.edit(name, |node| node.kube_proxy = found))
+        names.into_iter().zip(found).fold(case, |case, (name, found)| {
+            case.edit(name, |node| {
+                node.dataplane = found.map(|kube_proxy| Dataplane { kube_proxy, health_checks: false });
+            })
+        })
     };
     let fresh = Case::fresh().place().assignment.unwrap();
     let (first, last) = (fresh.owner.clone().unwrap(), fresh.standbys.last().cloned().unwrap());

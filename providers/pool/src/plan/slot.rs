@@ -148,7 +148,12 @@ impl<'a> Candidate<'a> {
             Reason::Announced if !self.services.iter().any(|service| service.serving) => {
                 let message = "nodes are named that answer for the address, and connections are refused, because the Service has \
                                no endpoint that serves; look at its selector and at the readiness of its pods";
-                return condition(types::ANNOUNCED, ConditionStatus::True, Reason::NoEndpoints, message.to_owned());
+                return condition(
+                    types::ANNOUNCED,
+                    ConditionStatus::True,
+                    Reason::NoServingEndpoints,
+                    message.to_owned(),
+                );
             }
             Reason::Announced => (
                 ConditionStatus::True,

@@ -22,7 +22,10 @@ impl World {
 
     /// The endpoints of a Service on the nodes whose speakers answer its health checks, in the order of their names.
     pub fn checked(&self, key: &ServiceKey, family: IpFamily) -> Vec<NodeEndpoints> {
-        let answers = |node: &String| self.nodes.get(node).is_some_and(|node| node.answers_health_checks);
+        let answers = |node: &String| {
+            let dataplane = self.nodes.get(node).and_then(|node| node.dataplane);
+            dataplane.is_some_and(|dataplane| dataplane.health_checks)
+        };
         let nodes = self.serving(key, family).into_iter().filter(answers).take(HEALTH_CHECK_NODES_MAX);
         let ready = |node: &str| {
             let on = self.slices_for(key, family).flat_map(|slice| &slice.serving).filter(|on| &*on.node == node);

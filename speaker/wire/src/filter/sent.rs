@@ -145,21 +145,21 @@ mod tests {
             segments[word] ^= 1;
             std::net::Ipv6Addr::from(segments)
         };
-        let solicit = |from: MacAddr, target| ndp::Frame::solicit(from, own, target).emit().to_vec();
+        let solicit = |from: MacAddr, target| ndp::Frame::solicit(from, own, target).emit();
         let mut table = vec![
             ("a packet to it", packet6(OWN, "2001:db8::9"), true),
             ("somebody else's packet to it", packet6(OTHER, "2001:db8::9"), false),
             ("a question for it", solicit(OWN, vip), true),
             ("somebody else's question", solicit(OTHER, vip), false),
-            ("a probe of the speaker", ndp::Frame::probe(OWN, vip).emit().to_vec(), false),
-            ("an advertisement of it", ndp::Frame::unsolicited(OWN, vip).emit().to_vec(), false),
+            ("a probe of the speaker", ndp::Frame::probe(OWN, vip).emit(), false),
+            ("an advertisement of it", ndp::Frame::unsolicited(OWN, vip).emit(), false),
         ];
         for word in 0..8 {
             table.push(("a packet to another", packet6(OWN, &near(word).to_string()), false));
             table.push(("a question for another", solicit(OWN, near(word)), false));
             let mut source = [0_u16; 8];
             source[word] = 0x1000;
-            let question = ndp::Frame::solicit(OWN, source.into(), vip).emit().to_vec();
+            let question = ndp::Frame::solicit(OWN, source.into(), vip).emit();
             table.push(("a question, whatever the own address is", question, true));
         }
         for (what, bytes, shows) in table {
