@@ -68,6 +68,12 @@ pub fn announcement_name(address: IpAddr) -> String {
     }
 }
 
+/// The address whose Announcement has this name; `None` for any other name.
+pub fn announced_address(name: &str) -> Option<IpAddr> {
+    let address: IpAddr = if name.contains('.') { name.parse() } else { name.replace('-', ":").parse() }.ok()?;
+    (announcement_name(address) == name).then_some(address)
+}
+
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
@@ -90,6 +96,10 @@ mod tests {
     fn an_announcement_is_named_after_its_address() {
         for (address, name) in [("192.0.2.10", "192.0.2.10"), ("2001:db8::1", "2001-db8-0-0-0-0-0-1")] {
             assert_eq!(announcement_name(address.parse().unwrap()), name);
+            assert_eq!(announced_address(name), Some(address.parse().unwrap()));
+        }
+        for other in ["", "web", "192.0.2", "192.0.2.010", "2001-db8--1", "2001-db8-0-0-0-0-0-01", "2001:db8::1"] {
+            assert_eq!(announced_address(other), None, "{other}");
         }
     }
 }

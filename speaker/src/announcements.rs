@@ -3,13 +3,13 @@
 //! What was said stays in force until something else is said: an API server that is away changes nothing, and neither
 //! does an object that cannot be read.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::Announcement;
 use berth_api::crd::{Layer2Assignment, ServiceRef};
-use berth_api::names::{announcement_name, part_label};
+use berth_api::names::{announced_address, announcement_name, part_label};
 use berth_machine::{Assignment, Evidence, Member, NodeName, NodeNameError, OwnerClaim};
 use berth_telemetry::Gate;
 use futures::StreamExt;
@@ -49,7 +49,7 @@ enum Unreadable {
 
 /// Follows the Announcements until `shutdown`. The gate opens when all have been read once.
 pub async fn run(client: Client, node: NodeName, outputs: Outputs, synced: Gate, shutdown: CancellationToken) {
-    let mut follower = Follower { node, known: BTreeMap::new(), listed: None, outputs, synced };
+    let mut follower = Follower { node, known: BTreeSet::new(), listed: None, outputs, synced };
     shutdown.run_until_cancelled(follower.follow(client)).await;
 }
 
@@ -80,10 +80,10 @@ impl Outputs {
 
 struct Follower {
     node: NodeName,
-    /// The address that each object we know is about.
-    known: BTreeMap<String, IpAddr>,
+    /// The addresses whose objects we know; these are named after them.
+    known: BTreeSet<IpAddr>,
     /// While a list is read: what was known before and has not been listed yet.
-    listed: Option<BTreeMap<String, IpAddr>>,
+    listed: Option<BTreeSet<IpAddr>>,
     outputs: Outputs,
     synced: Gate,
 }
@@ -121,19 +121,21 @@ impl Follower {
             watcher::Event::InitApply(object) | watcher::Event::Apply(object) => self.applied(object).await,
             watcher::Event::Delete(object) => self.gone(&object.name_any()).await,
             watcher::Event::InitDone => {
-                for name in self.listed.take().unwrap_or_default().into_keys() {
-                    self.gone(&name).await;
+                for address in self.listed.take().unwrap_or_default() {
+                    self.gone(&announcement_name(address)).await;
                 }
                 tracing::debug!(addresses = self.known.len(), "Announcements are in sync");
                 self.synced.open();
+                // A list of thousands needs several times the room of what is kept of it.
+                berth_sys::return_freed();
             }
         }
     }
 
     async fn applied(&mut self, object: DeserializeGuard<Announcement>) {
         let name = object.name_any();
-        if let Some(unlisted) = &mut self.listed {
-            unlisted.remove(&name);
+        if let (Some(unlisted), Some(address)) = (&mut self.listed, announced_address(&name)) {
+            unlisted.remove(&address);
         }
         if let Ok(object) = &object.0 {
             self.told(&name, checks(object, &self.node));
@@ -145,7 +147,7 @@ impl Follower {
         match read {
             Ok((Said::Layer2(assignment), seen)) => {
                 let address = assignment.address;
-                self.known.insert(name, address);
+                self.known.insert(address);
                 self.outputs.board.saw(address, seen);
                 self.tell(Change::Assign(assignment)).await;
             }
@@ -181,7 +183,7 @@ impl Follower {
 
     /// The node has no part in an address.
     async fn leave(&mut self, name: &str) {
-        if let Some(address) = self.known.remove(name) {
+        if let Some(address) = announced_address(name).filter(|address| self.known.remove(address)) {
             self.outputs.board.vanished(address);
             self.tell(Change::Withdraw(address)).await;
         }

@@ -3,6 +3,8 @@
 //!
 //! Only the latest counts, so the board is bounded by the number of addresses and never makes the engine wait.
 
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +16,8 @@ use berth_machine::{State, Status};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::Notify;
+
+use kept::{Kept, Texts};
 
 /// An Announcement, as far as the status writer needs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,8 +70,10 @@ impl Report {
 
 #[derive(Debug, Default)]
 struct Inner {
-    reports: BTreeMap<IpAddr, Report>,
-    seen: BTreeMap<IpAddr, Seen>,
+    // Boxed: lists come in order, and a map that grows in order is half empty.
+    reports: BTreeMap<IpAddr, Box<Report>>,
+    seen: BTreeMap<IpAddr, Box<Kept>>,
+    texts: Texts,
     changed: BTreeSet<IpAddr>,
     /// Addresses whose Announcement is no longer watched, and about which there is something left to write.
     unwatched: BTreeSet<IpAddr>,
@@ -94,12 +100,12 @@ impl Board {
     /// The engine answers for an address, or found it in conflict.
     pub fn report(&self, node: &str, address: IpAddr, status: Status, since: Timestamp) {
         let mut inner = self.lock();
-        let former = inner.seen.get(&address).and_then(|seen| seen.layer2.as_ref()).map(|layer2| layer2.owner.clone());
-        let former = former.filter(|owner| owner != node);
+        let former =
+            inner.seen.get(&address).and_then(|seen| seen.owner()).filter(|owner| *owner != node).map(str::to_owned);
         // The same ownership reported again still came from the same node.
         let before = inner.reports.get(&address).filter(|before| before.status.epoch == status.epoch);
         let former = former.or_else(|| before.and_then(|before| before.former.clone()));
-        inner.reports.insert(address, Report { status, since, former, released: false });
+        inner.reports.insert(address, Box::new(Report { status, since, former, released: false }));
         inner.changed.insert(address);
         self.news.notify_one();
     }
@@ -143,7 +149,8 @@ impl Board {
             inner.changed.insert(address);
             self.news.notify_one();
         }
-        inner.seen.insert(address, seen);
+        let kept = Kept::of(seen, &mut inner.texts);
+        inner.seen.insert(address, Box::new(kept));
     }
 
     /// The Announcement of an address is gone, or is none of ours.
@@ -169,7 +176,7 @@ impl Board {
             }
             // Without both sides there is nothing to compare; the side that is missing brings it up again.
             if let (Some(report), Some(seen)) = (inner.reports.get(&address), inner.seen.get(&address)) {
-                break Some((address, report.clone(), seen.clone()));
+                break Some((address, (**report).clone(), seen.seen(address)));
             }
         };
         inner.changed.extend(passed);

@@ -106,7 +106,7 @@ fn follower() -> (Follower, mpsc::Receiver<Change>, berth_telemetry::Health) {
     let health = berth_telemetry::Health::new();
     let follower = Follower {
         node: node("a"),
-        known: BTreeMap::new(),
+        known: BTreeSet::new(),
         listed: None,
         outputs: Outputs {
             changes,
