@@ -62,6 +62,10 @@ reasons! {
     DrainBlocked => "A node that is being drained goes on answering for the address, because no other node can; the message says what stands against the others. It moves as soon as one can.",
     MoveRefused => "The annotation `berth.dev/move-to` of the Announcement asks for a node that cannot answer for the address; the message says why, and the address stays. Correct or remove the annotation.",
     NoAdvertisement => "No L2Advertisement covers the pool of this address, so no node answers for it. Create one.",
+    ServiceNotSelected => "Every L2Advertisement that covers the pool of this address has `serviceSelectors`, and none selects the Service, so no node answers. Give the Service a label that one selects, or correct the selectors.",
+    SharerNotSelected => "The address is shared, and every L2Advertisement that covers its pool has `serviceSelectors` that leave out one of the Services on it. One that selects them all is needed, because a node that answers for the address answers for all of them. The message names a Service that is left out.",
+    AllNodesExcluded => "Every node that could answer has the label `node.kubernetes.io/exclude-from-external-load-balancers`, which kubeadm gives to control-plane nodes. Remove the label from nodes that are to answer, or run the controller with `--ignore-exclude-lb`.",
+    NodeNetworksUnavailable => "Every node that could answer has the condition `NetworkUnavailable`, or is excluded by its label: its pod network is not set up. Look at the network plugin on those nodes.",
     NoEligibleNode => "No node can answer for the address: the message says why each was left out.",
     NoLocalEndpoints => "`externalTrafficPolicy: Local`, and no node has a serving endpoint of the Service.",
     // Services: any provider.
@@ -85,6 +89,8 @@ reasons! {
     ServiceNetwork => "Addresses of this pool are for the cluster IPs of Services (a ServiceCIDR).",
     Disabled => "The pool gives nothing new because `spec.disabled` is set; what Services hold they keep.",
     InvalidSelector => "A label selector cannot be read.",
+    InvalidInterface => "An entry of `spec.interfaces` is neither a name of an interface nor a pattern, so it stands for none. The others count.",
+    InvalidPreference => "An entry of `spec.preferredNodeSelectors` cannot be read, or its weight is not from 1 to 100. It is passed over, and the rest counts.",
     // Announcements.
     Probing => "The wire is being asked whether anybody else answers for the address.",
     Answering => "The owner answers for the address.",

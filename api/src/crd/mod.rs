@@ -13,7 +13,7 @@ pub use announcement::{
     Layer2Status, LocalPolicy, Member, NodeEndpoints, SERVICES_MAX, ServiceRef,
 };
 pub use ip_address_pool::{CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
-pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
+pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodeSelector};
 pub use speaker_node::{
     Dataplane, GATEWAYS_MAX, Interface, KubeProxy, SpeakerNode, SpeakerNodeSpec, SpeakerNodeStatus,
 };

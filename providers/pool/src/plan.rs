@@ -4,6 +4,7 @@
 //! what prevents double use; a release comes after the ingress that replaces it (make before break, for each family by
 //! itself). However many addresses change, the status is written once.
 
+mod cover;
 mod slot;
 
 use std::fmt;
