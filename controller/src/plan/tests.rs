@@ -6,6 +6,7 @@ mod families;
 mod late;
 mod moves;
 mod reinstall;
+mod selectors;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -52,41 +52,17 @@ impl Rule {
     }
 }
 
-/// Why an address is announced by no advertisement although some cover its pool: by their `serviceSelectors`.
+/// Why an address is announced by no advertisement although some cover its pool: none selects its Service by `serviceSelectors`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unselected {
-    /// None selects any Service on it.
-    #[error(
-        "no L2Advertisement that covers the pool of this address selects Service {service} by its `serviceSelectors` \
-         ({}); give the Service a label that one selects, or correct the selectors", named(advertisements.clone())
-    )]
-    Service {
-        /// The Service; of several the first.
-        service: ServiceKey,
-        /// Those that cover the pool.
-        advertisements: Vec<String>,
-    },
-    /// One selects some of those that share it.
-    #[error(
-        "L2Advertisement {advertisement} does not select Service {service} by its `serviceSelectors`, and a node that answers for \
-         a shared address answers for all Services on it; select them all, or let them share no address"
-    )]
-    Sharer {
-        /// The first that it does not select.
-        service: ServiceKey,
-        /// The advertisement.
-        advertisement: String,
-    },
-}
-
-impl Unselected {
-    /// Its code.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Service { .. } => Reason::ServiceNotSelected,
-            Self::Sharer { .. } => Reason::SharerNotSelected,
-        }
-    }
+#[error(
+    "no L2Advertisement that covers the pool of this address ({}) selects Service {service} by its `serviceSelectors`; give the \
+     Service a label that one selects, or correct the selectors", named(advertisements.clone())
+)]
+pub struct Unselected {
+    /// The Service; of several the first.
+    pub service: ServiceKey,
+    /// Those that cover the pool.
+    pub advertisements: Vec<String>,
 }
 
 /// Everything that decides who answers.
@@ -167,7 +143,7 @@ pub fn place(question: Question<'_>) -> Placement {
     if question.rules.is_empty() {
         let assignment = question.current.map(|_| nobody(epoch, holder));
         let (reason, message) = match question.unselected {
-            Some(why) => (why.reason(), why.to_string()),
+            Some(why) => (Reason::ServiceNotSelected, why.to_string()),
             None => {
                 let message = "no L2Advertisement covers the pool of this address; create one";
                 (Reason::NoAdvertisement, message.to_owned())

@@ -652,9 +652,12 @@ impl World {
         if let (Some(known), Some(view)) = (self.services.get(&key), &view)
             && known.labels != view.labels
         {
-            let tenants = self.ipam.held_by(&key).flat_map(|address| self.ipam.tenants(address));
-            for sharer in tenants.map(|tenant| tenant.service.clone()).collect::<BTreeSet<_>>() {
-                self.mark(&sharer);
+            let held: Vec<_> = self.ipam.held_by(&key).collect();
+            for address in held {
+                for sharer in self.ipam.tenants(address).iter().map(|t| t.service.clone()).collect::<Vec<_>>() {
+                    self.mark(&sharer);
+                }
+                self.tell_waiting_on(address);
             }
         }
         put(&mut self.services, key.clone(), view.map(Box::new));

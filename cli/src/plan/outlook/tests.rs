@@ -13,6 +13,7 @@ static FLAGS: LazyLock<ClassArgs> = LazyLock::new(|| ClassArgs {
     default_provider: Some(berth_provider::class::DefaultProvider::Pool),
     classes: None,
     drain_on_cordon: None,
+    ignore_exclude_lb: None,
 });
 
 /// The report on files that are everything there is, without what `deleted` names.
@@ -27,7 +28,7 @@ fn report(yaml: &str, deleted: &[&str]) -> PlanReport {
         objects.remove(&removal.parse().unwrap(), "shop").unwrap();
     }
     let classes = FLAGS.served().unwrap();
-    let question = Question { objects: &objects, before: &before, classes: &classes, drain_on_cordon: false, now: NOW };
+    let question = Question { objects: &objects, before: &before, classes: &classes, switches: FLAGS.switches(), now: NOW };
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(question.answer())
 }
 

@@ -1,9 +1,16 @@
-//! By which advertisements an address is announced.
+//! By which advertisements an address is announced, and who may share it because of that.
+//!
+//! A node that answers for an address answers for all Services on it. So one with `serviceSelectors` announces an address only where it
+//! selects every Service there; and who cannot be announced together with those that were there first does not get the address, as
+//! one who wants their port does not.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::crd::ServiceRef;
+use berth_api::service::ServiceKey;
 
+use crate::ipam::Refusal;
 use crate::placement::{Rule, Unselected};
 use crate::view::key_of;
 use crate::world::{Covering, World};
@@ -16,36 +23,65 @@ pub(super) struct Cover {
 }
 
 impl Cover {
-    /// Those that cover the pool and select every Service on the address: a node that answers for it answers for all of them, and
-    /// exposure is never wider than asked for. One that is gone and not taken off the address yet has no say.
+    /// Those that cover the pool and select the Services on the address, but for one that is about to leave because of that.
     pub(super) fn of(world: &World, pool: &str, services: &[ServiceRef]) -> Self {
         let covering = world.covering(pool);
+        let together = Together::of(world, &covering, services.iter().map(key_of));
+        let rules: Vec<_> = together.announced_by.iter().map(|covering| Arc::clone(&covering.rule)).collect();
+        let unselected = together.first.filter(|_| rules.is_empty()).map(|service| Unselected {
+            service,
+            advertisements: covering.iter().map(|covering| covering.advertisement.clone()).collect(),
+        });
+        Self { rules, unselected: unselected.filter(|unselected| !unselected.advertisements.is_empty()) }
+    }
+}
+
+/// Why a Service cannot be on an address with those that are there, or were there before it: no advertisement announces it for all.
+pub(super) fn keeps_off(world: &World, key: &ServiceKey, address: IpAddr) -> Option<Refusal> {
+    let seen = world.announcement(address)?;
+    let before: Vec<_> = seen.holders().take_while(|holder| holder != key).collect();
+    let holder = before.first()?.clone();
+    let covering = world.covering(&seen.pool);
+    let together = Together::of(world, &covering, before.into_iter().chain([key.clone()]));
+    let is_apart = together.apart.contains(key);
+    is_apart.then(|| Refusal::NotAnnouncedTogether { address, holder, service: key.clone() })
+}
+
+/// Services on one address, in the order in which they came.
+struct Together<'a> {
+    /// The first.
+    first: Option<ServiceKey>,
+    announced_by: Vec<&'a Covering>,
+    /// Those that are announced by none of the advertisements which announce the ones before.
+    apart: Vec<ServiceKey>,
+}
+
+impl<'a> Together<'a> {
+    /// One that is gone and not taken off the address yet has no say; nobody whom all know is gone is selected.
+    fn of(world: &World, covering: &'a [Covering], services: impl Iterator<Item = ServiceKey>) -> Self {
+        let mut together = Self { first: None, announced_by: covering.iter().collect(), apart: Vec::new() };
         if covering.iter().all(|covering| !covering.is_for_some_services) {
-            let rules = covering.iter().map(|covering| Arc::clone(&covering.rule)).collect();
-            return Self { rules, unselected: None };
+            return together;
         }
-        let keys = services.iter().map(key_of);
-        let known: Vec<_> =
-            keys.filter_map(|key| Some((world.service(&key)?.labels.unpacked(), key))).collect();
-        // The first Service that it does not select, and whether it selects another.
-        let leaves_out = |covering: &Covering| {
-            let view = world.advertisement(&covering.advertisement).filter(|_| covering.is_for_some_services)?;
-            let (selected, left): (Vec<_>, Vec<_>) = known.iter().partition(|(labels, _)| view.selects_service(labels));
-            Some((left.first().map(|(_, key)| key.clone()), !selected.is_empty()))
-        };
-        let (mut rules, mut none_of, mut sharer) = (Vec::new(), None, None);
-        for covering in covering.iter() {
-            match leaves_out(covering) {
-                None | Some((None, true)) => rules.push(Arc::clone(&covering.rule)),
-                Some((Some(service), true)) => {
-                    let advertisement = covering.advertisement.clone();
-                    sharer = sharer.or(Some(Unselected::Sharer { service, advertisement }));
-                }
-                Some((service, false)) => none_of = none_of.or(service),
+        for service in services {
+            let Some(view) = world.service(&service) else { continue };
+            let labels = view.labels.unpacked();
+            let selects = |covering: &&Covering| {
+                !covering.is_for_some_services
+                    || world.advertisement(&covering.advertisement).is_some_and(|view| view.selects_service(&labels))
+            };
+            let left: Vec<_> = together.announced_by.iter().copied().filter(selects).collect();
+            let is_first = together.first.is_none();
+            if left.is_empty() && !is_first && !together.announced_by.is_empty() {
+                together.apart.push(service);
+                continue;
             }
+            together.announced_by = left;
+            together.first.get_or_insert(service);
         }
-        let all = || covering.iter().map(|covering| covering.advertisement.clone()).collect();
-        let unselected = sharer.or_else(|| none_of.map(|service| Unselected::Service { service, advertisements: all() }));
-        Self { unselected: unselected.filter(|_| rules.is_empty()), rules }
+        if together.first.is_none() {
+            together.announced_by.retain(|covering| !covering.is_for_some_services);
+        }
+        together
     }
 }
