@@ -162,6 +162,18 @@ fn one_whose_labels_do_not_fit_any_more_leaves_and_the_others_notice_nothing() {
 }
 
 #[test]
+fn one_who_does_not_fit_the_new_labels_of_the_first_leaves_although_nothing_else_changes() {
+    let mut cluster = sharing(&[("a", only("web")), ("b", only("db"))], ["web", "web"]);
+    cluster.label("one", json!({"app": "db"}));
+    cluster.settle(None);
+    assert!(cluster.condition("two", types::ALLOCATED).starts_with("False AddressPending 192.0.2.201 is claimed"));
+    answered(&mut cluster);
+    assert_eq!(cluster.ingress("one").as_deref(), Some(VIP));
+    assert_eq!(cluster.ingress("two").as_deref(), Some("192.0.2.201"), "not announced by one that does not select it");
+    assert!(announced(&cluster, "two").starts_with("True Announced"));
+}
+
+#[test]
 fn where_the_first_is_not_selected_any_more_all_that_share_are_told() {
     let mut cluster = sharing(&[("a", only("web"))], ["web", "web"]);
     cluster.label("one", json!({"app": "db"}));
