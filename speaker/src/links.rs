@@ -425,7 +425,10 @@ mod tests {
                 assert_eq!(seen["br0"].addresses, ["192.0.2.3/24".parse().unwrap()]);
                 // Without a member that has a carrier it has none itself, and with one again it does.
                 set_up(&handle, "far0", false).await;
-                timeout(Duration::from_secs(5), links.clone().wait_for(Links::is_empty)).await.expect("a change").unwrap();
+                timeout(Duration::from_secs(5), links.clone().wait_for(Links::is_empty))
+                    .await
+                    .expect("a change")
+                    .unwrap();
                 set_up(&handle, "far0", true).await;
                 wait("br0").await;
                 // Older kernels rename none that is up.

@@ -94,10 +94,7 @@ impl ClassArgs {
     /// Its switches; off where nothing is said.
     pub fn switches(&self) -> Switches {
         let is_on = |switch: Option<bool>| switch.unwrap_or(false);
-        Switches {
-            drain_on_cordon: is_on(self.drain_on_cordon),
-            ignore_exclude_lb: is_on(self.ignore_exclude_lb),
-        }
+        Switches { drain_on_cordon: is_on(self.drain_on_cordon), ignore_exclude_lb: is_on(self.ignore_exclude_lb) }
     }
 
     fn or(&self, other: Self) -> Self {

@@ -319,7 +319,8 @@ fn excluded_says(left_out: &BTreeMap<&str, LeftOut>) -> Option<(Reason, String)>
         format!(", and all others have the label {EXCLUDE_NODE_LABEL} ({})", named(excluded))
     };
     let nodes = named(without_network);
-    let message = format!("the condition NetworkUnavailable is True on {nodes}{more}; look at the network plugin there");
+    let message =
+        format!("the condition NetworkUnavailable is True on {nodes}{more}; look at the network plugin there");
     Some((Reason::NodeNetworksUnavailable, message))
 }
 

@@ -116,7 +116,7 @@ pub fn rebalance(world: &World, only: Option<&str>, most_moves: Option<usize>) -
     }
     let most_of = |node: &str| {
         let own = placed.iter().filter(|placed| placed.owner == node && !placed.is_astray);
-        own.map(|placed| placed.most(&before)).max()
+        own.map(|placed| placed.most(&owned)).max()
     };
     let nodes = before.iter().map(|(node, before)| Share {
         node: (*node).to_owned(),

@@ -95,11 +95,14 @@ pub fn advertisement_change(name: &str, view: &AdvertisementView, world: &World,
         }
         Ok(_) => match (reaches_nobody(view, world), &view.passed_over) {
             (nobody, Some((reason, error))) => {
-                let rest = nobody.unwrap_or_else(|| "until it is corrected, it does not count; all else does".to_owned());
+                let rest =
+                    nobody.unwrap_or_else(|| "until it is corrected, it does not count; all else does".to_owned());
                 ready(ConditionStatus::False, *reason, format!("{error}; {rest}"))
             }
             (Some(message), None) => ready(ConditionStatus::False, Reason::NoEligibleNode, message),
-            (None, None) => ready(ConditionStatus::True, Reason::Valid, "the addresses of its pools are announced".to_owned()),
+            (None, None) => {
+                ready(ConditionStatus::True, Reason::Valid, "the addresses of its pools are announced".to_owned())
+            }
         },
     };
     let stamped = condition.stamped(view.ready.as_ref(), view.generation, now);

@@ -565,7 +565,8 @@ impl World {
     /// The advertisements that cover a pool.
     pub fn covering(&self, pool: &str) -> Cow<'_, [Covering]> {
         let all = || {
-            let rules = self.advertisements.iter().map(|(name, view)| (name.as_str(), Arc::new(self.rule(view)))).collect();
+            let rules =
+                self.advertisements.iter().map(|(name, view)| (name.as_str(), Arc::new(self.rule(view)))).collect();
             self.pools.keys().map(|name| (name.clone(), self.covering_now(name, &rules))).collect()
         };
         let known = self.covering.get_or_init(all).get(pool);

@@ -204,17 +204,41 @@ fn only_what_can_send_announces() {
     for (what, devices, expected) in [
         ("a card", vec![eth()], &["eth0 1 192.0.2.1/24"][..]),
         // Veth, tun and most software devices before they report a carrier (Linux, networking/operstates).
-        ("one whose state nobody tracks", vec![eth().state(State::Unknown, LinkFlags::empty())], &["eth0 1 192.0.2.1/24"]),
+        (
+            "one whose state nobody tracks",
+            vec![eth().state(State::Unknown, LinkFlags::empty())],
+            &["eth0 1 192.0.2.1/24"],
+        ),
         ("no carrier", vec![eth().state(State::Down, carrier)], &[]),
         ("set down", vec![eth().state(State::Down, down)], &[]),
-        ("below a VLAN no carrier", vec![eth().state(State::Down, carrier), vlan().state(State::LowerLayerDown, carrier)], &[]),
-        ("below a VLAN set down", vec![eth().state(State::Down, down), vlan().state(State::LowerLayerDown, carrier)], &[]),
+        (
+            "below a VLAN no carrier",
+            vec![eth().state(State::Down, carrier), vlan().state(State::LowerLayerDown, carrier)],
+            &[],
+        ),
+        (
+            "below a VLAN set down",
+            vec![eth().state(State::Down, down), vlan().state(State::LowerLayerDown, carrier)],
+            &[],
+        ),
         ("the VLAN set down", vec![eth(), vlan().state(State::Down, down)], &["eth0 1 192.0.2.1/24"]),
         ("waits for IEEE 802.1X", vec![eth().state(State::Dormant, running)], &[]),
-        ("and so does its VLAN", vec![eth().state(State::Dormant, running), vlan().state(State::Dormant, running)], &[]),
+        (
+            "and so does its VLAN",
+            vec![eth().state(State::Dormant, running), vlan().state(State::Dormant, running)],
+            &[],
+        ),
         ("is being tested", vec![eth().state(State::Testing, running)], &[]),
-        ("a bond whose members have no carrier", vec![Device::new(4, "bond0", 1, "192.0.2.1/24").state(State::Down, carrier)], &[]),
-        ("a VLAN on a device without an address", vec![Device::new(2, "eth0", 1, ""), vlan()], &["eth0.7 1 198.51.100.1/24"]),
+        (
+            "a bond whose members have no carrier",
+            vec![Device::new(4, "bond0", 1, "192.0.2.1/24").state(State::Down, carrier)],
+            &[],
+        ),
+        (
+            "a VLAN on a device without an address",
+            vec![Device::new(2, "eth0", 1, ""), vlan()],
+            &["eth0.7 1 198.51.100.1/24"],
+        ),
     ] {
         assert_eq!(chosen(&devices), expected, "{what}");
     }

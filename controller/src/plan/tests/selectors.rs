@@ -52,7 +52,10 @@ fn a_service_is_announced_by_the_advertisements_that_select_it() {
         (vec![("db", only("db")), ("web", only("web"))], "True Announced"),
         (vec![("db", only("db")), ("rest", json!({}))], "True Announced"),
         (
-            vec![("both", json!({"serviceSelectors": [{"matchLabels": {"app": "db"}}, {"matchLabels": {"app": "web"}}]}))],
+            vec![(
+                "both",
+                json!({"serviceSelectors": [{"matchLabels": {"app": "db"}}, {"matchLabels": {"app": "web"}}]}),
+            )],
             "True Announced",
         ),
         // It does not cover the pool.
@@ -96,7 +99,12 @@ fn services_share_an_address_where_one_advertisement_announces_it_for_all() {
         ("one selects both", vec![("a", json!({"serviceSelectors": [{}]}))], ["web", "db"], true),
         ("one selects the first only", vec![("a", only("web"))], ["web", "db"], false),
         ("each has its own", vec![("a", only("web")), ("b", only("db"))], ["web", "db"], false),
-        ("each has its own, and both a third", vec![("a", only("web")), ("b", only("db")), ("c", json!({}))], ["web", "db"], true),
+        (
+            "each has its own, and both a third",
+            vec![("a", only("web")), ("b", only("db")), ("c", json!({}))],
+            ["web", "db"],
+            true,
+        ),
         ("none selects the first", vec![("a", only("db"))], ["web", "db"], true),
         ("none selects either", vec![("a", only("x"))], ["web", "db"], true),
         ("no advertisement", vec![], ["web", "db"], true),
@@ -202,10 +210,15 @@ fn one_that_is_deleted_does_not_keep_the_others_from_being_announced() {
 
 #[test]
 fn a_preferred_node_is_chosen_and_what_is_announced_stays_when_another_is() {
-    let preferring = |zone: &str| json!({"preferredNodeSelectors": [{"weight": 50, "preference": {"matchLabels": {"zone": zone}}}]});
+    let preferring =
+        |zone: &str| json!({"preferredNodeSelectors": [{"weight": 50, "preference": {"matchLabels": {"zone": zone}}}]});
     for preferred in ["node-1", "node-2", "node-3"] {
         let mut cluster = Cluster::new(&[VIP]);
-        cluster.node_with(preferred.trim_start_matches("node-").parse().unwrap(), json!({"labels": {"zone": "a"}}), json!({}));
+        cluster.node_with(
+            preferred.trim_start_matches("node-").parse().unwrap(),
+            json!({"labels": {"zone": "a"}}),
+            json!({}),
+        );
         cluster.advertise(preferring("a"));
         cluster.apply("web", json!({}));
         cluster.settle(None);
@@ -215,7 +228,11 @@ fn a_preferred_node_is_chosen_and_what_is_announced_stays_when_another_is() {
         cluster.writes();
         cluster.advertise(preferring("b"));
         cluster.settle(None);
-        assert_eq!((cluster.owner(VIP).as_deref(), cluster.writes()), (Some(preferred), vec![]), "nothing moves for it");
+        assert_eq!(
+            (cluster.owner(VIP).as_deref(), cluster.writes()),
+            (Some(preferred), vec![]),
+            "nothing moves for it"
+        );
     }
 }
 
@@ -273,11 +290,7 @@ fn an_advertisement_says_what_of_it_cannot_be_read_and_the_rest_counts() {
             "False InvalidPreference `spec.preferredNodeSelectors[0].preference`: ",
             true,
         ),
-        (
-            json!({"serviceSelectors": [{}, near]}),
-            "False InvalidSelector `spec.serviceSelectors[1]`: ",
-            false,
-        ),
+        (json!({"serviceSelectors": [{}, near]}), "False InvalidSelector `spec.serviceSelectors[1]`: ", false),
         (json!({"preferredNodeSelectors": [{"weight": 100, "preference": {}}]}), "True Valid", true),
     ] {
         let mut cluster = Cluster::new(&[VIP]);

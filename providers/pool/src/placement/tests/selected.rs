@@ -35,7 +35,10 @@ fn the_node_that_is_preferred_most_is_chosen_and_the_next_stand_by() {
         (
             "who is preferred by an advertisement that does not select it",
             &[
-                Arc::new(Rule { preferred: BTreeMap::from([("node-c".to_owned(), 9)]), ..(*only(&["node-a"])).clone() }),
+                Arc::new(Rule {
+                    preferred: BTreeMap::from([("node-c".to_owned(), 9)]),
+                    ..(*only(&["node-a"])).clone()
+                }),
                 only(&["node-b", "node-c"]),
             ],
             |c| c,
@@ -76,7 +79,12 @@ fn load_is_balanced_only_among_nodes_that_are_preferred_alike() {
     for (what, preferred, owned, expected) in [
         ("one is", &[("node-c", 1)][..], &[("node-c", 90)][..], "node-c"),
         ("two are, and one has more than its share", &[("node-a", 5), ("node-c", 5)], &[("node-a", 9)], "node-c"),
-        ("two are, and a third has nothing", &[("node-a", 5), ("node-c", 5)], &[("node-a", 9), ("node-c", 9)], "node-a"),
+        (
+            "two are, and a third has nothing",
+            &[("node-a", 5), ("node-c", 5)],
+            &[("node-a", 9), ("node-c", 9)],
+            "node-a",
+        ),
     ] {
         let case = Case { rules: vec![preferring(preferred)], load: owning(owned), ..Case::fresh() };
         assert_eq!(case.place().assignment.unwrap().owner.as_deref(), Some(expected), "{what}");
@@ -90,7 +98,11 @@ fn what_is_placed_stays_although_another_is_preferred_now_until_it_has_to_move()
     assert_eq!(preferred().edit("node-b", drained).told(), "node-c@5 > node-a node-b", "it has to move anyway");
     let taken = Case { claimed: Some(("node-a", 5)), ..preferred() };
     assert_eq!(taken.told(), "node-a@5 > node-c node-b", "a takeover is adopted");
-    assert_eq!(Case { wish: Some("node-a"), ..preferred() }.told(), "node-a@5 > node-c node-b", "a person knows better");
+    assert_eq!(
+        Case { wish: Some("node-a"), ..preferred() }.told(),
+        "node-a@5 > node-c node-b",
+        "a person knows better"
+    );
     // It is preferred, goes, and comes back: what moved to a standby stays there.
     let case = Case { rules: vec![preferring(&[("node-b", 10)])], ..Case::placed() };
     let mut case = case.edit("node-b", |n| n.ready = false);
