@@ -17,4 +17,5 @@ mod mock;
 mod outage;
 mod rebalance;
 mod refusal;
+mod selectors;
 mod simulate;
