@@ -142,13 +142,10 @@ pub fn place(question: Question<'_>) -> Placement {
     let (holder, epoch) = holder(question);
     if question.rules.is_empty() {
         let assignment = question.current.map(|_| nobody(epoch, holder));
-        let (reason, message) = match question.unselected {
-            Some(why) => (Reason::ServiceNotSelected, why.to_string()),
-            None => {
-                let message = "no L2Advertisement covers the pool of this address; create one";
-                (Reason::NoAdvertisement, message.to_owned())
-            }
-        };
+        let none = || "no L2Advertisement covers the pool of this address; create one".to_owned();
+        let (reason, message) = question
+            .unselected
+            .map_or_else(|| (Reason::NoAdvertisement, none()), |why| (Reason::ServiceNotSelected, why.to_string()));
         return Placement { assignment, reason, message, remark: None };
     }
     let place = |node: &str| question.current.and_then(|c| c.standbys.iter().position(|s| s == node));

@@ -26,7 +26,8 @@ fn advertisements(lab: &Lab) -> Api<L2Advertisement> {
 /// Replaces the specification of the one advertisement.
 async fn advertise(lab: &Lab, spec: Value) -> kube::Result<()> {
     let patch = Patch::Json::<()>(
-        serde_json::from_value(json!([{"op": "add", "path": "/spec", "value": spec}])).map_err(kube::Error::SerdeError)?,
+        serde_json::from_value(json!([{"op": "add", "path": "/spec", "value": spec}]))
+            .map_err(kube::Error::SerdeError)?,
     );
     advertisements(lab).patch("default", &PatchParams::default(), &patch).await?;
     Ok(())

@@ -129,7 +129,9 @@ fn an_owner_with_four_partners_is_watched_by_those_whoever_is_preferred() {
 fn interfaces_are_allowed_by_name_or_pattern_and_by_any_advertisement() {
     let named = |name: &str| {
         let mut nodes = nodes();
-        nodes.values_mut().for_each(|node| node.interfaces[0].name = name.to_owned());
+        for node in nodes.values_mut() {
+            node.interfaces[0].name = name.to_owned();
+        }
         nodes
     };
     for (interface, rules, may) in [
@@ -165,12 +167,18 @@ fn an_address_leaves_an_interface_that_is_not_allowed_any_more_on_its_own_node()
 #[test]
 fn where_labels_or_missing_networks_leave_no_node_at_all_that_is_said() {
     type Change = fn(&mut BTreeMap<String, Node>);
+    type Row = (&'static str, Vec<Arc<Rule>>, Change, Reason, &'static str);
     let all = || vec![Arc::default()];
-    let cases: [(&str, Vec<Arc<Rule>>, Change, Reason, &str); 7] = [
+    let exclude: Change = |nodes| {
+        for node in nodes.values_mut() {
+            node.excluded = true;
+        }
+    };
+    let cases: [Row; 7] = [
         (
             "all have the label",
             all(),
-            |nodes| nodes.values_mut().for_each(|n| n.excluded = true),
+            exclude,
             Reason::AllNodesExcluded,
             "balancers (node-a; node-b; node-c), which kubeadm gives to control-plane nodes; remove it (`kubectl label node node-a \
              node.kubernetes.io/exclude-from-external-load-balancers-`), or run the controller with --ignore-exclude-lb",
@@ -186,7 +194,9 @@ fn where_labels_or_missing_networks_leave_no_node_at_all_that_is_said() {
             "one has no speaker",
             all(),
             |nodes| {
-                nodes.values_mut().for_each(|n| n.excluded = true);
+                for node in nodes.values_mut() {
+                    node.excluded = true;
+                }
                 *nodes.get_mut("node-b").unwrap() = Node::default();
             },
             Reason::NoEligibleNode,
@@ -195,7 +205,11 @@ fn where_labels_or_missing_networks_leave_no_node_at_all_that_is_said() {
         (
             "none has a network",
             all(),
-            |nodes| nodes.values_mut().for_each(|n| n.network_unavailable = true),
+            |nodes| {
+                for node in nodes.values_mut() {
+                    node.network_unavailable = true;
+                }
+            },
             Reason::NodeNetworksUnavailable,
             "the condition NetworkUnavailable is True on node-a; node-b; node-c; look at",
         ),
@@ -203,7 +217,9 @@ fn where_labels_or_missing_networks_leave_no_node_at_all_that_is_said() {
             "some have no network and the others the label",
             all(),
             |nodes| {
-                nodes.values_mut().for_each(|n| n.excluded = true);
+                for node in nodes.values_mut() {
+                    node.excluded = true;
+                }
                 let node = nodes.get_mut("node-c").unwrap();
                 (node.excluded, node.network_unavailable) = (false, true);
             },
@@ -214,7 +230,7 @@ fn where_labels_or_missing_networks_leave_no_node_at_all_that_is_said() {
         (
             "none is selected, and all have the label",
             vec![only(&[])],
-            |nodes| nodes.values_mut().for_each(|n| n.excluded = true),
+            exclude,
             Reason::NoEligibleNode,
             "node-a: no L2Advertisement selects it",
         ),
