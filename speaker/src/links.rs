@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State};
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
@@ -69,6 +69,9 @@ struct Facts {
     flags: LinkFlags,
     mac: Option<MacAddr>,
     enslaved: bool,
+    /// Its operational state says that it may not send yet (RFC 2863). The others are not asked for: with a carrier they become up, which
+    /// the kernel notes up to a second later (Linux, networking/operstates).
+    waits: bool,
     addresses: Vec<IpNet>,
 }
 
@@ -81,6 +84,7 @@ impl Facts {
             flags: message.header.flags,
             mac: None,
             enslaved: false,
+            waits: false,
             addresses: Vec::new(),
         };
         let mut in_vrf = false;
@@ -91,6 +95,7 @@ impl Facts {
                     facts.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr);
                 }
                 LinkAttribute::Controller(index) => facts.enslaved = *index != 0,
+                LinkAttribute::OperState(state) => facts.waits = matches!(state, State::Dormant | State::Testing),
                 LinkAttribute::LinkInfo(infos) => {
                     in_vrf = infos.iter().any(|info| matches!(info, LinkInfo::PortKind(InfoPortKind::Vrf)));
                 }
@@ -121,8 +126,7 @@ impl Facts {
         if !self.flags.contains(LinkFlags::Up | LinkFlags::LowerUp) {
             return Err(Unfit::Down);
         }
-        // IFF_RUNNING stands for an operational state of up or unknown (RFC 2863; Linux, networking/operstates).
-        if !self.flags.contains(LinkFlags::Running) {
+        if self.waits || self.flags.contains(LinkFlags::Dormant) {
             return Err(Unfit::Dormant);
         }
         if self.addresses.is_empty() {
@@ -294,9 +298,10 @@ mod tests {
         Facts {
             index: 2,
             name: "eth0".into(),
-            flags: LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running | LinkFlags::Broadcast,
+            flags: LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Broadcast,
             mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
             enslaved: false,
+            waits: false,
             addresses: vec!["192.0.2.11/24".parse().unwrap()],
         }
     }
@@ -315,7 +320,7 @@ mod tests {
             ("a pod's end of a veth pair", |f| f.name = "veth1a2b3c".into(), Some(Unfit::Excluded)),
             ("a container bridge", |f| f.name = "docker0".into(), Some(Unfit::Excluded)),
             ("a cable pulled", |f| f.flags.remove(LinkFlags::LowerUp), Some(Unfit::Down)),
-            ("a port that waits to be let in", |f| f.flags.remove(LinkFlags::Running), Some(Unfit::Dormant)),
+            ("a port that waits to be let in", |f| f.waits = true, Some(Unfit::Dormant)),
             ("set down", |f| f.flags.remove(LinkFlags::Up), Some(Unfit::Down)),
             ("no IP address", |f| f.addresses.clear(), Some(Unfit::NoAddress)),
         ];

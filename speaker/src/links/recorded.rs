@@ -1,7 +1,7 @@
 //! What kernels say of bonds, VLANs, bridges and their members, with every message parsed as it comes from the socket. The kernel that
 //! runs the tests need not have these drivers.
 
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVlan, LinkMode, State, VlanProtocol};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVlan, LinkMode, VlanProtocol};
 use rtnetlink::packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 
 use super::*;
@@ -209,6 +209,7 @@ fn only_what_can_send_announces() {
             vec![eth().state(State::Unknown, LinkFlags::empty())],
             &["eth0 1 192.0.2.1/24"],
         ),
+        ("one that has just got its carrier", vec![eth().state(State::Down, running)], &["eth0 1 192.0.2.1/24"]),
         ("no carrier", vec![eth().state(State::Down, carrier)], &[]),
         ("set down", vec![eth().state(State::Down, down)], &[]),
         (
