@@ -11,7 +11,7 @@ mod reached;
 mod said;
 mod slice;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,9 +26,7 @@ use berth_api::service::{
     Families, Request, RequestError, ServiceKey, TrafficPolicy, health_check_node_port, tcp_port,
 };
 use berth_api::sharing::{SharingScope, SharingTerms};
-use berth_api::{
-    Announcement, Condition as NewCondition, IPAddressPool, PerFamily, Reason, SpeakerNode,
-};
+use berth_api::{Announcement, Condition as NewCondition, IPAddressPool, PerFamily, Reason, SpeakerNode};
 use berth_provider::Intent;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};

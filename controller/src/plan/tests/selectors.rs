@@ -23,6 +23,7 @@ fn sharing(advertisements: &[(&str, serde_json::Value)], labels: [&str; 2]) -> C
         cluster.advertise_as(name, spec.clone());
     }
     for ((name, port), app) in [("one", 80), ("two", 443)].into_iter().zip(labels) {
+        cluster.endpoints(name, &["node-1", "node-2", "node-3"]);
         let spec = json!({"ports": [{"port": port}]});
         cluster.apply_with(name, spec, json!({"berth.dev/allow-shared-ip": "k"}));
         cluster.label(name, json!({"app": app}));
@@ -68,6 +69,7 @@ fn a_service_is_announced_by_the_advertisements_that_select_it() {
         for (name, spec) in &advertisements {
             cluster.advertise_as(name, spec.clone());
         }
+        cluster.endpoints("web", &["node-1"]);
         cluster.apply("web", json!({}));
         cluster.label("web", json!({"app": "web"}));
         cluster.settle(None);
@@ -82,6 +84,7 @@ fn a_service_is_announced_by_the_advertisements_that_select_it() {
 fn a_label_that_goes_takes_the_nodes_along_and_one_that_comes_brings_them_back() {
     let mut cluster = Cluster::new(&[VIP]);
     cluster.advertise(only("web"));
+    cluster.endpoints("web", &["node-1"]);
     cluster.apply("web", json!({}));
     cluster.settle(None);
     assert!(announced(&cluster, "web").starts_with("False ServiceNotSelected"));
@@ -220,6 +223,7 @@ fn a_preferred_node_is_chosen_and_what_is_announced_stays_when_another_is() {
             json!({}),
         );
         cluster.advertise(preferring("a"));
+        cluster.endpoints("web", &["node-1"]);
         cluster.apply("web", json!({}));
         cluster.settle(None);
         assert_eq!(cluster.owner(VIP).as_deref(), Some(preferred));
@@ -239,6 +243,7 @@ fn a_preferred_node_is_chosen_and_what_is_announced_stays_when_another_is() {
 #[test]
 fn the_exclude_label_on_all_nodes_is_told_and_may_be_ignored() {
     let mut cluster = Cluster::answered();
+    cluster.endpoints("web", &["node-1"]);
     for n in 1..=3 {
         cluster.node_with(n, json!({"labels": {EXCLUDE: ""}}), json!({}));
     }
@@ -300,6 +305,7 @@ fn an_advertisement_says_what_of_it_cannot_be_read_and_the_rest_counts() {
         let condition = &change.body["status"]["conditions"][0];
         let said = ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap()).join(" ");
         assert!(said.starts_with(told), "{spec}: {said}");
+        cluster.endpoints("web", &["node-1"]);
         cluster.apply("web", json!({}));
         cluster.settle(None);
         assert_eq!(cluster.owner(VIP).is_some(), is_announced, "{spec}");
