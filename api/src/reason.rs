@@ -68,6 +68,9 @@ reasons! {
     NodeNetworksUnavailable => "Every node that could answer has the condition `NetworkUnavailable`, or is excluded by its label: its pod network is not set up. Look at the network plugin on those nodes.",
     NoEligibleNode => "No node can answer for the address: the message says why each was left out.",
     NoLocalEndpoints => "`externalTrafficPolicy: Local`, and no node has a serving endpoint of the Service.",
+    // Services: announcement, and the kernels of nodes.
+    ArpIgnore => "kube-proxy runs in IPVS mode, which puts every address of a Service on `kube-ipvs0` of every node, and the kernels of the nodes that the message names answer ARP for them beside the owner. Set `ipvs.strictARP: true` in kube-proxy's configuration, which sets `net.ipv4.conf.all.arp_ignore` to 1, or set that on the nodes.",
+    ReversePathFilter => "The node that answers drops what comes from beyond the subnet of the address, because `rp_filter` is strict (1) on the interface and the node's routes to there lead over another. Set it to 2 (loose) on that interface, or give the node a route over it.",
     // Services: any provider.
     Provisioning => "The provider is making what the Service asks for; this takes as long as the other side needs.",
     ProviderConflict => "What the provider wanted to change had changed meanwhile; it looks again and plans anew.",
@@ -99,6 +102,7 @@ reasons! {
     TookOver => "The owner fell silent or stopped, and a standby took over.",
     CaredFor => "The speaker of the owner is silent or stopped while its node lives, so a standby answers in its place, with the Ethernet address of the owner's node: nothing moves, and no connection breaks. When it is not back within 30 s, the address moves.",
     Heard => "Partners are heard as regularly as they should.",
+    NoTraps => "No setting of the node's kernel is found any more that breaks what is announced.",
     HeartbeatsLate => "Partners fell silent again and again and were alive each time, so they are given more time, and a takeover from them takes longer. The message names them: look at the load of their nodes and at the link between.",
     Withdrawn => "The node that answered has no part in the address any more, and no other node has claimed it.",
     OwnerChanged => "The controller named another owner.",

@@ -48,7 +48,7 @@ use crate::evidence::{ASKS_WAITING, Ask};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
-use crate::{announcements, dataplane, events, evidence, gateways, links, metrics, speaker_node, status};
+use crate::{announcements, dataplane, events, evidence, gateways, kernel, links, metrics, speaker_node, status};
 
 /// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
 const END_LIMIT: Duration = Duration::from_millis(300);
@@ -136,7 +136,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         metrics: metrics.clone(),
     };
     tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
-    let known = speaker_node::Known { links: links_in.clone(), gateways: gateways_in, late: late_in, dataplane };
+    let kernel = follow_kernel(&mut tasks, &links_in, &end);
+    let (links, gateways, late) = (links_in.clone(), gateways_in, late_in);
+    let known = speaker_node::Known { links, gateways, late, dataplane, kernel };
     tasks.spawn(named(
         "speaker_node",
         speaker_node::run(client.clone(), node_name, known, metrics.clone(), end.clone()),
@@ -171,6 +173,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(shutdown.is_cancelled(), "the engine ended without being told to");
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts what looks at the settings of the kernel: where it tells what breaks.
+fn follow_kernel(
+    tasks: &mut JoinSet<&'static str>,
+    links: &watch::Receiver<Links>,
+    end: &CancellationToken,
+) -> watch::Receiver<Option<Vec<KernelTrap>>> {
+    let (found, kernel) = watch::channel(None);
+    tasks.spawn(named("kernel", kernel::run(links.clone(), found, end.clone())));
+    kernel
 }
 
 /// Starts what looks whether the node serves an address: where to ask, and where it tells.
