@@ -3,6 +3,7 @@
 mod cluster;
 mod dataplane;
 mod families;
+mod kernel;
 mod late;
 mod moves;
 mod reinstall;

@@ -333,7 +333,8 @@ fn others_say(others: &[Ranked], left_out: &BTreeMap<&str, LeftOut>) -> String {
 }
 
 /// The first few, and how many more there are.
-fn named(mut nodes: Vec<String>) -> String {
+/// These names, or the first of many.
+pub(crate) fn named(mut nodes: Vec<String>) -> String {
     let more = nodes.len().saturating_sub(NAMED_NODES);
     nodes.truncate(NAMED_NODES);
     if more > 0 {

@@ -5,6 +5,7 @@
 //! itself). However many addresses change, the status is written once.
 
 mod cover;
+mod kernel;
 mod slot;
 
 use std::fmt;

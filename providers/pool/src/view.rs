@@ -18,7 +18,8 @@ use std::sync::Arc;
 use berth_api::annotations::MOVE_TO;
 use berth_api::condition::types;
 use berth_api::crd::{
-    AnnouncementSpec, Dataplane, Interface, KubeProxy, Layer2Assignment, ServiceAllocation, ServiceRef, SpeakerNodeSpec,
+    AnnouncementSpec, Dataplane, Interface, KernelTrap, KubeProxy, Layer2Assignment, ServiceAllocation, ServiceRef,
+    SpeakerNodeSpec,
 };
 use berth_api::names::{PART_LABEL_PREFIX, part_label};
 use berth_api::pool::{Addresses, AddressesError, IpRange};
@@ -399,13 +400,15 @@ pub struct Report {
     pub gateways: Vec<IpAddr>,
     /// What forwards on the node.
     pub dataplane: Option<Dataplane>,
+    /// Settings of its kernel that break what is announced.
+    pub kernel_traps: Vec<KernelTrap>,
 }
 
 impl Report {
     /// Parses it.
     pub fn of(node: &SpeakerNode) -> Self {
-        let SpeakerNodeSpec { interfaces, gateways, dataplane, .. } = node.spec.clone();
-        Self { interfaces, gateways, dataplane }
+        let SpeakerNodeSpec { interfaces, gateways, dataplane, kernel_traps, .. } = node.spec.clone();
+        Self { interfaces, gateways, dataplane, kernel_traps }
     }
 
     /// Why the node is to give up what it owns, where its kube-proxy does not follow what changes.

@@ -866,6 +866,7 @@ impl World {
             network_unavailable: view.network_unavailable,
             draining: view.gives_up(self.drain_on_cordon).or_else(|| self.reports.get(name)?.is_stale()),
             dataplane: self.reports.get(name).and_then(|report| report.dataplane),
+            kernel_traps: self.reports.get(name).map(|report| report.kernel_traps.clone()).unwrap_or_default(),
         });
         if self.nodes.get(name) != node.as_ref() {
             put(&mut self.nodes, name.to_owned(), node);

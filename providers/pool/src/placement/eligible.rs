@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use berth_api::annotations::DRAIN;
-use berth_api::crd::{Dataplane, Interface, KubeProxy, Member};
+use berth_api::crd::{Dataplane, Interface, KernelTrap, KubeProxy, Member};
 use berth_api::names::{EXCLUDE_NODE_LABEL, OUT_OF_SERVICE_TAINT};
 
 use super::{Question, Rule};
@@ -26,6 +26,8 @@ pub struct Node {
     pub draining: Option<Draining>,
     /// What forwards on it, once its speaker has looked.
     pub dataplane: Option<Dataplane>,
+    /// Settings of its kernel that break what is announced.
+    pub kernel_traps: Vec<KernelTrap>,
 }
 
 impl Node {

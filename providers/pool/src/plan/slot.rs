@@ -12,7 +12,7 @@ use berth_api::service::{ServiceKey, TrafficPolicy};
 use berth_api::{Announcement, Condition, ConditionStatus, IpFamily, Reason};
 
 use super::cover::Cover;
-use super::{Plan, Step, condition, must_leave};
+use super::{Plan, Step, condition, kernel, must_leave};
 use crate::view::{AnnouncementView, Assignment, ServiceView, key_of, part_labels};
 use crate::world::World;
 
@@ -80,7 +80,7 @@ impl Plan {
     /// Claims what a slot holds, or brings the Announcements up to date.
     pub(super) fn keep(&mut self, key: &ServiceKey, slot: Slot<'_>) {
         for candidate in std::iter::once(slot.current).chain(slot.next) {
-            let Candidate { choice: Choice { address, pool }, existing, services, placement } = candidate;
+            let Candidate { choice: Choice { address, pool }, existing, services, placement, spoilt: _ } = candidate;
             let desired = announcement(address, &pool, services, placement, existing);
             let is_new = existing.is_none_or(|seen| !seen.holders().any(|holder| holder == *key));
             if is_new {
@@ -119,6 +119,8 @@ pub(super) struct Candidate<'a> {
     /// All that hold it then.
     services: Vec<ServiceRef>,
     placement: Placement,
+    /// What a node's kernel does to it, if anything.
+    spoilt: Option<(Reason, String)>,
 }
 
 impl<'a> Candidate<'a> {
@@ -126,7 +128,8 @@ impl<'a> Candidate<'a> {
         let existing = world.announcement(choice.address);
         let services = with(world, existing, key, view, choice.address);
         let placement = placement(world, &services, view.policy, choice.address, &choice.pool, existing);
-        Self { choice, existing, services, placement }
+        let spoilt = kernel::spoils(world.nodes(), choice.address, placement.assignment.as_ref());
+        Self { choice, existing, services, placement, spoilt }
     }
 
     /// Whether a node has said that it answers.
@@ -154,6 +157,9 @@ impl<'a> Candidate<'a> {
                     Reason::NoServingEndpoints,
                     message.to_owned(),
                 );
+            }
+            Reason::Announced if let Some((reason, message)) = &self.spoilt => {
+                return condition(types::ANNOUNCED, ConditionStatus::True, *reason, message.clone());
             }
             Reason::Announced => (
                 ConditionStatus::True,

@@ -11,6 +11,7 @@ mod drain;
 mod envelope;
 mod failover;
 mod families;
+mod kernel;
 mod leader;
 mod manners;
 mod mock;
