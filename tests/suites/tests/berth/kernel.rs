@@ -77,9 +77,8 @@ lab_test! {
 /// The Ethernet addresses that answer the client's question for an address now.
 async fn answerers(lab: &Lab, address: Ipv4Addr) -> Result<std::collections::BTreeSet<berth_api::MacAddr>> {
     let watch = lab.client().netns.watch_arp("eth0")?;
-    let mut command = Command::from(lab.client().netns.command("sh"));
-    let script = format!("ip neigh flush to {address}; ping -c 2 -W 1 {address} || true");
-    command.args(["-c", &script]).output().await?;
+    let mut command = Command::from(lab.client().netns.command("arping"));
+    command.args(["-c", "1", "-w", "1", "-I", "eth0", &address.to_string()]).output().await?;
     Ok(Cluster::answerers(&watch, address))
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 use berth_api::L2Advertisement;
 use berth_api::names::EXCLUDE_NODE_LABEL;
-use berth_lab::{ArpWatch, Lab, lab_test};
+use berth_lab::{Lab, lab_test};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -152,16 +152,12 @@ lab_test! {
     }
 }
 
-/// Whether anybody answers the router's question for an address.
-async fn answered_on_the_wire(lab: &Lab, watch: &ArpWatch, address: std::net::Ipv4Addr) -> Result<bool> {
-    let before = Cluster::answerers(watch, address).len();
-    assert_eq!(before, 0, "the watch is fresh");
-    // What an earlier answer left is not asked for again.
-    let mut flush = Command::from(lab.client().netns.command("ip"));
-    flush.args(["neigh", "flush", "to", &address.to_string()]).output().await?;
-    let mut ping = Command::from(lab.client().netns.command("ping"));
-    ping.args(["-c", "2", "-W", "1", &address.to_string()]).output().await?;
-    Ok(!Cluster::answerers(watch, address).is_empty())
+/// Whether anybody answers the client's question for an address.
+async fn answered_on_the_wire(lab: &Lab, address: std::net::Ipv4Addr) -> Result<bool> {
+    let watch = lab.client().netns.watch_arp("eth0")?;
+    let mut arping = Command::from(lab.client().netns.command("arping"));
+    arping.args(["-c", "1", "-w", "1", "-I", "eth0", &address.to_string()]).output().await?;
+    Ok(!Cluster::answerers(&watch, address).is_empty())
 }
 
 lab_test! {
@@ -189,14 +185,14 @@ lab_test! {
         assert_eq!(status, "False");
         has(&message, &["no L2Advertisement that covers the pool of this address (default) selects Service default/web"])?;
         let IpAddr::V4(v4) = addresses[0] else { anyhow::bail!("{addresses:?}") };
-        let watch = lab.client().netns.watch_arp("eth0")?;
-        ensure!(!answered_on_the_wire(&lab, &watch, v4).await?, "a selector that matches nothing admits nothing");
+        ensure!(!answered_on_the_wire(&lab, v4).await?, "a selector that matches nothing admits nothing");
 
         label("web", json!("yes")).await?;
         cluster.reason("web", "berth.dev/Announced", "Announced").await?;
         for address in addresses {
             answers(&lab.client().netns, address).await?;
         }
+        ensure!(answered_on_the_wire(&lab, v4).await?, "so it can be seen");
         let probers = [cluster.probing(addresses[0]).await?, cluster.probing(addresses[1]).await?];
         let mut epochs = Vec::new();
         for address in addresses {
@@ -229,16 +225,10 @@ lab_test! {
         // And that of the first: nobody answers any more.
         label("web", json!("no")).await?;
         cluster.reason("web", "berth.dev/Announced", "ServiceNotSelected").await?;
-        tokio::time::timeout(SOON, async {
-            loop {
-                let watch = lab.client().netns.watch_arp("eth0")?;
-                if !answered_on_the_wire(&lab, &watch, v4).await? {
-                    return anyhow::Ok(());
-                }
-            }
+        lab.eventually("its nodes answer no more", SOON, async || {
+            Ok((!answered_on_the_wire(&lab, v4).await?).then_some(()))
         })
-        .await
-        .context("its nodes go on answering")??;
+        .await?;
         label("web", json!("yes")).await?;
         for address in addresses {
             answers(&lab.client().netns, address).await?;
