@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use berth_api::crd::KernelTrap;
 use berth_telemetry::{Health, init_logs, listen, serve, shutdown_on_signal};
 use berth_wire::heartbeat::envelope::KeyRing;
 use kube::{Client, Config};
@@ -46,8 +47,10 @@ use crate::dataplane::Told;
 use crate::engine::{CHANGES_WAITING, Engine, Inputs, Late};
 use crate::evidence::{ASKS_WAITING, Ask};
 use crate::keys::Keys;
+use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
+use crate::speaker_node::Known;
 use crate::{announcements, dataplane, events, evidence, gateways, kernel, links, metrics, speaker_node, status};
 
 /// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
@@ -136,9 +139,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         metrics: metrics.clone(),
     };
     tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
-    let kernel = follow_kernel(&mut tasks, &links_in, &end);
-    let (links, gateways, late) = (links_in.clone(), gateways_in, late_in);
-    let known = speaker_node::Known { links, gateways, late, dataplane, kernel };
+    let known = Known::new(&links_in, gateways_in, late_in, dataplane, follow_kernel(&mut tasks, &links_in, &end));
     tasks.spawn(named(
         "speaker_node",
         speaker_node::run(client.clone(), node_name, known, metrics.clone(), end.clone()),

@@ -56,6 +56,19 @@ pub struct Known {
     pub kernel: watch::Receiver<Option<Vec<KernelTrap>>>,
 }
 
+impl Known {
+    /// Puts it together.
+    pub fn new(
+        links: &watch::Receiver<Links>,
+        gateways: watch::Receiver<Gateways>,
+        late: watch::Receiver<Late>,
+        dataplane: watch::Receiver<Option<Dataplane>>,
+        kernel: watch::Receiver<Option<Vec<KernelTrap>>>,
+    ) -> Self {
+        Self { links: links.clone(), gateways, late, dataplane, kernel }
+    }
+}
+
 async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
     let Known { mut links, mut gateways, mut late, mut dataplane, mut kernel } = known;
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
