@@ -19,6 +19,8 @@ pub mod types {
     pub const READY: &str = "Ready";
     /// On a SpeakerNode: its partners are heard as regularly as they should.
     pub const PARTNERS_HEARD: &str = "PartnersHeard";
+    /// On a SpeakerNode: no setting of its kernel was found that breaks what is announced.
+    pub const KERNEL_READY: &str = "KernelReady";
 }
 
 /// Whether a condition holds.

@@ -9,6 +9,7 @@ pub mod condition;
 pub mod crd;
 pub mod family;
 pub mod heartbeat_keys;
+pub mod interface;
 pub mod mac;
 pub mod names;
 pub mod pool;

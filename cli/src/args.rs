@@ -63,8 +63,8 @@ const REBALANCE_HELP: &str = "Examples:
   In a script:
     kubectl berth rebalance --yes
 
-Berth itself moves nothing for balance, because a move breaks the established connections of the address. This moves the fewest addresses that \
-bring every node down to its share and a quarter, one after the other, each awaited until the new node answers; it asks first. With -n only \
+Berth itself moves nothing for balance, because a move breaks the established connections of the address. This moves those that are on a \
+node while advertisements prefer others, and the fewest that bring every node down to its share and a quarter, one after the other, each awaited until the new node answers; it asks first. With -n only \
 addresses that Services of that namespace hold. The schema of -o json is docs/reference/rebalance.schema.json.
 
 Exit codes: 0 all was moved, or there was nothing to move, 1 some was not, 2 wrong usage, or the cluster could not be reached.";

@@ -17,6 +17,7 @@ use berth_pool::world::World;
 use berth_provider::class::Classes;
 use jiff::Timestamp;
 
+use classes::Switches;
 pub use classes::{ClassArgs, ClassesUnknown};
 pub use files::FileError;
 pub use load::LoadError;
@@ -61,7 +62,7 @@ pub struct Gathered {
     /// Where objects are that name no namespace.
     namespace: String,
     classes: Classes,
-    drain_on_cordon: bool,
+    switches: Switches,
     /// How the cluster is reached, if one was asked.
     pub connection: Option<Connection>,
     /// What is said beside the result.
@@ -72,7 +73,7 @@ impl Gathered {
     /// What the pools' planner knows of it.
     pub fn world(&self) -> World {
         let mut world = self.objects.world(&self.classes);
-        world.set_drain_on_cordon(self.drain_on_cordon);
+        self.switches.tell(&mut world);
         world
     }
 
@@ -96,7 +97,7 @@ pub async fn gather(sources: Sources<'_>, client: &ClientArgs, now: Timestamp) -
         let objects = Objects::of_cluster(everything, now, &mut notes)?;
         (objects, connection.namespace.clone(), classes, Some(connection))
     };
-    let drain_on_cordon = classes.drain_on_cordon.unwrap_or(false);
+    let switches = classes.switches();
     let classes = classes.served()?;
     for text in &texts {
         for object in load::load(text, &namespace, &mut notes)? {
@@ -104,7 +105,7 @@ pub async fn gather(sources: Sources<'_>, client: &ClientArgs, now: Timestamp) -
         }
     }
     objects.fill_in_families();
-    Ok(Gathered { objects, namespace, classes, drain_on_cordon, connection, notes })
+    Ok(Gathered { objects, namespace, classes, switches, connection, notes })
 }
 
 /// Answers what the command line asks.
@@ -119,8 +120,8 @@ pub async fn plan(args: &PlanArgs, client: &ClientArgs, now: Timestamp) -> Resul
     if args.offline {
         gathered.note_what_is_missing();
     }
-    let Gathered { objects, classes, drain_on_cordon, notes, .. } = gathered;
-    let question = Question { objects: &objects, before: &before, classes: &classes, drain_on_cordon, now };
+    let Gathered { objects, classes, switches, notes, .. } = gathered;
+    let question = Question { objects: &objects, before: &before, classes: &classes, switches, now };
     Ok(Planned { report: question.answer().await, notes })
 }
 

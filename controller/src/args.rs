@@ -49,6 +49,10 @@ pub struct Args {
     #[arg(long, env = "BERTH_DRAIN_ON_CORDON", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "BOOL")]
     pub drain_on_cordon: bool,
 
+    /// Whether nodes announce although they have the label node.kubernetes.io/exclude-from-external-load-balancers, which kubeadm gives to control-plane nodes
+    #[arg(long, env = "BERTH_IGNORE_EXCLUDE_LB", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "BOOL")]
+    pub ignore_exclude_lb: bool,
+
     /// Whether replicas choose a leader by a Lease; without, there must be one replica only
     #[arg(long, env = "BERTH_LEADER_ELECT", action = clap::ArgAction::Set, default_value_t = true, value_name = "BOOL")]
     pub leader_elect: bool,

@@ -86,6 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let applier = Applier { client, events, metrics: metrics.clone(), leadership, classes };
     let mut world = World::default();
     world.set_drain_on_cordon(args.drain_on_cordon);
+    world.set_ignore_exclude_label(args.ignore_exclude_lb);
     let mut reconciler = Reconciler::new(applier, metrics, synced, listed, asked, outcomes, world);
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),

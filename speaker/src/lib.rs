@@ -14,6 +14,7 @@ mod events;
 mod evidence;
 mod gateways;
 mod groups;
+mod kernel;
 mod keys;
 mod links;
 mod metrics;

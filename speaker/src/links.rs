@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State};
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
@@ -49,12 +49,14 @@ pub enum Unfit {
     NoEthernet,
     /// Its link does not do ARP.
     NoArp,
-    /// It is part of a bridge or bond, which announces in its place.
+    /// It is part of a bridge, bond or the like, which announces in its place.
     Enslaved,
     /// Its name begins with an excluded prefix.
     Excluded,
-    /// Set down, or without a carrier.
+    /// Set down, or without a carrier: its own, or that of the one below it.
     Down,
+    /// It has a carrier and may not send yet, as a port that waits for IEEE 802.1X.
+    Dormant,
     /// No IP address that lasts.
     NoAddress,
 }
@@ -67,6 +69,9 @@ struct Facts {
     flags: LinkFlags,
     mac: Option<MacAddr>,
     enslaved: bool,
+    /// Its operational state says that it may not send yet (RFC 2863). The others are not asked for: with a carrier they become up, which
+    /// the kernel notes up to a second later (Linux, networking/operstates).
+    waits: bool,
     addresses: Vec<IpNet>,
 }
 
@@ -79,8 +84,10 @@ impl Facts {
             flags: message.header.flags,
             mac: None,
             enslaved: false,
+            waits: false,
             addresses: Vec::new(),
         };
+        let mut in_vrf = false;
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => facts.name.clone_from(name),
@@ -88,9 +95,15 @@ impl Facts {
                     facts.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr);
                 }
                 LinkAttribute::Controller(index) => facts.enslaved = *index != 0,
+                LinkAttribute::OperState(state) => facts.waits = matches!(state, State::Dormant | State::Testing),
+                LinkAttribute::LinkInfo(infos) => {
+                    in_vrf = infos.iter().any(|info| matches!(info, LinkInfo::PortKind(InfoPortKind::Vrf)));
+                }
                 _ => {}
             }
         }
+        // A VRF takes part in routing alone: its members keep their addresses and answer for themselves (Linux, networking/vrf).
+        facts.enslaved &= !in_vrf;
         facts
     }
 
@@ -112,6 +125,9 @@ impl Facts {
         // IFF_UP is what the operator wants, IFF_LOWER_UP what the wire says (netdevice(7)).
         if !self.flags.contains(LinkFlags::Up | LinkFlags::LowerUp) {
             return Err(Unfit::Down);
+        }
+        if self.waits || self.flags.contains(LinkFlags::Dormant) {
+            return Err(Unfit::Dormant);
         }
         if self.addresses.is_empty() {
             return Err(Unfit::NoAddress);
@@ -150,6 +166,28 @@ fn lasting_address(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(address, message.header.prefix_len).ok()
 }
 
+/// Of all interfaces and addresses that the kernel lists, the interfaces that can announce.
+fn that_can_announce(links: &[LinkMessage], addresses: &[AddressMessage], excluded: &[String]) -> Links {
+    let mut facts: BTreeMap<u32, Facts> =
+        links.iter().map(|message| (message.header.index, Facts::from_message(message))).collect();
+    for message in addresses {
+        if let (Some(address), Some(facts)) = (lasting_address(message), facts.get_mut(&message.header.index)) {
+            facts.addresses.push(address);
+        }
+    }
+    let judged = facts.into_values().filter_map(|facts| {
+        let name = facts.name.clone();
+        match facts.judge(excluded) {
+            Ok(link) => Some(link),
+            Err(why) => {
+                tracing::trace!(interface = name, ?why, "interface cannot announce");
+                None
+            }
+        }
+    });
+    judged.collect()
+}
+
 /// A netlink connection that looks and listens.
 struct Netlink {
     handle: Handle,
@@ -171,42 +209,9 @@ impl Netlink {
     }
 
     async fn look(&self, excluded: &[String]) -> Result<Links, rtnetlink::Error> {
-        let mut facts: BTreeMap<u32, Facts> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .map_ok(|message| (message.header.index, Facts::from_message(&message)))
-            .try_collect()
-            .await?;
-        let addresses: Vec<(u32, IpNet)> = self
-            .handle
-            .address()
-            .get()
-            .execute()
-            .try_filter_map(|message| async move {
-                Ok(lasting_address(&message).map(|address| (message.header.index, address)))
-            })
-            .try_collect()
-            .await?;
-        for (index, address) in addresses {
-            if let Some(facts) = facts.get_mut(&index) {
-                facts.addresses.push(address);
-            }
-        }
-        Ok(facts
-            .into_values()
-            .filter_map(|facts| {
-                let name = facts.name.clone();
-                match facts.judge(excluded) {
-                    Ok(link) => Some(link),
-                    Err(why) => {
-                        tracing::trace!(interface = name, ?why, "interface cannot announce");
-                        None
-                    }
-                }
-            })
-            .collect())
+        let links: Vec<_> = self.handle.link().get().execute().try_collect().await?;
+        let addresses: Vec<_> = self.handle.address().get().execute().try_collect().await?;
+        Ok(that_can_announce(&links, &addresses, excluded))
     }
 
     /// Waits for news, whatever they are (an overrun of the kernel's queue is among them, and asks for the same fresh
@@ -278,12 +283,16 @@ fn log_changes(known: &Links, seen: &Links) {
 }
 
 #[cfg(test)]
+mod recorded;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use tokio::time::timeout;
 
     use crate::args::DEFAULT_EXCLUDED;
-    use crate::netns::{cable, in_own_network, netlink, set_up};
+    use crate::netns::{cable, in_own_network, index, netlink, set_up};
+    use rtnetlink::{LinkBridge, LinkUnspec};
 
     fn eth0() -> Facts {
         Facts {
@@ -292,6 +301,7 @@ mod tests {
             flags: LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Broadcast,
             mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
             enslaved: false,
+            waits: false,
             addresses: vec!["192.0.2.11/24".parse().unwrap()],
         }
     }
@@ -310,6 +320,7 @@ mod tests {
             ("a pod's end of a veth pair", |f| f.name = "veth1a2b3c".into(), Some(Unfit::Excluded)),
             ("a container bridge", |f| f.name = "docker0".into(), Some(Unfit::Excluded)),
             ("a cable pulled", |f| f.flags.remove(LinkFlags::LowerUp), Some(Unfit::Down)),
+            ("a port that waits to be let in", |f| f.waits = true, Some(Unfit::Dormant)),
             ("set down", |f| f.flags.remove(LinkFlags::Up), Some(Unfit::Down)),
             ("no IP address", |f| f.addresses.clear(), Some(Unfit::NoAddress)),
         ];
@@ -388,5 +399,52 @@ mod tests {
             shutdown.cancel();
             timeout(Duration::from_secs(5), task).await.expect("the task ends").unwrap();
         });
+    }
+
+    #[test]
+    fn a_bridge_announces_and_not_what_it_is_made_of_and_a_new_name_is_noticed() {
+        in_own_network(
+            "links::tests::a_bridge_announces_and_not_what_it_is_made_of_and_a_new_name_is_noticed",
+            async || {
+                let handle = netlink();
+                cable(&handle, [("eth0", "192.0.2.1/24"), ("far0", "198.51.100.2/24")]).await;
+                let (sender, links) = watch::channel(Links::new());
+                let shutdown = CancellationToken::new();
+                let task = tokio::spawn(run(vec!["far".to_owned()], sender, shutdown.clone()));
+                let wait = |name: &'static str| {
+                    let mut links = links.clone();
+                    async move {
+                        let changed = links.wait_for(|links| links.keys().eq([name]));
+                        timeout(Duration::from_secs(5), changed).await.expect("a change").unwrap().clone()
+                    }
+                };
+                wait("eth0").await;
+                // An address that was forgotten on the member is none of the node's places on the link any more.
+                handle.link().add(LinkBridge::new("br0").build()).execute().await.unwrap();
+                let (bridge, member) = (index(&handle, "br0").await, index(&handle, "eth0").await);
+                handle.address().add(bridge, "192.0.2.3".parse().unwrap(), 24).execute().await.unwrap();
+                let enslave = LinkUnspec::new_with_index(member).controller(bridge).build();
+                handle.link().set(enslave).execute().await.unwrap();
+                set_up(&handle, "br0", true).await;
+                let seen = wait("br0").await;
+                assert_eq!(seen["br0"].addresses, ["192.0.2.3/24".parse().unwrap()]);
+                // Without a member that has a carrier it has none itself, and with one again it does.
+                set_up(&handle, "far0", false).await;
+                timeout(Duration::from_secs(5), links.clone().wait_for(Links::is_empty))
+                    .await
+                    .expect("a change")
+                    .unwrap();
+                set_up(&handle, "far0", true).await;
+                wait("br0").await;
+                // Older kernels rename none that is up.
+                set_up(&handle, "br0", false).await;
+                let rename = LinkUnspec::new_with_index(bridge).name("lan0".to_owned()).build();
+                handle.link().set(rename).execute().await.unwrap();
+                set_up(&handle, "lan0", true).await;
+                assert_eq!(wait("lan0").await["lan0"].index, bridge);
+                shutdown.cancel();
+                timeout(Duration::from_secs(5), task).await.expect("the task ends").unwrap();
+            },
+        );
     }
 }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use berth_api::crd::KernelTrap;
 use berth_telemetry::{Health, init_logs, listen, serve, shutdown_on_signal};
 use berth_wire::heartbeat::envelope::KeyRing;
 use kube::{Client, Config};
@@ -46,9 +47,11 @@ use crate::dataplane::Told;
 use crate::engine::{CHANGES_WAITING, Engine, Inputs, Late};
 use crate::evidence::{ASKS_WAITING, Ask};
 use crate::keys::Keys;
+use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
-use crate::{announcements, dataplane, events, evidence, gateways, links, metrics, speaker_node, status};
+use crate::speaker_node::Known;
+use crate::{announcements, dataplane, events, evidence, gateways, kernel, links, metrics, speaker_node, status};
 
 /// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
 const END_LIMIT: Duration = Duration::from_millis(300);
@@ -136,7 +139,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         metrics: metrics.clone(),
     };
     tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
-    let known = speaker_node::Known { links: links_in.clone(), gateways: gateways_in, late: late_in, dataplane };
+    let known = Known::new(&links_in, gateways_in, late_in, dataplane, follow_kernel(&mut tasks, &links_in, &end));
     tasks.spawn(named(
         "speaker_node",
         speaker_node::run(client.clone(), node_name, known, metrics.clone(), end.clone()),
@@ -171,6 +174,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(shutdown.is_cancelled(), "the engine ended without being told to");
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts what looks at the settings of the kernel: where it tells what breaks.
+fn follow_kernel(
+    tasks: &mut JoinSet<&'static str>,
+    links: &watch::Receiver<Links>,
+    end: &CancellationToken,
+) -> watch::Receiver<Option<Vec<KernelTrap>>> {
+    let (found, kernel) = watch::channel(None);
+    tasks.spawn(named("kernel", kernel::run(links.clone(), found, end.clone())));
+    kernel
 }
 
 /// Starts what looks whether the node serves an address: where to ask, and where it tells.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_api::condition::types::PARTNERS_HEARD;
-use berth_api::crd::{Dataplane, GATEWAYS_MAX, Interface, SpeakerNodeSpec};
+use berth_api::condition::types::{KERNEL_READY, PARTNERS_HEARD};
+use berth_api::crd::{Dataplane, GATEWAYS_MAX, Interface, KernelTrap, SpeakerNodeSpec, Trap};
 use berth_api::names::SPEAKER_FIELD_MANAGER;
 use berth_api::{Condition as BerthCondition, ConditionStatus, Reason, SpeakerNode};
 use berth_machine::timing::DETECTION_TIME;
@@ -33,6 +33,9 @@ use crate::retry::{RequestError, Retry, WATCH_TIMEOUT_SECONDS, next_event, withi
 /// controller would only move what has found its place already.
 const LOSS_DELAY: Duration = Duration::from_secs(2);
 
+/// The conditions that are written here.
+const OURS: [&str; 2] = [PARTNERS_HEARD, KERNEL_READY];
+
 /// Keeps the SpeakerNode up to date until `shutdown`, at whatever cost in time: nothing waits for it.
 pub async fn run(client: Client, node: String, known: Known, metrics: Metrics, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(follow(client, node, known, metrics)).await;
@@ -49,33 +52,53 @@ pub struct Known {
     pub late: watch::Receiver<Late>,
     /// What forwards on it; nothing, until that was looked at.
     pub dataplane: watch::Receiver<Option<Dataplane>>,
+    /// Settings of its kernel that break what is announced; nothing, until they were looked at.
+    pub kernel: watch::Receiver<Option<Vec<KernelTrap>>>,
+}
+
+impl Known {
+    /// Puts it together.
+    pub fn new(
+        links: &watch::Receiver<Links>,
+        gateways: watch::Receiver<Gateways>,
+        late: watch::Receiver<Late>,
+        dataplane: watch::Receiver<Option<Dataplane>>,
+        kernel: watch::Receiver<Option<Vec<KernelTrap>>>,
+    ) -> Self {
+        Self { links: links.clone(), gateways, late, dataplane, kernel }
+    }
 }
 
 async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
-    let Known { mut links, mut gateways, mut late, mut dataplane } = known;
+    let Known { mut links, mut gateways, mut late, mut dataplane, mut kernel } = known;
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
     let own = Api::<DeserializeGuard<SpeakerNode>>::all(client.clone());
     let mut events = watcher(own, config).boxed();
     // Nothing is written before it is known what is there.
     let mut synced = false;
     let mut seen: Option<SpeakerNodeSpec> = None;
-    let mut heard: Option<Condition> = None;
+    let mut said = Vec::<Condition>::new();
     let mut watch_retry = Retry::new("watch the SpeakerNode of this node");
     let mut write_retry = Retry::new("write the SpeakerNode of this node");
     let (mut watch_not_before, mut not_before) = (Instant::now(), Instant::now());
     // The engine ends first.
-    let (mut late_open, mut dataplane_open) = (true, true);
+    let (mut late_open, mut dataplane_open, mut kernel_open) = (true, true, true);
 
     let mut missing = BTreeMap::new();
     loop {
         let current = spec(&links.borrow_and_update(), &gateways.borrow_and_update());
         // Until it was looked at, what was written stands.
         let known = seen.as_ref().and_then(|seen| seen.dataplane);
-        let current = SpeakerNodeSpec { dataplane: dataplane.borrow_and_update().or(known), ..current };
+        let dataplane_now = dataplane.borrow_and_update().or(known);
+        let traps = kernel.borrow_and_update().clone();
+        let traps = traps.or_else(|| Some(seen.as_ref()?.kernel_traps.clone())).unwrap_or_default();
+        let readiness = ready_kernel(&traps, of(&said, KERNEL_READY), Timestamp::now());
+        let current = SpeakerNodeSpec { dataplane: dataplane_now, kernel_traps: traps, ..current };
         let now = Instant::now();
         note_missing(&mut missing, &current, seen.as_ref(), now);
         let Due { write: wanted, look_again } = due(current, seen.as_ref(), &missing, now);
-        let partners = steadiness(&late.borrow_and_update(), heard.as_ref(), Timestamp::now());
+        let partners = steadiness(&late.borrow_and_update(), of(&said, PARTNERS_HEARD), Timestamp::now());
+        let conditions = replaced(&said, partners.into_iter().chain(readiness));
         tokio::select! {
             () = sleep_until(not_before), if synced && wanted.is_some() => {
                 let Some(wanted) = wanted else { continue };
@@ -88,12 +111,12 @@ async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
                     Err(error) => not_before = Instant::now() + write_retry.failed(&error),
                 }
             }
-            () = sleep_until(not_before), if synced && wanted.is_none() && seen.is_some() && partners.is_some() => {
-                let Some(condition) = partners else { continue };
-                match write_status(&client, &node, &condition).await {
+            () = sleep_until(not_before), if synced && wanted.is_none() && seen.is_some() && conditions.is_some() => {
+                let Some(conditions) = conditions else { continue };
+                match write_status(&client, &node, &conditions).await {
                     Ok(()) => {
                         write_retry.succeeded();
-                        heard = Some(condition);
+                        said = conditions;
                     }
                     Err(error) => not_before = Instant::now() + write_retry.failed(&error),
                 }
@@ -108,14 +131,14 @@ async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
                     match event {
                         watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
                             let object = object.0.ok();
-                            let conditions = object.as_ref().and_then(|o| o.status.as_ref()).map(|s| &s.conditions);
-                            let said = |condition: &&Condition| condition.type_ == PARTNERS_HEARD;
-                            heard = conditions.and_then(|all| all.iter().find(said)).cloned();
+                            let status = object.as_ref().and_then(|object| object.status.clone());
+                            said = status.unwrap_or_default().conditions;
+                            said.retain(|condition| OURS.contains(&condition.type_.as_str()));
                             seen = object.map(|object| object.spec);
                         }
-                        watcher::Event::Delete(_) => (seen, heard) = (None, None),
+                        watcher::Event::Delete(_) => (seen, said) = (None, Vec::new()),
                         // Half of a list says nothing about what is missing.
-                        watcher::Event::Init => (seen, heard, synced) = (None, None, false),
+                        watcher::Event::Init => (seen, said, synced) = (None, Vec::new(), false),
                         watcher::Event::InitDone => synced = true,
                     }
                 }
@@ -134,6 +157,7 @@ async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
             },
             changed = late.changed(), if late_open => late_open = changed.is_ok(),
             changed = dataplane.changed(), if dataplane_open => dataplane_open = changed.is_ok(),
+            changed = kernel.changed(), if kernel_open => kernel_open = changed.is_ok(),
         }
     }
 }
@@ -149,6 +173,7 @@ fn spec(links: &Links, gateways: &Gateways) -> SpeakerNodeSpec {
             .collect(),
         gateways: in_order(gateways),
         dataplane: None,
+        kernel_traps: Vec::new(),
     }
 }
 
@@ -258,12 +283,62 @@ fn steadiness(late: &Late, said: Option<&Condition>, now: Timestamp) -> Option<C
     (said != Some(&condition)).then_some(condition)
 }
 
-async fn write_status(client: &Client, node: &str, condition: &Condition) -> Result<(), RequestError> {
+/// What to say of the kernel, if it is not said. Nothing, as long as there was nothing to say.
+fn ready_kernel(traps: &[KernelTrap], said: Option<&Condition>, now: Timestamp) -> Option<Condition> {
+    let of =
+        |trap: Trap| traps.iter().filter(move |t| t.trap == trap).map(|t| t.interface.as_str()).collect::<Vec<_>>();
+    let told = [Trap::ArpIgnore, Trap::ReversePathFilter].map(|trap| (trap, of(trap)));
+    let told: Vec<_> = told.into_iter().filter(|(_, interfaces)| !interfaces.is_empty()).collect();
+    let Some((first, _)) = told.first() else {
+        said?;
+        let message = "no setting of the kernel is found that breaks what is announced".to_owned();
+        let ready = ConditionStatus::True;
+        let condition = BerthCondition { kind: KERNEL_READY, status: ready, reason: Reason::NoTraps, message };
+        let condition = condition.stamped(said, None, now);
+        return (said != Some(&condition)).then_some(condition);
+    };
+    let message = told.iter().map(|(trap, interfaces)| {
+        let interfaces = interfaces.join(", ");
+        match trap {
+            Trap::ArpIgnore => format!(
+                "the kernel answers ARP on {interfaces} for every address on kube-ipvs0, whoever owns it; set `ipvs.strictARP: true` in \
+                 kube-proxy's configuration, or net.ipv4.conf.all.arp_ignore to 1"
+            ),
+            Trap::ReversePathFilter => format!(
+                "rp_filter is strict on {interfaces}, and the routes to what is beyond lead over another interface, so what comes from \
+                 there is dropped; set net.ipv4.conf.<interface>.rp_filter to 2, or add a route"
+            ),
+        }
+    });
+    let message = message.collect::<Vec<_>>().join("; ");
+    let status = ConditionStatus::False;
+    let condition = BerthCondition { kind: KERNEL_READY, status, reason: first.reason(), message };
+    let condition = condition.stamped(said, None, now);
+    (said != Some(&condition)).then_some(condition)
+}
+
+fn of<'a>(said: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    said.iter().find(|condition| condition.type_ == kind)
+}
+
+/// All conditions that are to stand, if one is new: what is applied is applied whole.
+fn replaced(said: &[Condition], new: impl Iterator<Item = Condition>) -> Option<Vec<Condition>> {
+    let new: Vec<_> = new.collect();
+    if new.is_empty() {
+        return None;
+    }
+    let stays = said.iter().filter(|old| of(&new, &old.type_).is_none()).cloned();
+    let mut all: Vec<_> = stays.chain(new.iter().cloned()).collect();
+    all.sort_by(|a, b| a.type_.cmp(&b.type_));
+    Some(all)
+}
+
+async fn write_status(client: &Client, node: &str, conditions: &[Condition]) -> Result<(), RequestError> {
     let object = serde_json::json!({
         "apiVersion": SpeakerNode::api_version(&()),
         "kind": SpeakerNode::kind(&()),
         "metadata": { "name": node },
-        "status": { "conditions": [condition] },
+        "status": { "conditions": conditions },
     });
     let params = PatchParams::apply(SPEAKER_FIELD_MANAGER).force();
     within_limit(Api::<SpeakerNode>::all(client.clone()).patch_status(node, &params, &Patch::Apply(&object))).await?;
@@ -292,6 +367,7 @@ mod tests {
             interfaces: text.split_whitespace().map(interface).collect(),
             gateways: Vec::new(),
             dataplane: None,
+            kernel_traps: Vec::new(),
         };
         // What the object says, what the node has, since how many ms something is missing, what is written, when more is to be done.
         let table = [
@@ -339,6 +415,44 @@ mod tests {
         assert_eq!((calm.status.as_str(), calm.reason.as_str()), ("True", "Heard"));
     }
 
+    #[test]
+    fn traps_of_the_kernel_are_told_and_what_was_never_said_is_not_taken_back() {
+        let now = Timestamp::UNIX_EPOCH;
+        let trap = |interface: &str, trap| KernelTrap { interface: interface.to_owned(), trap };
+        assert_eq!(ready_kernel(&[], None, now), None, "nothing to say");
+        let both =
+            [trap("eth0", Trap::ReversePathFilter), trap("eth0", Trap::ArpIgnore), trap("eth1", Trap::ArpIgnore)];
+        let first = ready_kernel(&both, None, now).unwrap();
+        assert_eq!((first.status.as_str(), first.reason.as_str()), ("False", "ArpIgnore"));
+        for part in ["ARP on eth0, eth1 for", "rp_filter is strict on eth0,"] {
+            assert!(first.message.contains(part), "{}", first.message);
+        }
+        assert_eq!(ready_kernel(&both, Some(&first), Timestamp::MAX), None, "said already");
+        let one = ready_kernel(&both[..1], Some(&first), now).unwrap();
+        assert_eq!(one.reason, "ReversePathFilter");
+        let none = ready_kernel(&[], Some(&one), now).unwrap();
+        assert_eq!((none.status.as_str(), none.reason.as_str()), ("True", "NoTraps"));
+    }
+
+    #[test]
+    fn one_condition_that_is_new_is_written_beside_the_others() {
+        let condition = |kind: &'static str, message: &str| {
+            let condition = BerthCondition {
+                kind,
+                status: ConditionStatus::True,
+                reason: Reason::Heard,
+                message: message.to_owned(),
+            };
+            condition.stamped(None, None, Timestamp::UNIX_EPOCH)
+        };
+        let (partners, kernel) = (condition(PARTNERS_HEARD, "a"), condition(KERNEL_READY, "b"));
+        assert_eq!(replaced(std::slice::from_ref(&partners), std::iter::empty()), None);
+        let both = replaced(std::slice::from_ref(&partners), std::iter::once(kernel.clone())).unwrap();
+        assert_eq!(both, [kernel.clone(), partners]);
+        let other = condition(PARTNERS_HEARD, "c");
+        assert_eq!(replaced(&both, std::iter::once(other.clone())), Some(vec![kernel, other]));
+    }
+
     #[tokio::test]
     async fn an_interface_that_comes_back_has_its_time_again() {
         let now = Instant::now();
@@ -350,6 +464,7 @@ mod tests {
                 .collect(),
             gateways: Vec::new(),
             dataplane: None,
+            kernel_traps: Vec::new(),
         };
         let (written, mut missing) = (spec(&["a", "b"]), BTreeMap::new());
         for (at, names) in
@@ -371,6 +486,7 @@ mod tests {
                 .collect(),
             gateways: gateways.split_whitespace().map(|address| address.parse().unwrap()).collect(),
             dataplane: None,
+            kernel_traps: Vec::new(),
         };
         // What the object says, what the node has, since how many ms an interface is missing, what is written.
         let table = [

@@ -2,7 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+use crate::interface::PATTERN_MAX;
 
 /// Announces the addresses of pools on the local link: by ARP for IPv4, by neighbor discovery for IPv6.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,10 +43,53 @@ pub struct L2AdvertisementSpec {
     #[schemars(length(max = 64))]
     pub node_selectors: Vec<LabelSelector>,
 
-    /// Only these interfaces, by exact name. Empty: every interface whose subnet holds the address.
+    /// Nodes that are chosen before others of those that announce, by label. The weights of all that match a node add up, over every
+    /// advertisement by which the address is announced. What is announced already stays where it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    pub preferred_node_selectors: Vec<PreferredNodeSelector>,
+
+    /// Only addresses of Services that one of these selectors matches, by the labels of the Service; of an address that several share, all
+    /// have to match. Empty: all Services. A selector that matches nothing admits nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub service_selectors: Vec<LabelSelector>,
+
+    /// Only these interfaces, by name (`eth0`) or pattern (`eth*`, `bond0.?`): `*` stands for any characters or none, `?` for one. Empty:
+    /// every interface whose subnet holds the address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "interfaces_schema")]
     pub interfaces: Vec<String>,
+}
+
+/// Nodes, and how much they are preferred.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreferredNodeSelector {
+    /// How much, 1 to 100.
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: i32,
+    /// The nodes, by label. An empty selector matches all.
+    pub preference: LabelSelector,
+}
+
+/// The rule stands at each entry, so that the API server's error names its place.
+fn interfaces_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": PATTERN_MAX,
+            "x-kubernetes-validations": [
+                {
+                    "rule": r"self.matches('^[^/:\\s]+$') && size(self.replace('*', '')) <= 15",
+                    "messageExpression": "'neither a name of an interface such as eth0 nor a pattern such as eth*: ' + self",
+                },
+            ],
+        },
+    })
 }
 
 /// What the controller found.

@@ -13,9 +13,10 @@ pub use announcement::{
     Layer2Status, LocalPolicy, Member, NodeEndpoints, SERVICES_MAX, ServiceRef,
 };
 pub use ip_address_pool::{CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
-pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
+pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodeSelector};
 pub use speaker_node::{
-    Dataplane, GATEWAYS_MAX, Interface, KubeProxy, SpeakerNode, SpeakerNodeSpec, SpeakerNodeStatus,
+    Dataplane, GATEWAYS_MAX, Interface, KERNEL_TRAPS_MAX, KernelTrap, KubeProxy, SpeakerNode, SpeakerNodeSpec,
+    SpeakerNodeStatus, Trap,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};

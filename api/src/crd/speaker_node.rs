@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::MacAddr;
+use crate::{MacAddr, Reason};
 
 /// One per node, named after it, written by its speaker when something changed.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,12 @@ use crate::MacAddr;
         json_path = r#".status.conditions[?(@.type=="PartnersHeard")].reason"#,
         priority = 1
     ),
+    printcolumn(
+        name = "Kernel",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="KernelReady")].reason"#,
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -51,7 +57,43 @@ pub struct SpeakerNodeSpec {
     /// What forwards the traffic of Services on the node. Absent until the speaker has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataplane: Option<Dataplane>,
+    /// Settings of the kernel that break what is announced on these interfaces. None, most often.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub kernel_traps: Vec<KernelTrap>,
 }
+
+/// A setting of a node's kernel that breaks what is announced on an interface.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelTrap {
+    /// The interface.
+    pub interface: String,
+    /// What breaks.
+    pub trap: Trap,
+}
+
+/// What a setting of the kernel breaks.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Trap {
+    /// IPVS has the addresses of Services on `kube-ipvs0`, and the kernel answers ARP for them on this interface, whoever owns them.
+    ArpIgnore,
+    /// `rp_filter` is strict, and the routes to what is beyond the subnet lead over another interface: what comes from there is dropped.
+    ReversePathFilter,
+}
+
+impl Trap {
+    /// The reason code.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::ArpIgnore => Reason::ArpIgnore,
+            Self::ReversePathFilter => Reason::ReversePathFilter,
+        }
+    }
+}
+
+/// Most traps that are reported of a node: it has a few interfaces that can announce.
+pub const KERNEL_TRAPS_MAX: usize = 64;
 
 /// What forwards the traffic of Services on a node.
 #[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,11 +118,12 @@ pub enum KubeProxy {
     Absent,
 }
 
-/// How the speaker hears the others.
+/// How the speaker hears the others, and what it found of the kernel.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SpeakerNodeStatus {
-    /// `PartnersHeard`: whether partners are heard as regularly as they should. Absent as long as they were.
+    /// `PartnersHeard`: whether partners are heard as regularly as they should. `KernelReady`: whether no setting of the kernel was found
+    /// that breaks what is announced. Each is absent as long as there was nothing to say.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

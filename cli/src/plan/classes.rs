@@ -1,8 +1,9 @@
-//! What the controller was told by flags: which provider serves which class, and whether a cordoned node is drained. As this program's
-//! own flags say, else as those of the controller in the cluster.
+//! What the controller was told by flags: which provider serves which class, whether a cordoned node is drained, and whether the exclude
+//! label counts. As this program's own flags say, else as those of the controller in the cluster.
 
 use std::collections::BTreeSet;
 
+use berth_pool::world::World;
 use berth_provider::class::{
     Classes, ClassesError, DEFAULT_DEFAULT, DEFAULT_PROVIDERS, DefaultProvider, Mapping, ProviderName,
 };
@@ -15,14 +16,17 @@ use crate::observed::Seen;
 /// The controller's container.
 const CONTAINER: &str = "controller";
 /// The controller's flags that matter here, and the variables that stand for them.
-const FLAGS: [(&str, &str); 4] = [
+const FLAGS: [(&str, &str); 5] = [
     ("--providers", "BERTH_PROVIDERS"),
     ("--default-provider", "BERTH_DEFAULT_PROVIDER"),
     ("--class", "BERTH_CLASSES"),
     (DRAIN_ON_CORDON, "BERTH_DRAIN_ON_CORDON"),
+    (IGNORE_EXCLUDE_LB, "BERTH_IGNORE_EXCLUDE_LB"),
 ];
-/// The one that needs no value.
 const DRAIN_ON_CORDON: &str = "--drain-on-cordon";
+const IGNORE_EXCLUDE_LB: &str = "--ignore-exclude-lb";
+/// Those that need no value.
+const SWITCHES: [&str; 2] = [DRAIN_ON_CORDON, IGNORE_EXCLUDE_LB];
 
 /// The controller's own flags, as far as they matter to a plan.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +44,24 @@ pub struct ClassArgs {
     /// Whether a node that is cordoned gives up the addresses that it owns [default: as the controller's Deployment says; offline: false]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub drain_on_cordon: Option<bool>,
+    /// Whether nodes announce although they have the label node.kubernetes.io/exclude-from-external-load-balancers [default: as the controller's Deployment says; offline: false]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub ignore_exclude_lb: Option<bool>,
+}
+
+/// What the controller's switches have a plan take into account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    drain_on_cordon: bool,
+    ignore_exclude_lb: bool,
+}
+
+impl Switches {
+    /// Tells the pools' planner.
+    pub fn tell(self, world: &mut World) {
+        world.set_drain_on_cordon(self.drain_on_cordon);
+        world.set_ignore_exclude_label(self.ignore_exclude_lb);
+    }
 }
 
 /// Why it cannot be said who serves what.
@@ -69,20 +91,28 @@ impl ClassArgs {
         Ok(Classes::new(&providers, self.classes.as_deref().unwrap_or_default(), default.name())?)
     }
 
+    /// Its switches; off where nothing is said.
+    pub fn switches(&self) -> Switches {
+        let is_on = |switch: Option<bool>| switch.unwrap_or(false);
+        Switches { drain_on_cordon: is_on(self.drain_on_cordon), ignore_exclude_lb: is_on(self.ignore_exclude_lb) }
+    }
+
     fn or(&self, other: Self) -> Self {
         Self {
             providers: self.providers.clone().or(other.providers),
             default_provider: self.default_provider.or(other.default_provider),
             classes: self.classes.clone().or(other.classes),
             drain_on_cordon: self.drain_on_cordon.or(other.drain_on_cordon),
+            ignore_exclude_lb: self.ignore_exclude_lb.or(other.ignore_exclude_lb),
         }
     }
 }
 
 /// What the flags say, and where they say nothing, what the controller of the cluster was started with.
 pub fn in_cluster(given: &ClassArgs, controller: &Seen<Option<Deployment>>, notes: &mut Vec<String>) -> ClassArgs {
-    let ClassArgs { providers, default_provider, classes, drain_on_cordon } = given;
-    if providers.is_some() && default_provider.is_some() && classes.is_some() && drain_on_cordon.is_some() {
+    let ClassArgs { providers, default_provider, classes, drain_on_cordon, ignore_exclude_lb } = given;
+    let are_switched = drain_on_cordon.is_some() && ignore_exclude_lb.is_some();
+    if providers.is_some() && default_provider.is_some() && classes.is_some() && are_switched {
         return given.clone();
     }
     let found = match controller {
@@ -125,6 +155,7 @@ fn of_deployment(deployment: &Deployment) -> Result<ClassArgs, String> {
             "--providers" => flags.providers.is_some(),
             "--default-provider" => flags.default_provider.is_some(),
             DRAIN_ON_CORDON => flags.drain_on_cordon.is_some(),
+            IGNORE_EXCLUDE_LB => flags.ignore_exclude_lb.is_some(),
             _ => flags.classes.is_some(),
         };
         let set = container.env.iter().flatten().find(|env| env.name == variable);
@@ -159,7 +190,7 @@ fn words_of(container: &Container) -> Result<Vec<String>, String> {
             continue;
         }
         words.push(word.clone());
-        if !word.contains('=') && word != DRAIN_ON_CORDON {
+        if !word.contains('=') && !SWITCHES.contains(&word.as_str()) {
             words.push(all.next().ok_or_else(|| format!("`{word}` has no value"))?.clone());
         }
     }
@@ -180,7 +211,7 @@ mod tests {
     }
 
     fn told(args: &ClassArgs) -> String {
-        let ClassArgs { providers, default_provider, classes, drain_on_cordon: _ } = args;
+        let ClassArgs { providers, default_provider, classes, .. } = args;
         let providers = providers.as_ref().map(|p| p.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(","));
         let classes = classes.as_ref().map(|c| c.iter().map(|m| m.class.clone()).collect::<Vec<_>>().join(","));
         let or = |text: Option<String>| text.unwrap_or_else(|| "?".to_owned());
@@ -223,15 +254,23 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_tells_whether_its_controller_drains_on_cordon() {
-        for (container, expected) in [
-            (json!({}), None),
-            (json!({"args": ["--drain-on-cordon", "--default-provider=pool"]}), Some(true)),
-            (json!({"args": ["--drain-on-cordon=false"]}), Some(false)),
-            (json!({"env": [{"name": "BERTH_DRAIN_ON_CORDON", "value": "true"}]}), Some(true)),
+    fn a_deployment_tells_its_controllers_switches() {
+        for (container, drain_on_cordon, ignore_exclude_lb) in [
+            (json!({}), None, None),
+            (json!({"args": ["--drain-on-cordon", "--default-provider=pool"]}), Some(true), None),
+            (json!({"args": ["--drain-on-cordon=false"]}), Some(false), None),
+            (json!({"env": [{"name": "BERTH_DRAIN_ON_CORDON", "value": "true"}]}), Some(true), None),
+            (json!({"args": ["--ignore-exclude-lb", "--drain-on-cordon"]}), Some(true), Some(true)),
+            (
+                json!({"args": ["--ignore-exclude-lb=false"], "env": [{"name": "BERTH_IGNORE_EXCLUDE_LB", "value": "true"}]}),
+                None,
+                Some(false),
+            ),
+            (json!({"env": [{"name": "BERTH_IGNORE_EXCLUDE_LB", "value": "true"}]}), None, Some(true)),
         ] {
             let found = of_deployment(&deployment(container.clone())).unwrap();
-            assert_eq!(found.drain_on_cordon, expected, "{container}");
+            let switches = (found.drain_on_cordon, found.ignore_exclude_lb);
+            assert_eq!(switches, (drain_on_cordon, ignore_exclude_lb), "{container}");
         }
     }
 

@@ -9,6 +9,7 @@ use berth_provider::class::{Classes, ProviderName, Served};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 
+use super::classes::Switches;
 use super::mock;
 use super::objects::Objects;
 use super::report::{ChangeWord, Count, PlanReport, PlannedPool, PlannedService};
@@ -22,8 +23,8 @@ pub struct Question<'a> {
     pub before: &'a BTreeMap<ServiceKey, Vec<String>>,
     /// Who serves which class.
     pub classes: &'a Classes,
-    /// Whether a node that is cordoned gives up what it owns.
-    pub drain_on_cordon: bool,
+    /// What the controller is told by its switches.
+    pub switches: Switches,
     /// The time that is planned for.
     pub now: Timestamp,
 }
@@ -36,7 +37,7 @@ impl Question<'_> {
         let mocked = services.iter().filter(|(_, (_, served))| *served == Served::By(ProviderName::Mock));
         let others = mock::forecast(mocked.map(|(key, (service, _))| (key.clone(), *service))).await;
         let mut world = self.objects.world(self.classes);
-        world.set_drain_on_cordon(self.drain_on_cordon);
+        self.switches.tell(&mut world);
         let Forecast { services: mut prospects, pools, unsettled } =
             forecast::forecast(world, &others, self.before, self.now);
         let told = self.before.iter().filter_map(|(key, before)| {

@@ -3,9 +3,11 @@
 mod cluster;
 mod dataplane;
 mod families;
+mod kernel;
 mod late;
 mod moves;
 mod reinstall;
+mod selectors;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,21 +1,25 @@
 //! Which nodes answer for an address: one owner, and standbys in the order in which they take over.
 //!
-//! A node is chosen by the hash, within a bound on what it owns. What is placed stays: nothing moves for balance, nor because a node came
-//! back. What does move an address is in [`place`].
+//! Of the nodes that are preferred most, one is chosen by the hash, within a bound on what it owns. What is placed stays: nothing moves for
+//! balance, nor because a node came back, nor because another is preferred now. What does move an address is in [`place`].
 
 mod eligible;
 mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use berth_api::Reason;
 use berth_api::annotations::MOVE_TO;
 use berth_api::crd::{Layer2Assignment, Member};
+use berth_api::interface::Interfaces;
+use berth_api::names::EXCLUDE_NODE_LABEL;
+use berth_api::service::ServiceKey;
 
 use crate::rendezvous::{Rank, rank};
 
-pub use eligible::{Candidate, Draining, LeftOut, Node, Tier, eligible};
+pub use eligible::{Candidate, Draining, LeftOut, Liking, Node, Tier, eligible};
 pub use load::{Load, PARTNERS_MAX, Seat, bound};
 
 /// How many standbys an owner has: with two, a node that fails while another is already down still has a successor,
@@ -25,13 +29,40 @@ pub const STANDBYS: usize = 2;
 /// How many left-out nodes a message names.
 const NAMED_NODES: usize = 5;
 
-/// One advertisement that covers the address: which nodes it allows, on which interfaces.
+/// One advertisement by which the address is announced: which nodes it allows and prefers, on which interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Rule {
     /// The nodes that it selects; `None` for all.
     pub nodes: Option<BTreeSet<String>>,
-    /// The interfaces that it allows; empty for all.
-    pub interfaces: BTreeSet<String>,
+    /// The interfaces that it allows.
+    pub interfaces: Interfaces,
+    /// How much it prefers nodes; those that are not there, not at all.
+    pub preferred: BTreeMap<String, u32>,
+}
+
+impl Rule {
+    /// Whether it selects a node.
+    pub fn selects(&self, node: &str) -> bool {
+        self.nodes.as_ref().is_none_or(|nodes| nodes.contains(node))
+    }
+
+    /// How much it prefers a node that it selects.
+    pub fn preference(&self, node: &str) -> u32 {
+        self.preferred.get(node).copied().unwrap_or_default()
+    }
+}
+
+/// Why an address is announced by no advertisement although some cover its pool: none selects its Service by `serviceSelectors`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no L2Advertisement that covers the pool of this address ({}) selects Service {service} by its `serviceSelectors`; give the \
+     Service a label that one selects, or correct the selectors", named(advertisements.clone())
+)]
+pub struct Unselected {
+    /// The Service; of several the first.
+    pub service: ServiceKey,
+    /// Those that cover the pool.
+    pub advertisements: Vec<String>,
 }
 
 /// Everything that decides who answers.
@@ -41,8 +72,10 @@ pub struct Question<'a> {
     pub address: IpAddr,
     /// All nodes.
     pub nodes: &'a BTreeMap<String, Node>,
-    /// The advertisements that cover the address's pool.
-    pub rules: &'a [Rule],
+    /// The advertisements by which the address is announced.
+    pub rules: &'a [Arc<Rule>],
+    /// Why there are none, where some cover its pool.
+    pub unselected: Option<&'a Unselected>,
     /// For the Local policy the nodes with a serving endpoint, else `None`.
     pub serving: Option<&'a BTreeSet<String>>,
     /// What the Announcement says now.
@@ -102,15 +135,18 @@ struct Ranked {
 /// - a standby took it over, which is adopted,
 /// - a person wishes it to be on another node that can.
 ///
-/// Who is chosen by nobody's wish is the first that is within the [`bound`]: of those that stand by, then by the hash. The epoch rises with
-/// every change of owner and never falls.
+/// Who is chosen by nobody's wish is, of those that the advertisements prefer most, the first that is within the [`bound`]: of those that
+/// stand by, then by the hash. The epoch rises with every change of owner and never falls.
 pub fn place(question: Question<'_>) -> Placement {
     let (candidates, left_out) = eligible(&question);
     let (holder, epoch) = holder(question);
     if question.rules.is_empty() {
         let assignment = question.current.map(|_| nobody(epoch, holder));
-        let message = "no L2Advertisement covers the pool of this address; create one".to_owned();
-        return Placement { assignment, reason: Reason::NoAdvertisement, message, remark: None };
+        let none = || "no L2Advertisement covers the pool of this address; create one".to_owned();
+        let (reason, message) = question
+            .unselected
+            .map_or_else(|| (Reason::NoAdvertisement, none()), |why| (Reason::ServiceNotSelected, why.to_string()));
+        return Placement { assignment, reason, message, remark: None };
     }
     let place = |node: &str| question.current.and_then(|c| c.standbys.iter().position(|s| s == node));
     let ranked = candidates.into_iter().map(|candidate| {
@@ -118,8 +154,8 @@ pub fn place(question: Question<'_>) -> Placement {
         Ranked { candidate, place, rank }
     });
     let mut ranked: Vec<_> = ranked.collect();
-    // Those that watch already in their order, then the hash: nothing moves without need.
-    ranked.sort_by_key(|r| (r.candidate.tier, r.place.unwrap_or(usize::MAX), r.rank));
+    // Of those that are preferred alike, those that watch already in their order, then the hash: nothing moves without need.
+    ranked.sort_by_key(|r| (r.candidate.liking(), r.place.unwrap_or(usize::MAX), r.rank));
     let stays = holder.and_then(|holder| ranked.iter().position(|r| r.candidate.member.node == holder));
     let wish = question.wish.map(|wish| (wish, granted(wish, holder, &ranked, &left_out)));
     let index = match (&wish, stays) {
@@ -200,12 +236,13 @@ fn gives_up(ranked: &[Ranked], holder: usize) -> bool {
     has_successor && ranked[holder].candidate.draining.is_some()
 }
 
-/// The first of the best that is within the bound on load.
+/// The first of the best that is within the bound on load. Who prefers some nodes wants the load there, so only among those that are
+/// preferred alike is it balanced.
 fn first_within_bound(question: &Question<'_>, ranked: &[Ranked]) -> Option<usize> {
-    let best = ranked.first()?.candidate.tier;
+    let best = ranked.first()?.candidate.liking();
     let owned: Vec<_> = ranked
         .iter()
-        .take_while(|r| r.candidate.tier == best)
+        .take_while(|r| r.candidate.liking() == best)
         .map(|r| question.owned(&r.candidate.member.node))
         .collect();
     let most = bound(owned.iter().sum(), owned.len() as u64);
@@ -213,7 +250,7 @@ fn first_within_bound(question: &Question<'_>, ranked: &[Ranked]) -> Option<usiz
     owned.iter().position(|owned| *owned < most).or(Some(0))
 }
 
-/// Who stands by. An owner that is watched by [`PARTNERS_MAX`] nodes is watched by those, unless no other of them can.
+/// Who stands by. An owner that is watched by [`PARTNERS_MAX`] nodes is watched by those, whoever is preferred, unless no other of them can.
 fn standbys(question: &Question<'_>, owner: &Member, mut others: Vec<Ranked>, is_new: bool) -> Vec<Member> {
     let mut partners = question.partners(owner);
     let mut chosen = Vec::new();
@@ -221,7 +258,8 @@ fn standbys(question: &Question<'_>, owner: &Member, mut others: Vec<Ranked>, is
         let is_beyond = |r: &Ranked| !partners.contains(&r.candidate.member.node) && partners.len() >= PARTNERS_MAX;
         let key = |r: &Ranked| {
             let stays = r.place.unwrap_or(usize::MAX);
-            (r.candidate.tier, if is_new { 0 } else { stays }, is_beyond(r), stays, r.rank)
+            let Liking { tier, score } = r.candidate.liking();
+            (tier, if is_new { 0 } else { stays }, is_beyond(r), score, stays, r.rank)
         };
         let next = others.iter().enumerate().min_by_key(|(_, r)| key(r)).map(|(index, _)| index);
         let Some(next) = next else { break };
@@ -245,9 +283,42 @@ fn nobody_says(question: Question<'_>, left_out: &BTreeMap<&str, LeftOut>) -> (R
         let message = "externalTrafficPolicy is Local, and no node that could answer has a serving endpoint";
         return (Reason::NoLocalEndpoints, message.to_owned());
     }
+    if let Some(said) = excluded_says(left_out) {
+        return said;
+    }
     let nodes = named(left_out.iter().map(|(node, why)| format!("{node}: {why}")).collect());
     let nodes = if nodes.is_empty() { "there are no nodes".to_owned() } else { nodes };
     (Reason::NoEligibleNode, format!("no node can answer for {}: {nodes}", question.address))
+}
+
+/// What to say where every node that an advertisement selects is excluded by its label, or has no network.
+fn excluded_says(left_out: &BTreeMap<&str, LeftOut>) -> Option<(Reason, String)> {
+    let selected = left_out.iter().filter(|(_, why)| **why != LeftOut::NotSelected);
+    let of = |cause: LeftOut| -> Vec<_> {
+        selected.clone().filter(|(_, why)| **why == cause).map(|(node, _)| (*node).to_owned()).collect()
+    };
+    let (excluded, without_network) = (of(LeftOut::Excluded), of(LeftOut::NetworkUnavailable));
+    if excluded.len() + without_network.len() < selected.count() {
+        return None;
+    }
+    if without_network.is_empty() {
+        let first = excluded.first()?.clone();
+        let message = format!(
+            "every node that could answer has the label {EXCLUDE_NODE_LABEL} ({}), which kubeadm gives to control-plane nodes; \
+             remove it (`kubectl label node {first} {EXCLUDE_NODE_LABEL}-`), or run the controller with --ignore-exclude-lb",
+            named(excluded)
+        );
+        return Some((Reason::AllNodesExcluded, message));
+    }
+    let more = if excluded.is_empty() {
+        String::new()
+    } else {
+        format!(", and all others have the label {EXCLUDE_NODE_LABEL} ({})", named(excluded))
+    };
+    let nodes = named(without_network);
+    let message =
+        format!("the condition NetworkUnavailable is True on {nodes}{more}; look at the network plugin there");
+    Some((Reason::NodeNetworksUnavailable, message))
 }
 
 /// What stands against all nodes but the owner.
@@ -262,7 +333,8 @@ fn others_say(others: &[Ranked], left_out: &BTreeMap<&str, LeftOut>) -> String {
 }
 
 /// The first few, and how many more there are.
-fn named(mut nodes: Vec<String>) -> String {
+/// These names, or the first of many.
+pub(crate) fn named(mut nodes: Vec<String>) -> String {
     let more = nodes.len().saturating_sub(NAMED_NODES);
     nodes.truncate(NAMED_NODES);
     if more > 0 {

@@ -4,6 +4,8 @@
 //! what prevents double use; a release comes after the ingress that replaces it (make before break, for each family by
 //! itself). However many addresses change, the status is written once.
 
+mod cover;
+mod kernel;
 mod slot;
 
 use std::fmt;
@@ -231,7 +233,8 @@ fn is_the_holder(world: &World, key: &ServiceKey, view: &ServiceView, address: I
 fn must_leave(world: &World, key: &ServiceKey, view: &ServiceView, address: IpAddr) -> Option<Refusal> {
     // What it asks for, which may not be readable, has no say in whether it may stay.
     let request = Request { families: view.families, addresses: PerFamily::default(), pool: None };
-    world.ipam.may_stay(ask(world, key, view, &view.labels.unpacked(), &request, &[]), address).err()
+    let refusal = world.ipam.may_stay(ask(world, key, view, &view.labels.unpacked(), &request, &[]), address).err();
+    refusal.or_else(|| cover::keeps_off(world, key, address))
 }
 
 /// Whether the Service has what it asks for, and what it waits for if not.
@@ -328,18 +331,16 @@ fn choose(world: &World, key: &ServiceKey, view: &ServiceView) -> Result<Answer,
         awaits: Awaits::People,
     })?;
     let previous: Vec<_> = view.addresses().collect();
-    let answer =
-        world.ipam.choose(ask(world, key, view, &view.labels.unpacked(), request, &previous)).map_err(|refusal| {
-            Refused {
-                reason: refusal.reason(),
-                message: refusal.to_string(),
-                awaits: match refusal.awaited() {
-                    Some(address) => Awaits::Address(address),
-                    None if refusal.ends_by_release() => Awaits::AnyAddress,
-                    None => Awaits::People,
-                },
-            }
-        })?;
+    let answer = choose_announced(world, ask(world, key, view, &view.labels.unpacked(), request, &previous));
+    let answer = answer.map_err(|refusal| Refused {
+        reason: refusal.reason(),
+        message: refusal.to_string(),
+        awaits: match refusal.awaited() {
+            Some(address) => Awaits::Address(address),
+            None if refusal.ends_by_release() => Awaits::AnyAddress,
+            None => Awaits::People,
+        },
+    })?;
     match without_its_pool(world, key, view, request) {
         None => Ok(answer),
         Some(address) => Err(Refused {
@@ -350,6 +351,18 @@ fn choose(world: &World, key: &ServiceKey, view: &ServiceView) -> Result<Answer,
             awaits: Awaits::People,
         }),
     }
+}
+
+/// What the pools give; and where that is an address with Services on it that no advertisement announces together with this one, one
+/// that it has for itself, if it asks for no other.
+fn choose_announced(world: &World, ask: Ask<'_>) -> Result<Answer, Refusal> {
+    let keeps_off = |answer: &Answer| {
+        let mut choices = answer.choices.iter();
+        choices.find_map(|choice| cover::keeps_off(world, ask.service, choice.address))
+    };
+    let answer = world.ipam.choose(ask)?;
+    let Some(refusal) = keeps_off(&answer) else { return Ok(answer) };
+    world.ipam.choose(Ask { terms: None, ..ask }).ok().filter(|answer| keeps_off(answer).is_none()).ok_or(refusal)
 }
 
 /// An address that a Service has from us, whose Announcement and pool are gone both: kinds that are installed again come without

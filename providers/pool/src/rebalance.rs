@@ -1,5 +1,5 @@
-//! Which addresses would have to move so that no node owns more than its share and a quarter: for people who accept what a move breaks.
-//! Nothing else here moves for balance.
+//! Which addresses would have to move so that each is on a node that is preferred for it, and no node owns more than its share and a quarter:
+//! for people who accept what a move breaks. Nothing else here moves for that.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -45,22 +45,25 @@ pub struct Share {
     pub before: u64,
     /// How many afterwards.
     pub after: u64,
-    /// The most that it may own before something moves away; `None` where it owns nothing that could move.
+    /// The most that it may own before something moves away for balance; `None` where nothing that it owns could.
     pub most: Option<u64>,
 }
 
-/// An address that is placed, and the nodes that could own it, by the hash.
+/// An address that is placed, and the nodes that could own it as gladly as any, by the hash.
 struct Placed<'a> {
     seen: &'a AnnouncementView,
     owner: String,
+    /// Whether the owner is not one of them: others are preferred.
+    is_astray: bool,
     eligible: Vec<String>,
 }
 
 /// Plans the moves. Addresses that no Service of the namespace `only` holds stay, where one is named; so do those that a person has given
 /// a place to, and those whose node is about to lose them anyway.
 ///
-/// Where all addresses have the same eligible nodes, no fewer moves would do: each takes one from a node that has too many to one that has
-/// room. Of those of a node, the ones go first whose first node by the hash has room.
+/// First goes each that is on a node while others are preferred: to the one that would be chosen now. Where all addresses have the same
+/// eligible nodes, no fewer moves would do for balance: each takes one from a node that has too many to one that has room. Of those of a
+/// node, the ones go first whose first node by the hash has room.
 pub fn rebalance(world: &World, only: Option<&str>, most_moves: Option<usize>) -> Rebalance {
     let placed: Vec<_> = world.announcements().filter_map(|seen| Placed::of(world, seen)).collect();
     let before: BTreeMap<_, _> = world.nodes().keys().map(|node| (node.as_str(), world.load().owned(node))).collect();
@@ -72,6 +75,27 @@ pub fn rebalance(world: &World, only: Option<&str>, most_moves: Option<usize>) -
     };
     let mut left: Vec<_> = placed.iter().filter(may_move).collect();
     left.sort_by_key(|placed| placed.seen.address);
+    let is_full = |moves: &Vec<Move>| most_moves.is_some_and(|most| moves.len() >= most);
+    let go = |placed: &Placed<'_>, target: &str, owned: &mut BTreeMap<&str, u64>| {
+        if let Some(owned) = owned.get_mut(placed.owner.as_str()) {
+            *owned = owned.saturating_sub(1);
+        }
+        if let Some(owned) = owned.get_mut(target) {
+            *owned += 1;
+        }
+        placed.to(target)
+    };
+    left.retain(|placed| {
+        if !placed.is_astray || is_full(&moves) {
+            return !placed.is_astray;
+        }
+        let most = placed.most(&owned);
+        let has_room = |node: &&String| owned.get(node.as_str()).copied().unwrap_or_default() < most;
+        if let Some(target) = placed.eligible.iter().find(has_room) {
+            moves.push(go(placed, target, &mut owned));
+        }
+        false
+    });
     // Each move makes two nodes more alike, so this ends; where all have the same eligible nodes, in the first round.
     let mut before_round = usize::MAX;
     while before_round != moves.len() {
@@ -82,23 +106,17 @@ pub fn rebalance(world: &World, only: Option<&str>, most_moves: Option<usize>) -
                 let most = placed.most(&owned);
                 let [from, to] =
                     [&placed.owner, target].map(|node| owned.get(node.as_str()).copied().unwrap_or_default());
-                let is_full = most_moves.is_some_and(|most| moves.len() >= most);
-                if is_full || from <= most || to >= most {
+                if is_full(&moves) || from <= most || to >= most {
                     return true;
                 }
-                for (node, now) in [(&placed.owner, from - 1), (target, to + 1)] {
-                    if let Some(owned) = owned.get_mut(node.as_str()) {
-                        *owned = now;
-                    }
-                }
-                moves.push(placed.to(target));
+                moves.push(go(placed, target, &mut owned));
                 false
             });
         }
     }
     let most_of = |node: &str| {
-        let own = placed.iter().filter(|placed| placed.owner == node);
-        own.map(|placed| placed.most(&before)).max()
+        let own = placed.iter().filter(|placed| placed.owner == node && !placed.is_astray);
+        own.map(|placed| placed.most(&owned)).max()
     };
     let nodes = before.iter().map(|(node, before)| Share {
         node: (*node).to_owned(),
@@ -116,15 +134,19 @@ impl<'a> Placed<'a> {
         let question = terms.question(world, seen.address, Some(seen));
         let owner = holder(question).0?.to_owned();
         let candidates = eligible(&question).0.into_iter().filter(|candidate| candidate.tier == Tier::Ready);
-        let mut eligible: Vec<_> = candidates.map(|candidate| candidate.member.node).collect();
+        let candidates: Vec<_> = candidates.collect();
+        let best = candidates.iter().map(|candidate| candidate.score).max()?;
+        let mine = candidates.iter().find(|candidate| candidate.member.node == owner)?.score;
+        let liked = candidates.into_iter().filter(|candidate| candidate.score == best);
+        let mut eligible: Vec<_> = liked.map(|candidate| candidate.member.node).collect();
         eligible.sort_by_cached_key(|node| rank(node, seen.address));
-        eligible.contains(&owner).then_some(Self { seen, owner, eligible })
+        Some(Self { seen, owner, is_astray: mine < best, eligible })
     }
 
-    /// The most that its owner may own: as if it were chosen now.
+    /// The most that a node may own of those that could own it: as if one were chosen now.
     fn most(&self, owned: &BTreeMap<&str, u64>) -> u64 {
         let all: u64 = self.eligible.iter().filter_map(|node| owned.get(node.as_str())).sum();
-        bound(all.saturating_sub(1), self.eligible.len() as u64)
+        bound(all.saturating_sub(u64::from(!self.is_astray)), self.eligible.len() as u64)
     }
 
     fn to(&self, target: &str) -> Move {

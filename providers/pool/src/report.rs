@@ -2,6 +2,7 @@
 
 use berth_api::condition::types;
 use berth_api::crd::CoolingDown;
+use berth_api::interface::Interfaces;
 use berth_api::pool::IpRange;
 use berth_api::{Condition, ConditionStatus, PerFamily, Reason};
 use jiff::Timestamp;
@@ -92,9 +93,16 @@ pub fn advertisement_change(name: &str, view: &AdvertisementView, world: &World,
             );
             ready(ConditionStatus::False, Reason::PoolNotFound, message)
         }
-        Ok(_) => match reaches_nobody(view, world) {
-            Some(message) => ready(ConditionStatus::False, Reason::NoEligibleNode, message),
-            None => ready(ConditionStatus::True, Reason::Valid, "the addresses of its pools are announced".to_owned()),
+        Ok(_) => match (reaches_nobody(view, world), &view.passed_over) {
+            (nobody, Some((reason, error))) => {
+                let rest =
+                    nobody.unwrap_or_else(|| "until it is corrected, it does not count; all else does".to_owned());
+                ready(ConditionStatus::False, *reason, format!("{error}; {rest}"))
+            }
+            (Some(message), None) => ready(ConditionStatus::False, Reason::NoEligibleNode, message),
+            (None, None) => {
+                ready(ConditionStatus::True, Reason::Valid, "the addresses of its pools are announced".to_owned())
+            }
         },
     };
     let stamped = condition.stamped(view.ready.as_ref(), view.generation, now);
@@ -112,8 +120,8 @@ fn reaches_nobody(view: &AdvertisementView, world: &World) -> Option<String> {
     if selected.peek().is_none() {
         return Some("`spec.nodeSelectors` match no node, so nothing is announced by this".to_owned());
     }
-    let has = |node: &Node| node.interfaces.iter().any(|i| view.interfaces.contains(&i.name));
-    let none = !view.interfaces.is_empty() && !selected.any(has);
+    let has = |node: &Node| node.interfaces.iter().any(|i| view.interfaces.allow(&i.name));
+    let none = view.interfaces != Interfaces::All && !selected.any(has);
     none.then(|| "no selected node has one of `spec.interfaces`, so nothing is announced by this".to_owned())
 }
 

@@ -3,6 +3,7 @@
 //! Of Services, their slices and their Announcements there are tens of thousands, so what is kept of those is small: no maps and
 //! few texts, and names of nodes that all have in common.
 
+mod advertisement;
 mod assignment;
 mod labels;
 mod node;
@@ -10,14 +11,15 @@ mod reached;
 mod said;
 mod slice;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::annotations::MOVE_TO;
 use berth_api::condition::types;
 use berth_api::crd::{
-    AnnouncementSpec, Dataplane, Interface, KubeProxy, Layer2Assignment, ServiceAllocation, ServiceRef, SpeakerNodeSpec,
+    AnnouncementSpec, Dataplane, Interface, KernelTrap, KubeProxy, Layer2Assignment, ServiceAllocation, ServiceRef,
+    SpeakerNodeSpec,
 };
 use berth_api::names::{PART_LABEL_PREFIX, part_label};
 use berth_api::pool::{Addresses, AddressesError, IpRange};
@@ -25,18 +27,16 @@ use berth_api::service::{
     Families, Request, RequestError, ServiceKey, TrafficPolicy, health_check_node_port, tcp_port,
 };
 use berth_api::sharing::{SharingScope, SharingTerms};
-use berth_api::{
-    Announcement, Condition as NewCondition, IPAddressPool, L2Advertisement, PerFamily, Reason, SpeakerNode,
-};
+use berth_api::{Announcement, Condition as NewCondition, IPAddressPool, PerFamily, Reason, SpeakerNode};
 use berth_provider::Intent;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference};
-use kube::core::{Selector, SelectorExt};
 
 use crate::placement::Draining;
 
+pub use advertisement::{AdvertisementView, Preference, Selectors};
 pub use assignment::{Assignment, Interner};
 pub use labels::PackedLabels;
 pub use node::NodeView;
@@ -385,71 +385,6 @@ impl PoolView {
     }
 }
 
-/// An L2Advertisement.
-#[derive(Clone, Debug)]
-pub struct AdvertisementView {
-    /// `metadata.uid`.
-    pub uid: String,
-    /// `metadata.generation`.
-    pub generation: Option<i64>,
-    /// resourceVersion.
-    pub version: u64,
-    /// The pools that it names.
-    pub pools: BTreeSet<String>,
-    /// The interfaces that it allows; empty for all.
-    pub interfaces: BTreeSet<String>,
-    /// Selectors of pools and of nodes, or what cannot be read in them.
-    pub selectors: Result<Selectors, String>,
-    /// The condition Ready in its status.
-    pub ready: Option<Condition>,
-}
-
-/// Label selectors of an advertisement.
-#[derive(Clone, Debug)]
-pub struct Selectors {
-    /// Any of them selects a pool.
-    pub pools: Vec<Selector>,
-    /// Any of them selects a node; empty for all.
-    pub nodes: Vec<Selector>,
-}
-
-impl AdvertisementView {
-    /// Parses it.
-    pub fn of(ad: &L2Advertisement) -> Self {
-        let read = |field: &str, selectors: &[_]| {
-            let parse = |(index, selector): (usize, &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector)| {
-                Selector::try_from(selector.clone()).map_err(|e| format!("`spec.{field}[{index}]`: {e}"))
-            };
-            selectors.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()
-        };
-        let selectors = read("ipAddressPoolSelectors", &ad.spec.ip_address_pool_selectors)
-            .and_then(|pools| Ok(Selectors { pools, nodes: read("nodeSelectors", &ad.spec.node_selectors)? }));
-        Self {
-            uid: ad.metadata.uid.clone().unwrap_or_default(),
-            generation: ad.metadata.generation,
-            version: version(&ad.metadata),
-            pools: ad.spec.ip_address_pools.iter().cloned().collect(),
-            interfaces: ad.spec.interfaces.iter().cloned().collect(),
-            selectors,
-            ready: ready(ad.status.as_ref().map(|s| &s.conditions)),
-        }
-    }
-
-    /// Whether it covers a pool. With neither names nor selectors it covers all; one that cannot be read covers none.
-    pub fn covers(&self, pool: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
-        let Ok(selectors) = &self.selectors else { return false };
-        if self.pools.is_empty() && selectors.pools.is_empty() {
-            return true;
-        }
-        self.pools.contains(pool) || labels.is_some_and(|l| selectors.pools.iter().any(|s| s.matches(l)))
-    }
-
-    /// Whether a node with these labels may announce.
-    pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.selectors.as_ref().is_ok_and(|s| s.nodes.is_empty() || s.nodes.iter().any(|n| n.matches(labels)))
-    }
-}
-
 /// The ranges of a ServiceCIDR. What cannot be read, which the API server does not let in, is passed over.
 pub fn service_ranges(cidr: &ServiceCIDR) -> Vec<IpRange> {
     let written = cidr.spec.as_ref().and_then(|spec| spec.cidrs.as_ref());
@@ -465,13 +400,15 @@ pub struct Report {
     pub gateways: Vec<IpAddr>,
     /// What forwards on the node.
     pub dataplane: Option<Dataplane>,
+    /// Settings of its kernel that break what is announced.
+    pub kernel_traps: Vec<KernelTrap>,
 }
 
 impl Report {
     /// Parses it.
     pub fn of(node: &SpeakerNode) -> Self {
-        let SpeakerNodeSpec { interfaces, gateways, dataplane, .. } = node.spec.clone();
-        Self { interfaces, gateways, dataplane }
+        let SpeakerNodeSpec { interfaces, gateways, dataplane, kernel_traps, .. } = node.spec.clone();
+        Self { interfaces, gateways, dataplane, kernel_traps }
     }
 
     /// Why the node is to give up what it owns, where its kube-proxy does not follow what changes.

@@ -12,7 +12,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::ipam::{Admission, Exclusion, Ipam, Labels, PoolInput, Tenant};
 use crate::placement::{Load, Node, Rule};
@@ -28,6 +28,17 @@ use crate::view::{
     AdvertisementView, AnnouncementView, Assignment, Interner, NodeView, PoolView, Report, ServiceView, SliceView,
     key_of,
 };
+
+/// An advertisement that covers a pool.
+#[derive(Clone, Debug)]
+pub struct Covering {
+    /// Its name.
+    pub advertisement: String,
+    /// Whether it is for some Services only.
+    pub is_for_some_services: bool,
+    /// What it says of nodes and interfaces.
+    pub rule: Arc<Rule>,
+}
 
 /// Something the API server said. `None`: it is gone.
 #[derive(Clone, Debug)]
@@ -118,6 +129,8 @@ pub struct World {
     nodes: BTreeMap<String, Node>,
     /// Whether a node that is cordoned is to give up what it owns.
     drain_on_cordon: bool,
+    /// Whether the exclude label of nodes is of no concern.
+    ignore_exclude_label: bool,
     /// Services that are not planned before the watch has shown this version of them or a later one: what was written into
     /// their status is not known here before, or a write showed that what is known here is outdated.
     awaited: BTreeMap<ServiceKey, u64>,
@@ -137,8 +150,8 @@ pub struct World {
     /// Addresses that their Services leave and that are to cool down before anybody else has them: their Announcements stay until
     /// the pool's status says so, so that it is not forgotten.
     to_cool: BTreeMap<IpAddr, i64>,
-    /// The rules for the addresses of each pool; found when they are asked for, and anew when nodes or advertisements have changed.
-    rules: OnceLock<BTreeMap<String, Vec<Rule>>>,
+    /// The advertisements that cover each pool; found when they are asked for, and anew when nodes or advertisements have changed.
+    covering: OnceLock<BTreeMap<String, Vec<Covering>>>,
     /// What was never given when pools were judged.
     excluded: Vec<(IpRange, Exclusion)>,
     /// What is still to be done because of changes that concern all: once for as many as come together, of which a start has many.
@@ -184,6 +197,16 @@ impl World {
     /// Has nodes that are cordoned give up what they own, or not, which is how it begins.
     pub fn set_drain_on_cordon(&mut self, drain: bool) {
         self.drain_on_cordon = drain;
+        self.derive_nodes();
+    }
+
+    /// Lets nodes announce although they have the exclude label, or not, which is how it begins.
+    pub fn set_ignore_exclude_label(&mut self, ignore: bool) {
+        self.ignore_exclude_label = ignore;
+        self.derive_nodes();
+    }
+
+    fn derive_nodes(&mut self) {
         for name in self.cluster_nodes.keys().cloned().collect::<Vec<_>>() {
             self.derive_node(&name);
         }
@@ -540,21 +563,37 @@ impl World {
     }
 
     /// The advertisements that cover a pool.
-    pub fn rules(&self, pool: &str) -> Cow<'_, [Rule]> {
-        let all = || self.pools.keys().map(|name| (name.clone(), self.rules_now(name))).collect();
-        let known = self.rules.get_or_init(all).get(pool);
-        known.map_or_else(|| self.rules_now(pool).into(), Into::into)
+    pub fn covering(&self, pool: &str) -> Cow<'_, [Covering]> {
+        let all = || {
+            let rules =
+                self.advertisements.iter().map(|(name, view)| (name.as_str(), Arc::new(self.rule(view)))).collect();
+            self.pools.keys().map(|name| (name.clone(), self.covering_now(name, &rules))).collect()
+        };
+        let known = self.covering.get_or_init(all).get(pool);
+        known.map_or_else(|| self.covering_now(pool, &BTreeMap::new()).into(), Into::into)
     }
 
-    fn rules_now(&self, pool: &str) -> Vec<Rule> {
+    /// The same; `rules` has those that are known already.
+    fn covering_now(&self, pool: &str, rules: &BTreeMap<&str, Arc<Rule>>) -> Vec<Covering> {
         let labels = self.pools.get(pool).map(|p| &p.labels);
-        let covering = self.advertisements.values().filter(|a| a.covers(pool, labels));
-        covering
-            .map(|a| {
-                let selected = self.nodes.iter().filter(|(_, n)| a.selects_node(&n.labels));
-                Rule { nodes: Some(selected.map(|(name, _)| name.clone()).collect()), interfaces: a.interfaces.clone() }
-            })
-            .collect()
+        let covering = self.advertisements.iter().filter(|(_, view)| view.covers(pool, labels));
+        let covering = covering.map(|(name, view)| Covering {
+            advertisement: name.clone(),
+            is_for_some_services: view.is_for_some_services(),
+            rule: rules.get(name.as_str()).cloned().unwrap_or_else(|| Arc::new(self.rule(view))),
+        });
+        covering.collect()
+    }
+
+    /// Which nodes an advertisement selects and prefers, and on which interfaces.
+    fn rule(&self, view: &AdvertisementView) -> Rule {
+        let selected = || self.nodes.iter().filter(|(_, node)| view.selects_node(&node.labels));
+        let preferred = selected().map(|(name, node)| (name.clone(), view.preference(&node.labels)));
+        Rule {
+            nodes: Some(selected().map(|(name, _)| name.clone()).collect()),
+            interfaces: view.interfaces.clone(),
+            preferred: preferred.filter(|(_, preference)| *preference > 0).collect(),
+        }
     }
 
     /// The labels of a namespace.
@@ -609,6 +648,18 @@ impl World {
         }
         if view.is_none() {
             self.set_waiting(&key, None);
+        }
+        // Advertisements select a shared address by the labels of all that share it.
+        if let (Some(known), Some(view)) = (self.services.get(&key), &view)
+            && known.labels != view.labels
+        {
+            let held: Vec<_> = self.ipam.held_by(&key).collect();
+            for address in held {
+                for sharer in self.ipam.tenants(address).iter().map(|t| t.service.clone()).collect::<Vec<_>>() {
+                    self.mark(&sharer);
+                }
+                self.tell_waiting_on(address);
+            }
         }
         put(&mut self.services, key.clone(), view.map(Box::new));
         self.mark(&key);
@@ -710,7 +761,7 @@ impl World {
         if !same {
             // Advertisements name pools, which may have come or gone.
             self.dirty_advertisements.extend(self.advertisements.keys().cloned());
-            self.rules.take();
+            self.covering.take();
             self.due.plan = Sweep::All;
         } else if !same_cooling {
             // Whose status says now that they cool down can go.
@@ -811,10 +862,11 @@ impl World {
             interfaces: self.reports.get(name).map(|report| report.interfaces.clone()).unwrap_or_default(),
             labels: view.labels.clone(),
             ready: view.ready,
-            excluded: view.excluded(),
+            excluded: view.excluded() && !self.ignore_exclude_label,
             network_unavailable: view.network_unavailable,
             draining: view.gives_up(self.drain_on_cordon).or_else(|| self.reports.get(name)?.is_stale()),
             dataplane: self.reports.get(name).and_then(|report| report.dataplane),
+            kernel_traps: self.reports.get(name).map(|report| report.kernel_traps.clone()).unwrap_or_default(),
         });
         if self.nodes.get(name) != node.as_ref() {
             put(&mut self.nodes, name.to_owned(), node);
@@ -828,7 +880,7 @@ impl World {
     }
 
     fn places_changed(&mut self) {
-        self.rules.take();
+        self.covering.take();
         self.due.plan = self.due.plan.max(Sweep::Placement);
     }
 

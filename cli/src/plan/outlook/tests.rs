@@ -13,10 +13,15 @@ static FLAGS: LazyLock<ClassArgs> = LazyLock::new(|| ClassArgs {
     default_provider: Some(berth_provider::class::DefaultProvider::Pool),
     classes: None,
     drain_on_cordon: None,
+    ignore_exclude_lb: None,
 });
 
 /// The report on files that are everything there is, without what `deleted` names.
 fn report(yaml: &str, deleted: &[&str]) -> PlanReport {
+    report_with(yaml, deleted, &FLAGS)
+}
+
+fn report_with(yaml: &str, deleted: &[&str], flags: &ClassArgs) -> PlanReport {
     let mut objects = Objects::of_nothing(NOW);
     let source = Source { name: "world.yaml".to_owned(), text: yaml.to_owned() };
     for object in load(&source, "shop", &mut Vec::new()).unwrap() {
@@ -26,8 +31,9 @@ fn report(yaml: &str, deleted: &[&str]) -> PlanReport {
     for removal in deleted {
         objects.remove(&removal.parse().unwrap(), "shop").unwrap();
     }
-    let classes = FLAGS.served().unwrap();
-    let question = Question { objects: &objects, before: &before, classes: &classes, drain_on_cordon: false, now: NOW };
+    let classes = flags.served().unwrap();
+    let question =
+        Question { objects: &objects, before: &before, classes: &classes, switches: flags.switches(), now: NOW };
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(question.answer())
 }
 
@@ -98,6 +104,25 @@ fn every_service_is_told_of_and_who_is_not_served_is_ignored() {
             "shop/j-mock mock -: - -> -: pending InvalidRequest",
         ]
     );
+}
+
+#[test]
+fn a_plan_says_by_what_the_controller_was_told_whether_nodes_with_the_exclude_label_announce() {
+    let world = [
+        POOL.to_owned(),
+        service("web", "{type: LoadBalancer, ports: [{port: 80}]}", ""),
+        "---\napiVersion: berth.dev/v1alpha1\nkind: L2Advertisement\nmetadata: {name: all}\n\
+         ---\napiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {node.kubernetes.io/exclude-from-external-load-balancers: ''}}\n\
+         ---\napiVersion: berth.dev/v1alpha1\nkind: SpeakerNode\nmetadata: {name: a}\nspec: {interfaces: [{name: eth0, \
+         mac: '02:00:00:00:00:01', addresses: [192.0.2.11/24]}], version: ''}\n"
+            .to_owned(),
+    ];
+    for (ignore, says) in [(None, true), (Some(false), true), (Some(true), false)] {
+        let report = report_with(&world.concat(), &[], &ClassArgs { ignore_exclude_lb: ignore, ..FLAGS.clone() });
+        let message = &report.services[0].message;
+        assert_eq!(message.contains("every node that could answer has the label"), says, "{ignore:?}: {message}");
+        assert!(says || !message.contains(';'), "{message}");
+    }
 }
 
 #[test]

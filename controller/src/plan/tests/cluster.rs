@@ -177,13 +177,17 @@ impl Cluster {
     }
 
     pub(super) fn advertise(&mut self, spec: Value) {
+        self.advertise_as("all", spec);
+    }
+
+    pub(super) fn advertise_as(&mut self, name: &str, spec: Value) {
         self.version += 1;
         let ad: L2Advertisement = serde_json::from_value(json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "L2Advertisement",
-            "metadata": {"name": "all", "generation": self.version}, "spec": spec,
+            "metadata": {"name": name, "generation": self.version}, "spec": spec,
         }))
         .unwrap();
-        self.world.learn(Change::Advertisement("all".to_owned(), Some(AdvertisementView::of(&ad))));
+        self.world.learn(Change::Advertisement(name.to_owned(), Some(AdvertisementView::of(&ad))));
     }
 
     pub(super) fn endpoints(&mut self, service: &str, nodes: &[&str]) {
@@ -219,6 +223,15 @@ impl Cluster {
         let mut service: Service = serde_json::from_value(object).unwrap();
         service.status = before.and_then(|s| s.status.clone());
         self.services.insert(key(name), service);
+        self.tell(name);
+    }
+
+    /// A user changes the labels of a Service.
+    pub(super) fn label(&mut self, name: &str, labels: Value) {
+        self.version += 1;
+        let metadata = &mut self.services.get_mut(&key(name)).unwrap().metadata;
+        metadata.labels = Some(serde_json::from_value(labels).unwrap());
+        metadata.resource_version = Some(self.version.to_string());
         self.tell(name);
     }
 

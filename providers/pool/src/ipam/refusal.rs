@@ -119,6 +119,19 @@ pub enum Refusal {
         /// Whether the Service that asks wishes to share.
         wished: bool,
     },
+    /// No advertisement announces the address for the Service and for those that hold it.
+    #[error(
+        "{address} is held by Service {holder}, and no L2Advertisement announces it for that one and for Service {service} (`serviceSelectors`); \
+         give both labels that one advertisement selects, or ask for another"
+    )]
+    NotAnnouncedTogether {
+        /// It.
+        address: IpAddr,
+        /// Who holds it.
+        holder: ServiceKey,
+        /// Who asks.
+        service: ServiceKey,
+    },
     /// So many Services share the requested address that it takes no more.
     #[error("{address} is shared by {SERVICES_MAX} Services, which is the most; ask for another")]
     AddressFull {
@@ -176,6 +189,7 @@ impl Refusal {
                 Clash::Port(_) => Reason::SharingPortTaken,
                 Clash::Policy => Reason::SharingPolicyDiffers,
             },
+            Self::NotAnnouncedTogether { .. } => Reason::SharerNotSelected,
             Self::AddressFull { .. } => Reason::SharingFull,
             Self::Excluded { exclusion, .. } => match exclusion {
                 Exclusion::Node(_) => Reason::NodeAddress,
@@ -207,9 +221,10 @@ impl Refusal {
     /// The very address that is waited for, where no other will do.
     pub fn awaited(&self) -> Option<IpAddr> {
         match self {
-            Self::AddressInUse { address, .. } | Self::AddressFull { address } | Self::CoolingDown { address, .. } => {
-                Some(*address)
-            }
+            Self::AddressInUse { address, .. }
+            | Self::NotAnnouncedTogether { address, .. }
+            | Self::AddressFull { address }
+            | Self::CoolingDown { address, .. } => Some(*address),
             _ => None,
         }
     }

@@ -1,12 +1,13 @@
 //! Which nodes can answer for an address, and what stands against the others.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use berth_api::annotations::DRAIN;
-use berth_api::crd::{Dataplane, Interface, KubeProxy, Member};
+use berth_api::crd::{Dataplane, Interface, KernelTrap, KubeProxy, Member};
 use berth_api::names::{EXCLUDE_NODE_LABEL, OUT_OF_SERVICE_TAINT};
 
-use super::Question;
+use super::{Question, Rule};
 
 /// What is known of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -25,6 +26,8 @@ pub struct Node {
     pub draining: Option<Draining>,
     /// What forwards on it, once its speaker has looked.
     pub dataplane: Option<Dataplane>,
+    /// Settings of its kernel that break what is announced.
+    pub kernel_traps: Vec<KernelTrap>,
 }
 
 impl Node {
@@ -98,11 +101,27 @@ pub struct Candidate {
     pub member: Member,
     /// How gladly it is chosen.
     pub tier: Tier,
+    /// How much the advertisements that select it prefer it, of those in its tier.
+    pub score: u32,
     /// Whether it is to give up what it owns.
     pub draining: Option<Draining>,
 }
 
+/// The order in which candidates are chosen, apart from the address: best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Liking {
+    /// Whether anything stands against it; nobody prefers a node that is down.
+    pub tier: Tier,
+    /// How much it is preferred.
+    pub score: Reverse<u32>,
+}
+
 impl Candidate {
+    /// How gladly it is chosen.
+    pub fn liking(&self) -> Liking {
+        Liking { tier: self.tier, score: Reverse(self.score) }
+    }
+
     /// Why others come first, where something stands against it.
     pub(super) fn demerit(&self) -> Option<String> {
         match (self.tier, self.draining) {
@@ -119,7 +138,10 @@ pub fn eligible<'a>(question: &Question<'a>) -> (Vec<Candidate>, BTreeMap<&'a st
     let (mut candidates, mut left_out) = (Vec::new(), BTreeMap::new());
     for (name, node) in question.nodes {
         match member(question, name, node) {
-            Ok(member) => candidates.push(Candidate { member, tier: node.tier(), draining: node.draining }),
+            Ok(member) => {
+                let score = selecting(question, name).map(|rule| rule.preference(name)).sum();
+                candidates.push(Candidate { member, tier: node.tier(), score, draining: node.draining });
+            }
             Err(why) => {
                 left_out.insert(name.as_str(), why);
             }
@@ -139,24 +161,26 @@ pub fn eligible<'a>(question: &Question<'a>) -> (Vec<Candidate>, BTreeMap<&'a st
     (candidates, left_out)
 }
 
+/// The advertisements that select a node.
+fn selecting<'a>(question: &Question<'a>, name: &str) -> impl Iterator<Item = &'a Rule> {
+    question.rules.iter().map(AsRef::as_ref).filter(move |rule| rule.selects(name))
+}
+
 fn member(question: &Question<'_>, name: &str, node: &Node) -> Result<Member, LeftOut> {
+    let rules: Vec<_> = selecting(question, name).collect();
+    if rules.is_empty() {
+        return Err(LeftOut::NotSelected);
+    }
     if node.excluded {
         return Err(LeftOut::Excluded);
     }
     if node.network_unavailable {
         return Err(LeftOut::NetworkUnavailable);
     }
-    let selected = |rule: &&super::Rule| rule.nodes.as_ref().is_none_or(|nodes| nodes.contains(name));
-    let mut rules = question.rules.iter().filter(selected).peekable();
-    if rules.peek().is_none() {
-        return Err(LeftOut::NotSelected);
-    }
     if node.interfaces.is_empty() {
         return Err(LeftOut::NoSpeaker);
     }
-    let rules: Vec<_> = rules.collect();
-    let allowed =
-        |i: &Interface| rules.iter().any(|rule| rule.interfaces.is_empty() || rule.interfaces.contains(&i.name));
+    let allowed = |i: &Interface| rules.iter().any(|rule| rule.interfaces.allow(&i.name));
     let own = |i: &Interface| i.addresses.iter().find(|own| own.contains(&question.address)).map(ipnet::IpNet::addr);
     let mut places = node.interfaces.iter().filter(|i| allowed(i)).filter_map(|i| Some((i, own(i)?))).peekable();
     let first = places.peek().copied();

@@ -1,4 +1,5 @@
 mod fleet;
+mod selected;
 
 use berth_api::crd::Interface;
 use proptest::prelude::*;
@@ -23,8 +24,17 @@ fn nodes() -> BTreeMap<String, Node> {
     [("node-a", 1), ("node-b", 2), ("node-c", 3)].map(|(name, n)| (name.to_owned(), node(n))).into()
 }
 
-fn everywhere() -> Vec<Rule> {
-    vec![Rule::default()]
+fn everywhere() -> Vec<Arc<Rule>> {
+    vec![Arc::default()]
+}
+
+fn only(nodes: &[&str]) -> Arc<Rule> {
+    Arc::new(Rule { nodes: Some(nodes.iter().map(|node| (*node).to_owned()).collect()), ..Rule::default() })
+}
+
+fn on(interfaces: &[&str]) -> Arc<Rule> {
+    let patterns = interfaces.iter().map(|pattern| pattern.parse().unwrap()).collect();
+    Arc::new(Rule { interfaces: Interfaces::Only(patterns), ..Rule::default() })
 }
 
 fn drained(node: &mut Node) {
@@ -33,7 +43,7 @@ fn drained(node: &mut Node) {
 
 struct Case {
     nodes: BTreeMap<String, Node>,
-    rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
     serving: Option<BTreeSet<String>>,
     current: Option<Layer2Assignment>,
     claimed: Option<(&'static str, u64)>,
@@ -77,6 +87,7 @@ impl Case {
             address: VIP.parse().unwrap(),
             nodes: &self.nodes,
             rules: &self.rules,
+            unselected: None,
             serving: self.serving.as_ref(),
             current: self.current.as_ref(),
             claimed: self.claimed,
@@ -374,8 +385,8 @@ fn nobody_answers_for_a_reason() {
                 c.nodes.values_mut().for_each(|n| n.excluded = true);
                 c
             },
-            Reason::NoEligibleNode,
-            "node-a: excluded by its label",
+            Reason::AllNodesExcluded,
+            "every node that could answer has the label node.kubernetes.io/exclude-from-external-load-balancers",
         ),
         (
             |mut c| {
@@ -387,7 +398,7 @@ fn nobody_answers_for_a_reason() {
         ),
         (
             |mut c| {
-                c.rules[0].interfaces = BTreeSet::from(["eth9".to_owned()]);
+                c.rules = vec![on(&["eth9", "bond*"])];
                 c
             },
             Reason::NoEligibleNode,
@@ -395,7 +406,7 @@ fn nobody_answers_for_a_reason() {
         ),
         (
             |mut c| {
-                c.rules[0].nodes = Some(BTreeSet::new());
+                c.rules = vec![only(&[])];
                 c
             },
             Reason::NoEligibleNode,
@@ -413,8 +424,7 @@ fn nobody_answers_for_a_reason() {
 #[test]
 fn two_advertisements_allow_what_either_allows() {
     let mut case = Case::fresh();
-    let only = |name: &str| Rule { nodes: Some(BTreeSet::from([name.to_owned()])), interfaces: BTreeSet::new() };
-    case.rules = vec![only("node-a"), only("node-c")];
+    case.rules = vec![only(&["node-a"]), only(&["node-c"])];
     assert_eq!(case.told(), "node-a@1 > node-c");
 }
 
@@ -463,6 +473,7 @@ fn a_member_is_found_at_its_own_address_of_the_family_and_subnet_of_the_virtual_
             address: address.parse().unwrap(),
             nodes: &nodes,
             rules: &rules,
+            unselected: None,
             serving: None,
             current: None,
             claimed: None,

@@ -1,18 +1,18 @@
 //! The address of one family of a Service: what it has, what it is to have, and how one becomes the other.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::ipam::Choice;
-use crate::placement::{Placement, Question, Rule, place};
+use crate::placement::{Placement, Question, place};
 use berth_api::condition::types;
 use berth_api::crd::{AnnouncementSpec, Layer2Assignment, LocalPolicy, ServiceRef};
 use berth_api::names::announcement_name;
 use berth_api::service::{ServiceKey, TrafficPolicy};
 use berth_api::{Announcement, Condition, ConditionStatus, IpFamily, Reason};
 
-use super::{Plan, Step, condition, must_leave};
+use super::cover::Cover;
+use super::{Plan, Step, condition, kernel, must_leave};
 use crate::view::{AnnouncementView, Assignment, ServiceView, key_of, part_labels};
 use crate::world::World;
 
@@ -80,7 +80,7 @@ impl Plan {
     /// Claims what a slot holds, or brings the Announcements up to date.
     pub(super) fn keep(&mut self, key: &ServiceKey, slot: Slot<'_>) {
         for candidate in std::iter::once(slot.current).chain(slot.next) {
-            let Candidate { choice: Choice { address, pool }, existing, services, placement } = candidate;
+            let Candidate { choice: Choice { address, pool }, existing, services, placement, spoilt: _ } = candidate;
             let desired = announcement(address, &pool, services, placement, existing);
             let is_new = existing.is_none_or(|seen| !seen.holders().any(|holder| holder == *key));
             if is_new {
@@ -119,6 +119,8 @@ pub(super) struct Candidate<'a> {
     /// All that hold it then.
     services: Vec<ServiceRef>,
     placement: Placement,
+    /// What a node's kernel does to it, if anything.
+    spoilt: Option<(Reason, String)>,
 }
 
 impl<'a> Candidate<'a> {
@@ -126,7 +128,8 @@ impl<'a> Candidate<'a> {
         let existing = world.announcement(choice.address);
         let services = with(world, existing, key, view, choice.address);
         let placement = placement(world, &services, view.policy, choice.address, &choice.pool, existing);
-        Self { choice, existing, services, placement }
+        let spoilt = kernel::spoils(world.nodes(), choice.address, placement.assignment.as_ref());
+        Self { choice, existing, services, placement, spoilt }
     }
 
     /// Whether a node has said that it answers.
@@ -154,6 +157,9 @@ impl<'a> Candidate<'a> {
                     Reason::NoServingEndpoints,
                     message.to_owned(),
                 );
+            }
+            Reason::Announced if let Some((reason, message)) = &self.spoilt => {
+                return condition(types::ANNOUNCED, ConditionStatus::True, *reason, message.clone());
             }
             Reason::Announced => (
                 ConditionStatus::True,
@@ -209,19 +215,19 @@ pub(super) fn without(world: &World, seen: &AnnouncementView, key: &ServiceKey) 
 }
 
 /// What decides which nodes may answer for an address, apart from what they are themselves.
-pub(crate) struct Terms<'a> {
-    rules: Cow<'a, [Rule]>,
+pub(crate) struct Terms {
+    cover: Cover,
     serving: Option<BTreeSet<String>>,
     current: Option<Layer2Assignment>,
 }
 
-impl<'a> Terms<'a> {
+impl Terms {
     /// Those of an address that these Services hold.
     ///
     /// Those who share an address came with the same policy, and with the Local policy with the same pods; where one has none on a node
     /// all the same, that node cannot answer for all. `policy` is that of the one who has it alone.
     pub(crate) fn of(
-        world: &'a World,
+        world: &World,
         services: &[ServiceRef],
         policy: TrafficPolicy,
         address: IpAddr,
@@ -239,14 +245,14 @@ impl<'a> Terms<'a> {
             of_each.fold(first, |all, one| all.intersection(&one).cloned().collect())
         };
         Self {
-            rules: world.rules(pool),
+            cover: Cover::of(world, pool, services),
             serving: is_local.then(of_all),
             current: existing.and_then(|e| e.layer2.as_ref()).map(Assignment::written),
         }
     }
 
     /// Those of an Announcement as it is.
-    pub(crate) fn of_announcement(world: &'a World, seen: &AnnouncementView) -> Self {
+    pub(crate) fn of_announcement(world: &World, seen: &AnnouncementView) -> Self {
         let holder = seen.services.first().and_then(|service| world.service(&key_of(service)));
         let policy = holder.map_or(TrafficPolicy::Cluster, |view| view.policy);
         Self::of(world, &seen.services, policy, seen.address, &seen.pool, Some(seen))
@@ -262,7 +268,8 @@ impl<'a> Terms<'a> {
         Question {
             address,
             nodes: world.nodes(),
-            rules: &self.rules,
+            rules: &self.cover.rules,
+            unselected: self.cover.unselected.as_ref(),
             serving: self.serving.as_ref(),
             current: self.current.as_ref(),
             claimed: existing.and_then(|e| e.claimed.as_ref()).map(|(node, epoch)| (node.as_str(), *epoch)),

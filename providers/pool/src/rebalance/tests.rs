@@ -5,6 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::placement::Draining;
 use crate::scene::{Scene, vip};
+use crate::view::AdvertisementView;
+use crate::world::Change;
 
 /// Nodes that own so many addresses each, the first node the lowest.
 fn scene(owned: &[u32]) -> Scene {
@@ -59,6 +61,42 @@ fn those_go_first_whose_first_node_by_the_hash_has_room() {
     assert!(homeward >= 13, "{homeward}");
     let home = rebalance.moves.iter().filter(|moved| first(moved.address) == moved.to).count();
     assert_eq!(home, 13, "{:?}", rebalance.moves);
+}
+
+/// The one advertisement now prefers nodes with the label `fast`, which these have.
+fn prefer(scene: &mut Scene, nodes: &[&str]) {
+    let ad = json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "L2Advertisement", "metadata": {"name": "all", "generation": 2},
+        "spec": {"preferredNodeSelectors": [{"weight": 10, "preference": {"matchLabels": {"fast": "yes"}}}]},
+    });
+    let ad = AdvertisementView::of(&serde_json::from_value(ad).unwrap());
+    scene.world.learn(Change::Advertisement("all".to_owned(), Some(ad)));
+    for node in nodes {
+        scene.node(node, |view| view.labels = [("fast".to_owned(), "yes".to_owned())].into());
+    }
+}
+
+#[test]
+fn what_is_on_a_node_while_others_are_preferred_moves_to_those_and_is_balanced_among_them_alone() {
+    for (owned, preferred, expected) in [
+        (&[4, 4, 4][..], &["node-1"][..], &["node-1 4 > 12 of 15", "node-2 4 > 0 of -", "node-3 4 > 0 of -"][..]),
+        (&[12, 0, 0], &["node-1"], &["node-1 12 > 12 of 15", "node-2 0 > 0 of -", "node-3 0 > 0 of -"]),
+        (&[12, 0, 0], &["node-1", "node-2"], &["node-1 12 > 8 of 8", "node-2 0 > 4 of -", "node-3 0 > 0 of -"]),
+        (&[8, 0, 4], &["node-1", "node-2"], &["node-1 8 > 8 of 8", "node-2 0 > 4 of -", "node-3 4 > 0 of -"]),
+        (&[4, 4, 4], &[], &["node-1 4 > 4 of 5", "node-2 4 > 4 of 5", "node-3 4 > 4 of 5"]),
+    ] {
+        let mut scene = scene(owned);
+        prefer(&mut scene, preferred);
+        let now = rebalance(&scene.world, None, None);
+        assert_eq!(told(&now), expected.iter().map(ToString::to_string).collect::<Vec<_>>(), "{owned:?} {preferred:?}");
+        let liked = |node: &String| preferred.is_empty() || preferred.contains(&node.as_str());
+        assert!(now.moves.iter().all(|moved| liked(&moved.to)), "{:?}", now.moves);
+    }
+    let mut scene = scene(&[4, 4, 4]);
+    prefer(&mut scene, &["node-1"]);
+    assert_eq!(rebalance(&scene.world, None, Some(3)).moves.len(), 3);
+    scene.node("node-1", |view| view.ready = false);
+    assert_eq!(rebalance(&scene.world, None, None).moves, [], "nobody prefers a node that is down");
 }
 
 #[test]

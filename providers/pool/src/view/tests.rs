@@ -1,6 +1,7 @@
-use serde_json::json;
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Node;
+use serde_json::json;
 
 use super::*;
 

@@ -138,8 +138,8 @@ fn rules_follow_what_they_are_made_of() {
         Change::Advertisement("all".to_owned(), Some(AdvertisementView::of(&objects(ad))))
     };
     let told = |world: &World, pool: &str| {
-        let nodes = |rule: &Rule| rule.nodes.iter().flatten().cloned().collect::<Vec<_>>().join(" ");
-        world.rules(pool).iter().map(nodes).collect::<Vec<_>>()
+        let nodes = |covering: &Covering| covering.rule.nodes.iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+        world.covering(pool).iter().map(nodes).collect::<Vec<_>>()
     };
     let gold = json!({"nodeSelectors": [{"matchLabels": {"tier": "gold"}}], "ipAddressPools": ["a"]});
     assert_eq!(told(&world, "a"), Vec::<String>::new());

@@ -34,6 +34,7 @@ impl Fleet {
             address,
             nodes: &self.nodes,
             rules: &rules,
+            unselected: None,
             serving: None,
             current: self.placed.get(&address),
             claimed,
