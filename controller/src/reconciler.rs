@@ -335,7 +335,7 @@ impl Reconciler {
                 self.parked.insert(key);
                 continue;
             }
-            self.world.set_waiting(&key, plan.lack.take());
+            self.world.set_waiting(&key, plan.lack.take(), &plan.claims);
             plan.cool.iter().for_each(|address| self.world.cool(*address, now.as_second()));
             plan.kept.iter().for_each(|address| self.world.warm(*address));
             if plan.steps.is_empty() {

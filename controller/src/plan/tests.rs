@@ -514,7 +514,7 @@ fn round(cluster: &mut Cluster) {
             continue;
         }
         touched.extend(names);
-        cluster.world.set_waiting(&key, plan.lack.clone());
+        cluster.world.set_waiting(&key, plan.lack.clone(), &plan.claims);
         plan.cool.iter().for_each(|address| cluster.world.cool(*address, cluster.now));
         plan.kept.iter().for_each(|address| cluster.world.warm(*address));
         plan.claims.iter().for_each(|(address, pool)| cluster.world.hold(*address, &key, pool));
@@ -538,6 +538,13 @@ proptest! {
         later in 0_i64..150,
     ) {
         let mut cluster = Cluster::new(POOL);
+        // Who would share an address that its last holder leaves at the same moment, to cool down, may still join it or come too late.
+        let alone = |act| match act {
+            Act::Apply(s, policy, asked, local, _) if cool_down.is_some() => Act::Apply(s, policy, asked, local, None),
+            act => act,
+        };
+        let (before, then): (Vec<_>, Vec<_>) =
+            (before.into_iter().map(alone).collect(), then.into_iter().map(alone).collect());
         if let Some(seconds) = cool_down {
             cluster.pool_with("default", json!({"addresses": POOL, "coolDownSeconds": seconds}));
         }

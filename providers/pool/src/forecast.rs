@@ -269,7 +269,7 @@ impl<'a> Course<'a> {
     fn decide(&mut self, considered: Considered) -> Turn {
         let Considered { mut turn, served } = considered;
         if let Some(served) = served {
-            self.world.set_waiting(&turn.key, served.lack);
+            self.world.set_waiting(&turn.key, served.lack, &served.claims);
             for (address, pool) in &served.claims {
                 self.world.hold(*address, &turn.key, pool);
             }

@@ -369,8 +369,8 @@ impl World {
         self.dirty.len()
     }
 
-    /// Notes what a Service waits for, if anything.
-    pub fn set_waiting(&mut self, key: &ServiceKey, lack: Option<Lack>) {
+    /// Notes what a Service waits for, if anything, once it was planned and before what it is to claim is held.
+    pub fn set_waiting(&mut self, key: &ServiceKey, lack: Option<Lack>, claims: &[(IpAddr, String)]) {
         if let Some(Waiting { lack, turn, shares_by }) = self.waiting.remove(key) {
             for family in lack.families {
                 self.waiting_for.get_mut(family).remove(&turn);
@@ -383,10 +383,11 @@ impl World {
             }
         }
         let turn = self.turn_of(key);
-        // What it was offered and has no use for goes to the next.
+        // What it was offered and does not take goes to the next: it may have been served otherwise, or lack something else by now.
         let offered = self.offered.remove(key).unwrap_or_default();
-        let passed =
-            offered.into_iter().filter(|family| lack.as_ref().is_some_and(|lack| lack.families.contains(family)));
+        let taken = claims.iter().map(|(address, _)| *address).filter(|a| self.ipam.tenants(*a).is_empty());
+        let taken: Vec<_> = taken.map(IpFamily::of).collect();
+        let passed = offered.into_iter().filter(|family| !taken.contains(family));
         for family in passed.collect::<Vec<_>>() {
             self.offer(family, Some(&turn));
         }
@@ -647,7 +648,7 @@ impl World {
             return;
         }
         if view.is_none() {
-            self.set_waiting(&key, None);
+            self.set_waiting(&key, None, &[]);
         }
         // Advertisements select a shared address by the labels of all that share it.
         if let (Some(known), Some(view)) = (self.services.get(&key), &view)

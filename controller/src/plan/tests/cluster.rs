@@ -299,7 +299,7 @@ impl Cluster {
         for _ in 0..400 {
             let Some(key) = self.world.next(|_| false) else { return };
             let mut plan = plan(&self.world, &BTreeMap::new(), &key, Timestamp::from_second(self.now).unwrap());
-            self.world.set_waiting(&key, plan.lack.take());
+            self.world.set_waiting(&key, plan.lack.take(), &plan.claims);
             plan.cool.iter().for_each(|address| self.world.cool(*address, self.now));
             plan.kept.iter().for_each(|address| self.world.warm(*address));
             for (address, pool) in &plan.claims {

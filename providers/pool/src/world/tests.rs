@@ -79,7 +79,7 @@ fn who_waits_for_an_address_comes_before_those_that_only_a_change_of_nodes_or_ad
         world.learn(announcement("192.0.2.2", "half"));
         world.learn(pool("a", json!({"addresses": ["192.0.2.1-192.0.2.9"]})));
         in_line(&mut world);
-        world.set_waiting(&key("half"), Some(Lack::default()));
+        world.set_waiting(&key("half"), Some(Lack::default()), &[]);
         world
     };
     // In any other case those that have an address come first, because somebody may lose one by it.
@@ -118,7 +118,7 @@ fn pools_are_judged_once_for_all_that_changes_together_and_not_for_what_says_not
 
     world.learn(service("waits", 1, None));
     in_line(&mut world);
-    world.set_waiting(&key("waits"), Some(Lack { refused: true, ..Lack::default() }));
+    world.set_waiting(&key("waits"), Some(Lack { refused: true, ..Lack::default() }), &[]);
     world.learn(Change::SpeakerNode("node-1".to_owned(), Some(Report::default())));
     assert_eq!(
         (world.take_dirty_pools(), in_line(&mut world)),
