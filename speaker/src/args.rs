@@ -7,6 +7,8 @@ use berth_machine::NodeName;
 use berth_telemetry::TelemetryArgs;
 use berth_wire::heartbeat::envelope::Authentication;
 
+use crate::refresh_interval::RefreshInterval;
+
 /// Prefixes of interfaces that belong to containers, pods and overlays: addresses announced there reach nobody outside.
 pub const DEFAULT_EXCLUDED: &str =
     "docker,cbr,dummy,virbr,lxcbr,veth,cali,vxlan,tunl,flannel,cilium,kube-ipvs,cni,nodelocaldns,lxc";
@@ -94,6 +96,10 @@ pub struct Args {
     /// Where kube-proxy of this node says whether it is well (its --healthz-bind-address)
     #[arg(long, env = "BERTH_KUBE_PROXY_HEALTH", value_name = "IP:PORT", default_value = DEFAULT_KUBE_PROXY_HEALTH)]
     pub kube_proxy_health: SocketAddr,
+
+    /// How often each address that the node answers for is announced again, spread over the interval: `off`, or 10s to 24h
+    #[arg(long, env = "BERTH_REFRESH_INTERVAL", value_name = "TIME", default_value = "off")]
+    pub refresh_interval: RefreshInterval,
 
     #[allow(missing_docs)]
     #[command(flatten)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_machine::timing::STOP_GRACE;
-use berth_machine::{Assignment, Counters, Effect, Frame, Machine, NodeName, State};
+use berth_machine::{Assignment, Counters, Effect, Frame, Machine, NodeName, Refresh, State};
 use berth_wire::heartbeat::envelope::{Authentication, Envelopes, KeyRing, Refused};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -72,6 +72,8 @@ pub struct Inputs {
     pub served: mpsc::Receiver<IpAddr>,
     /// The machine's clock.
     pub clock: BootClock,
+    /// How often addresses are announced again.
+    pub refresh: Option<Refresh>,
 }
 
 /// Partners that are given more time, by name and own interface, with how often their time was doubled.
@@ -130,8 +132,9 @@ impl Engine {
             asks,
             served,
             clock,
+            refresh,
         } = inputs;
-        let machine = Machine::new(node.clone(), boot_id(), clock.now());
+        let machine = Machine::new(node.clone(), boot_id(), clock.now()).refreshing(refresh);
         // Those that are there at the start are used from the start.
         keys.mark_changed();
         let core = Core {

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod rbac;
+pub mod refresh_interval;
 pub mod run;
 
 mod announcements;

@@ -81,6 +81,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         health_check_server,
         kube_proxy_health,
         exclude_interfaces: _,
+        refresh_interval,
         mut telemetry,
     } = args;
     telemetry.log_level.push_str(QUIET);
@@ -159,6 +160,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         asks,
         served,
         clock,
+        refresh: refresh_interval.0,
     });
     let mut engine = AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.clone())));
     running.open();

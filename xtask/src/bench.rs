@@ -4,6 +4,7 @@
 //! process, which is this program again, hands its rows back in a file.
 
 mod allocate;
+mod arp;
 mod failover;
 mod idle;
 
@@ -27,6 +28,8 @@ const ROWS_VARIABLE: &str = "BERTH_XTASK_BENCH_ROWS";
 pub enum Command {
     /// How long Services wait for their addresses, beside the least that the same writes take
     Allocate(allocate::Options),
+    /// How fast an owner answers who asks for its addresses, and what a LAN full of questions about others costs it
+    Arp(arp::Options),
     /// How long clients are without an answer when something goes wrong, and whether ever two nodes answer
     Failover(failover::Options),
     /// What speakers cost when nothing goes wrong: memory, time on cores, packets
@@ -37,6 +40,7 @@ pub enum Command {
 pub fn run(command: &Command, entered: Option<Entered>) -> Result<ExitCode> {
     match command {
         Command::Allocate(options) => allocate::run(options, entered),
+        Command::Arp(options) => arp::run(options, entered),
         Command::Failover(options) => failover::run(options, entered),
         Command::Idle(options) => idle::run(options, entered),
     }

@@ -6,7 +6,8 @@
 //!
 //! By role: `timing` has every constant with its reason, `liveness` one session with each partner, `claims` what two
 //! partners tell each other they answer for, `takeover` the state of one address, `schedule` when an address is
-//! announced, `pacer` how many are at once, `shared` keeps once what many addresses have alike, and `machine` ties them together. `docs/failover.md` is the protocol.
+//! announced, `refresh` when again, `pacer` how many are at once, `shared` keeps once what many addresses have alike, and `machine` ties them
+//! together. `docs/failover.md` is the protocol.
 
 mod broken;
 mod claims;
@@ -16,6 +17,7 @@ mod liveness;
 mod machine;
 mod pacer;
 mod queue;
+mod refresh;
 mod schedule;
 mod shared;
 #[cfg(test)]
@@ -28,3 +30,4 @@ pub use berth_wire::neighbor::Frame;
 pub use effect::{Counters, Effect, PerFamily, State, Status};
 pub use input::{Assignment, Evidence, Member, OwnerClaim};
 pub use machine::Machine;
+pub use refresh::{Refresh, RefreshError};

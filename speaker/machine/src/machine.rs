@@ -14,6 +14,7 @@ use crate::input::Assignment;
 use crate::liveness::{Liveness, Past, PeerId, Session};
 use crate::pacer::Pacer;
 use crate::queue::Queue;
+use crate::refresh::Refresh;
 use crate::shared::Shared;
 use crate::takeover::{Phase, Place, Probe, Verifying};
 use crate::timing::{DETECTION_TIME, HEARTBEAT_INTERVAL, STOP_GRACE};
@@ -80,6 +81,8 @@ pub struct Machine {
     questions: Pacer<IpAddr>,
     /// Turns of announcements that are repeated.
     repeats: Pacer<IpAddr>,
+    /// Whether addresses are announced again later, and how often.
+    refresh: Option<Refresh>,
     /// What was heard of nodes with which nothing is shared at the moment. No more of them than a cluster has nodes.
     past: BTreeMap<(NodeName, String), Past>,
     /// While stopping: up to where all addresses are answered for by others.
@@ -116,6 +119,7 @@ impl Machine {
             timers: Queue::new(),
             questions: Pacer::new(),
             repeats: Pacer::new(),
+            refresh: None,
             past: BTreeMap::new(),
             safe_up_to: None,
             checked: BTreeSet::new(),
@@ -123,6 +127,12 @@ impl Machine {
             effects: VecDeque::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// The same, which announces each address that it answers for again at an interval, once the announcements after its claim are made.
+    #[must_use]
+    pub fn refreshing(self, refresh: Option<Refresh>) -> Self {
+        Self { refresh, ..self }
     }
 
     /// Takes over what the Announcement of an address says; to be called at each of its changes. Repeating it changes nothing.

@@ -127,3 +127,11 @@ pub const ANNOUNCE_AT: [Duration; 6] = [
     Duration::from_secs(3),
     Duration::from_secs(5),
 ];
+
+/// The shortest interval at which addresses may be announced again: twice what follows a claim, which is what makes them known. With it
+/// 5,000 addresses make 1,000 frames a second, each for everybody on the link; a shorter one helps nobody and costs all.
+pub const REFRESH_MIN: Duration = Duration::from_secs(10);
+
+/// The longest one. Switches forget a station after minutes (300 s by IEEE 802.1Q section 8.8.3), routers after hours; what is longer than a
+/// day refreshes nothing, and is a slip of the unit.
+pub const REFRESH_MAX: Duration = Duration::from_hours(24);

@@ -123,6 +123,7 @@ async fn start() -> Running {
         board: board.clone(),
         metrics: metrics.clone(),
         clock: BootClock::new().unwrap(),
+        refresh: None,
     });
     let task = tokio::spawn(engine.run(shutdown.clone()));
     Running { changes, board, metrics, shutdown, links, task }

@@ -39,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(20);
 /// Longest wait until speakers have taken up all addresses.
 const TAKEN_UP_LIMIT: Duration = Duration::from_mins(5);
 /// Announcements that are written at once.
-const WRITES: usize = 8;
+pub(crate) const WRITES: usize = 8;
 /// Memory that a speaker may have, in MB of 1,000,000 bytes.
 const RSS_MB: f64 = 15.0;
 /// Time on cores that an idle speaker may need within [`IDLE`], in milliseconds: one hundredth of a core, of which 20 heartbeats a second
@@ -219,7 +219,7 @@ async fn changes(lab: &Lab, tell: &dyn Fn(String)) -> Result<Vec<Row>> {
 }
 
 /// Nobody then takes Announcements away that no Service has.
-async fn stop_controllers(lab: &Lab) -> Result<()> {
+pub(crate) async fn stop_controllers(lab: &Lab) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(lab.admin(), CONTROLLER_NAMESPACE);
     let none = Patch::Merge(json!({ "spec": { "replicas": 0 } }));
     deployments.patch(CONTROLLER_NAME, &PatchParams::default(), &none).await.context("stopping the controllers")?;
@@ -238,7 +238,7 @@ async fn at_rest(lab: &Lab, addresses: usize) -> Result<Vec<Row>> {
     });
     let members: Vec<_> = members.collect();
     let create = async |number: usize| {
-        let announcement = announcement(number, &members);
+        let announcement = announcement(number, address(number), &members);
         announcements
             .create(&PostParams::default(), &announcement)
             .await
@@ -292,8 +292,12 @@ async fn at_rest(lab: &Lab, addresses: usize) -> Result<Vec<Row>> {
         .collect()
 }
 
-fn announcement(number: usize, members: &[Member]) -> Announcement {
-    let address: IpAddr = Ipv4Addr::from_bits(FIRST.to_bits() + number as u32).into();
+fn address(number: usize) -> IpAddr {
+    Ipv4Addr::from_bits(FIRST.to_bits() + number as u32).into()
+}
+
+/// An Announcement that no controller made: the first of the members owns the address, and the others stand by.
+pub(crate) fn announcement(number: usize, address: IpAddr, members: &[Member]) -> Announcement {
     let mut names = members.iter().map(|member| member.node.clone());
     let layer2 =
         Layer2Assignment { owner: names.next(), standbys: names.collect(), epoch: 1, members: members.to_vec() };

@@ -2,15 +2,17 @@
 
 use std::process::ExitCode;
 
-use berth_bench::client;
 use berth_bench::load::{self, Load};
 use berth_bench::null_controller::{self, NullController};
+use berth_bench::{arp, client};
 use clap::Parser;
 
 /// The processes of the bench; `cargo xtask bench` starts them
 #[derive(Parser)]
 #[command(name = "berth-bench")]
 enum Command {
+    /// Ask for addresses by ARP and neighbor discovery, and say as JSON how long the answers took
+    Arp(arp::program::Options),
     /// Ask web servers without an end, and say as JSON how long each kind of client was without an answer
     Clients(client::Options),
     /// Create Services and say as JSON how long each waited for its address
@@ -22,6 +24,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Command::parse() {
+        Command::Arp(options) => arp::program::run(&options),
         Command::Clients(options) => client::run(&options).await,
         Command::Load(load) => load::run(&load).await,
         Command::NullController(controller) => null_controller::run(&controller).await,

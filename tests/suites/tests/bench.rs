@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use berth_bench::arp::{self, Part};
 use berth_bench::client::{Family, Kind};
 use berth_bench::failover::{self, Cause, Fault};
 use berth_bench::row::Row;
@@ -80,6 +81,24 @@ lab_test! {
         }
         ensure!(many.fault == Cause::Fault(Fault::Crash1000) && many.gap_ms.min > DETECTION_MS, "{many:?}");
         assert_eq!((many.moves, many.second_claims), (MANY as u64, 0), "{many:?}");
+        Ok(())
+    }
+}
+
+lab_test! {
+    arp::LAB;
+    async fn the_bench_measures_how_addresses_are_answered_for(lab: Lab) -> Result<()> {
+        let programs = folder()?;
+        let what = arp::Measurement { programs: &programs, noise: 500, seconds: 2 };
+        let rows = Box::pin(arp::measure(&lab, what, &|_| ())).await?;
+        let of: Vec<_> = rows.iter().map(|row| (row.bench, row.family)).collect();
+        let expected = [Part::Quiet, Part::Noisy, Part::Fast].map(|part| [(part, Family::Ipv4), (part, Family::Ipv6)]);
+        assert_eq!(of, expected.concat());
+        for row in &rows {
+            ensure!(row.asked > 0 && row.answered == row.asked, "{row:?}");
+            ensure!(0.0 < row.p50_us && row.p50_us <= row.p99_us && row.p99_us <= row.max_us, "{row:?}");
+            ensure!((row.noise_per_s > 0.0) == (row.bench == Part::Noisy), "{row:?}");
+        }
         Ok(())
     }
 }

@@ -233,9 +233,11 @@ impl Machine {
     pub(super) fn announce(&mut self, address: IpAddr) {
         let Some(place) = self.places.get_mut(&address) else { return };
         let Phase::Answering(ownership) = &mut place.phase else { return };
-        let due = ownership.schedule.next().is_some_and(|at| at <= self.now);
+        // Behind the end of its schedule only a refresh can be due.
+        let due = ownership.schedule.next().is_none_or(|at| at <= self.now);
         ownership.schedule.announced(self.now);
-        self.timers.set(Timer::Announce(address), ownership.schedule.next());
+        let refreshed = || self.refresh.map(|refresh| refresh.next(address, self.now));
+        self.timers.set(Timer::Announce(address), ownership.schedule.next().or_else(refreshed));
         if due {
             self.send_announcement(address);
         }

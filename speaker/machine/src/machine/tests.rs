@@ -7,7 +7,7 @@ use berth_wire::{arp, ndp};
 
 use super::*;
 use crate::input::{Member, OwnerClaim};
-use crate::timing::{ANSWER_INTERVAL, PROBE_SPACING, PROBE_WAIT};
+use crate::timing::{ANNOUNCE_AT, ANSWER_INTERVAL, PROBE_SPACING, PROBE_WAIT};
 
 const T0: Duration = Duration::from_secs(1_000);
 
@@ -686,4 +686,77 @@ fn what_was_heard_of_a_partner_is_remembered_while_nothing_is_shared_with_it() {
         (after.refused_boot_id - before.refused_boot_id, after.refused_sequence - before.refused_sequence),
         (1, 2)
     );
+}
+
+/// When the address was announced, in order.
+fn announced_at(machine: &mut Machine, address: IpAddr, until: Duration) -> Vec<Duration> {
+    let first = announcement(MacAddr([2, 0, 0, 0, 0, 1]), address);
+    let is_first = |effect: &Effect| matches!(effect, Effect::SendFrame { frame, .. } if *frame == first);
+    let mut times = Vec::new();
+    while let Some(at) = machine.next_deadline().filter(|at| *at <= until) {
+        machine.tick(at);
+        times.extend(drain(machine).iter().filter(|effect| is_first(effect)).map(|_| at));
+    }
+    times
+}
+
+#[test]
+fn an_owner_announces_again_at_the_interval_if_it_is_to_and_else_never() {
+    let interval = Duration::from_mins(5);
+    for (refresh, expected) in [(None, 0), (Some(Refresh::every(interval).unwrap()), 12)] {
+        for address in [vip(0), vip6(0)] {
+            let mut machine = speaker("a").refreshing(refresh);
+            let assign = if address.is_ipv4() { assignment } else { assignment6 };
+            machine.assign(T0, assign(address, "a", 1));
+            let claimed = T0 + PROBE_WAIT;
+            run(&mut machine, claimed);
+            let after_claim = announced_at(&mut machine, address, claimed + ANNOUNCE_AT[5]);
+            assert_eq!(after_claim.len(), 5, "what follows a claim stays as it is");
+            let later = announced_at(&mut machine, address, claimed + Duration::from_hours(1));
+            assert_eq!(later.len(), expected, "{address} within an hour: {later:?}");
+            assert!(later.is_sorted_by(|earlier, later| *later == *earlier + interval), "{later:?}");
+        }
+    }
+}
+
+#[test]
+fn who_does_not_answer_any_more_refreshes_nothing() {
+    let mut machine = speaker("a").refreshing(Some(Refresh::every(Duration::from_secs(10)).unwrap()));
+    machine.assign(T0, assignment(vip(0), "a", 1));
+    let now = T0 + Duration::from_secs(30);
+    assert!(announced_at(&mut machine, vip(0), now).len() > 6);
+    let claimed = Some(OwnerClaim { node: name("b"), epoch: 2 });
+    machine.assign(now, Assignment { claimed, ..assignment(vip(0), "b", 2) });
+    assert_eq!(machine.state(vip(0)), Some(State::Standby));
+    // It would take over in the end.
+    assert_eq!(announced_at(&mut machine, vip(0), now + DETECTION_TIME), [] as [Duration; 0]);
+    machine.withdraw(now + DETECTION_TIME, vip(0));
+    assert_eq!(machine.next_deadline(), None);
+}
+
+#[test]
+fn five_thousand_addresses_are_refreshed_one_by_one() {
+    const ADDRESSES: u32 = 5_000;
+    let interval = Duration::from_secs(10);
+    let mut machine = speaker("a").refreshing(Some(Refresh::every(interval).unwrap()));
+    for n in 0..ADDRESSES {
+        let address = std::net::Ipv4Addr::from_bits(0xc612_0000 + n).into();
+        machine.assign(T0, assignment(address, "a", 1));
+    }
+    // All are claimed and announced for the last time.
+    let mut now = T0 + Duration::from_secs(20);
+    run(&mut machine, now);
+    for _ in 0..3 {
+        let (before, end) = (machine.counters().announcements.ipv4, now + interval);
+        let mut most = 0;
+        while now < end {
+            now += Duration::from_millis(10);
+            let is_arp = |effect: &&Effect| matches!(effect, Effect::SendFrame { frame: Frame::Arp(_), .. });
+            most = most.max(run(&mut machine, now).iter().filter(is_arp).count());
+        }
+        let announced = machine.counters().announcements.ipv4 - before;
+        assert_eq!(announced, u64::from(2 * ADDRESSES), "each once, in both forms");
+        // Five addresses within 10 ms if it were perfect.
+        assert!(most <= 2 * 8, "{most} frames within 10 ms");
+    }
 }

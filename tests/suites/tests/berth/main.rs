@@ -17,6 +17,7 @@ mod manners;
 mod mock;
 mod outage;
 mod rebalance;
+mod refresh;
 mod refusal;
 mod selectors;
 mod simulate;
