@@ -31,9 +31,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use berth_api::crd::KernelTrap;
-use berth_telemetry::{Health, init_logs, listen, serve, shutdown_on_signal};
+use berth_telemetry::{Health, Registry, init_logs, listen, serve, shutdown_on_signal};
 use berth_wire::heartbeat::envelope::KeyRing;
 use kube::{Client, Config};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -116,10 +117,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let mut tasks = JoinSet::new();
     let (events, publish) = events::queue(client.clone(), node.as_str(), metrics.clone(), end.clone());
-    let serve = serve(listener, Arc::new(registry), health, end.clone());
-    let serve =
-        async move { serve.await.unwrap_or_else(|error| tracing::error!(%error, "cannot serve HTTP any more")) };
-    tasks.spawn(named("http", serve));
+    tasks.spawn(named("http", serve_http(listener, registry, health, end.clone())));
     tasks.spawn(named("events", publish));
     tasks.spawn(named("links", links::run(excluded, links_out, end.clone())));
     tasks.spawn(named("gateways", gateways::run(gateways_out, end.clone())));
@@ -187,6 +185,12 @@ fn follow_kernel(
     let (found, kernel) = watch::channel(None);
     tasks.spawn(named("kernel", kernel::run(links.clone(), found, end.clone())));
     kernel
+}
+
+async fn serve_http(listener: TcpListener, registry: Registry, health: Health, end: CancellationToken) {
+    if let Err(error) = serve(listener, Arc::new(registry), health, end).await {
+        tracing::error!(%error, "cannot serve HTTP any more");
+    }
 }
 
 /// Starts what looks whether the node serves an address: where to ask, and where it tells.

@@ -97,7 +97,7 @@ mod tests {
                 now = refresh().next(address, now);
                 assert_eq!(now, first + EVERY * (turn - 1), "{address}");
             }
-            assert_eq!(refresh().next(address, first - Duration::from_nanos(1)), first, "{address}");
+            assert_eq!(refresh().next(address, first.saturating_sub(Duration::from_nanos(1))), first, "{address}");
         }
     }
 
@@ -115,7 +115,8 @@ mod tests {
             for addresses in addresses(distance) {
                 let mut seconds = [0; EVERY.as_secs() as usize];
                 for address in &addresses {
-                    let after = refresh().next(*address, now) - now - Duration::from_nanos(1);
+                    let after =
+                        refresh().next(*address, now).saturating_sub(now).saturating_sub(Duration::from_nanos(1));
                     seconds[after.as_secs() as usize] += 1;
                 }
                 let (least, most) = (seconds.iter().min(), seconds.iter().max());

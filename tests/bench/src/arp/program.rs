@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
         let noise = (*noise > 0).then(|| scope.spawn(move || noise::send(index, &source, *noise, end)));
         let failed = |_| anyhow!("a thread of the bench failed");
         let answers: Result<Vec<_>> = askers.into_iter().map(|asker| asker.join().map_err(failed)?).collect();
-        anyhow::Ok((answers?, noise.map_or(Ok(Ok(0)), |noise| noise.join()).map_err(failed)??))
+        anyhow::Ok((answers?, noise.map_or(Ok(Ok(0)), std::thread::ScopedJoinHandle::join).map_err(failed)??))
     })?;
     let seen = Seen { answers, time: begin.elapsed(), noise, on_cores: time_on_cores_of(*pid)?.saturating_sub(before) };
     #[allow(clippy::print_stdout, reason = "the bench reads what this process says")]
