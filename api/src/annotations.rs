@@ -18,6 +18,9 @@ pub const ALLOW_SHARED_IP_TWIN: &str = "metallb.io/allow-shared-ip";
 pub const DRAIN: &str = "berth.dev/drain";
 /// On an Announcement: the node that a person wishes the address to be on, for as long as the annotation is there.
 pub const MOVE_TO: &str = "berth.dev/move-to";
+/// On an Announcement, written by the controller: the address was in the status of its Service before, so it may be in use although no
+/// node is known to have answered for it, and is not exchanged for another one because a foreign machine has it too.
+pub const TAKEN_AGAIN: &str = "berth.dev/taken-again";
 
 /// What our own annotations begin with.
 pub const PREFIX: &str = "berth.dev/";

@@ -44,6 +44,7 @@ reasons! {
     NoDualStackPool => "No IPAddressPool that this Service may use has a free address of each family, and both addresses of a Service come from one pool. Add the other family to one.",
     BuggyAddress => "The requested address ends in .0 or .255, and its pool leaves those out (`avoidBuggyIPs`). Ask for another.",
     CoolingDown => "The requested address was released a moment ago, and its pool gives it to nobody for a while (`coolDownSeconds`). It is given as soon as that has passed.",
+    Quarantined => "A machine that is none of our nodes was found to have the address before its first use, so it is given to nobody for a while. Another one is given to who asks for none in particular; who asks for this one waits. The message names the machine's Ethernet address: take the address from it, or from the pool.",
     AddressInUse => "The requested address is held by another Service, which the message names.",
     ClaimRefused => "The API server refuses what Berth has to write to claim the address, by a rule that the message names. What the Service has stays, and it is tried again.",
     SharingKeyDiffers => "The requested address is shared, by another key (`berth.dev/allow-shared-ip`). Use the same key, or ask for another address.",

@@ -1,9 +1,11 @@
 //! Carries out plans: the only place that writes. Every step is idempotent.
 
+use std::net::IpAddr;
+
 use berth_api::names::CONTROLLER_FIELD_MANAGER;
-use berth_api::{IPAddressPool, L2Advertisement, Reason};
+use berth_api::{IPAddressPool, L2Advertisement, Reason, SpeakerNode};
 use berth_pool::driver::{self, WriteError as Failed};
-use berth_pool::report::OwnStatus;
+use berth_pool::report::{self, OwnStatus};
 use berth_pool::view::{self, ServiceView};
 use berth_pool::world::Change;
 use berth_provider::class::Classes;
@@ -139,6 +141,23 @@ impl Applier {
         self.own_status::<L2Advertisement>("L2Advertisement", status).await
     }
 
+    /// Writes what a node is to ask for ahead of need.
+    pub(crate) async fn sweep(&self, name: &str, sweep: &[IpAddr]) -> Result<(), WriteError> {
+        if !self.leads() {
+            return Err(WriteError::NotLeading);
+        }
+        let api: Api<SpeakerNode> = Api::all(self.client.clone());
+        let params = PatchParams::apply(CONTROLLER_FIELD_MANAGER).force();
+        let body = report::sweep_change(name, sweep);
+        let patch = Patch::Apply(&body);
+        let request = api.patch_status(name, &params, &patch);
+        match self.counted("SpeakerNode", driver::call("apply", "SpeakerNode", name, request).await) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Returns the version that the object has since.
     async fn own_status<K>(&self, kind: &'static str, status: OwnStatus) -> Result<Option<u64>, WriteError>
     where
@@ -156,7 +175,7 @@ impl Applier {
         let request = api.patch_status(&status.name, &params, &patch);
         match self.counted(kind, driver::call("apply", kind, &status.name, request).await) {
             Ok(written) => {
-                if let Some((regarding, condition)) = status.news {
+                for (regarding, condition) in status.news {
                     tracing::info!(kind, name = status.name, reason = %condition.reason, "status written");
                     self.events.publish(status::note(regarding, &condition));
                 }

@@ -40,6 +40,7 @@ pub(crate) struct Metrics {
     pub(crate) backlog: Gauge,
     pub(crate) assigned: Family<PoolLabels, Gauge>,
     pub(crate) available: Family<PoolLabels, Gauge>,
+    pub(crate) quarantined: Family<PoolLabels, Gauge>,
     pub(crate) writes: Family<WriteLabels, Counter>,
     pub(crate) apply_seconds: Histogram,
     pub(crate) provider_failures: Family<ProviderLabels, Counter>,
@@ -59,6 +60,10 @@ impl Metrics {
             available: registry.gauge_family(
                 "pool_addresses_available",
                 "Addresses that each pool can still give, by family; 9223372036854775807 also stands for more.",
+            ),
+            quarantined: registry.gauge_family(
+                "pool_addresses_quarantined",
+                "Addresses of each pool that a foreign machine was found to have before their first use, by family.",
             ),
             writes: registry.counter_family("writes", "Writes to the API server by kind of object and result."),
             apply_seconds: registry.histogram(

@@ -110,6 +110,8 @@ pub(crate) fn plan(world: &World, others: &BTreeMap<ServiceKey, Outcome>, key: &
             plan.cool.push(identity.address);
             false
         }
+        // The same for what a foreign machine was found to have.
+        berth_pool::plan::Step::Release(identity) => !world.must_quarantine(identity.address),
         _ => true,
     });
     plan.steps.extend(status.map(|(status, notes)| Step::Status(status, notes)));

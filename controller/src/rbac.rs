@@ -14,7 +14,7 @@ pub fn rules() -> Vec<PolicyRule> {
         rule("networking.k8s.io", &["servicecidrs"], &["list", "watch"]),
         rule("", &["services/status"], &["patch"]),
         rule("berth.dev", &["ipaddresspools", "l2advertisements", "speakernodes"], &["list", "watch"]),
-        rule("berth.dev", &["ipaddresspools/status", "l2advertisements/status"], &["patch"]),
+        rule("berth.dev", &["ipaddresspools/status", "l2advertisements/status", "speakernodes/status"], &["patch"]),
         rule("berth.dev", &["announcements"], &["list", "watch", "create", "update", "delete"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ]

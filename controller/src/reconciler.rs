@@ -35,6 +35,10 @@ const PLANS_PER_TURN: usize = 256;
 /// Statuses of pools change with every allocation and are written at most this often.
 const OWN_STATUS_INTERVAL: Duration = Duration::from_millis(300);
 
+/// Between two looks at what nodes are to ask for ahead of need. It is for later, so it need not be at once, and one look is for all that
+/// was given out meanwhile.
+const SWEEPS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a finished write tells.
 enum Done {
     Service {
@@ -50,6 +54,7 @@ enum Done {
     },
     Pool(String, Result<Option<u64>, WriteError>),
     Advertisement(String, Result<Option<u64>, WriteError>),
+    Sweep(String, Result<(), WriteError>),
 }
 
 /// A Service with a class that nobody serves.
@@ -113,6 +118,10 @@ pub(crate) struct Reconciler {
     next_own_status: Instant,
     pool_writes: OwnWrites,
     advertisement_writes: OwnWrites,
+    /// Nodes that are being told what to ask for ahead of need.
+    sweeps_under_way: BTreeSet<String>,
+    /// When they are looked at next.
+    next_sweeps: Instant,
     jitter: u64,
     /// The mailboxes of the providers that plan whole shards.
     asked: BTreeMap<ProviderName, Asked>,
@@ -159,6 +168,8 @@ impl Reconciler {
             next_own_status: Instant::now(),
             pool_writes: OwnWrites::default(),
             advertisement_writes: OwnWrites::default(),
+            sweeps_under_way: BTreeSet::new(),
+            next_sweeps: Instant::now(),
             jitter: 0,
         }
     }
@@ -318,6 +329,7 @@ impl Reconciler {
         if self.world.next_cooled().is_some_and(|until| until <= now) {
             self.world.expire(now);
         }
+        self.world.quarantine_found(now);
         for _ in 0..PLANS_PER_TURN {
             if self.busy.len() >= WRITES {
                 break;
@@ -378,7 +390,7 @@ impl Reconciler {
                 self.world.unforesee_all();
                 self.touched.clear();
                 self.parked.clear();
-                (self.pool_writes, self.advertisement_writes) = Default::default();
+                (self.pool_writes, self.advertisement_writes, self.sweeps_under_way) = Default::default();
                 return;
             }
         };
@@ -416,6 +428,12 @@ impl Reconciler {
                 if let Err(error) = result {
                     tracing::debug!(%error, "status of a pool not written, it will be tried again");
                     self.world.mark_pool(name);
+                }
+            }
+            Done::Sweep(name, result) => {
+                self.sweeps_under_way.remove(&name);
+                if let Err(error) = result {
+                    tracing::debug!(%error, node = name, "what it is to ask for is not written, it will be tried again");
                 }
             }
             Done::Advertisement(name, result) => {
@@ -476,6 +494,8 @@ impl Reconciler {
                 let (assigned, available) = (*report.assigned.get(family), *report.available.get(family));
                 self.metrics.assigned.get_or_create(&labels).set(report::saturated(assigned.into()));
                 self.metrics.available.get_or_create(&labels).set(report::saturated(available));
+                let quarantined = self.world.ipam.quarantined_of(name, family);
+                self.metrics.quarantined.get_or_create(&labels).set(report::saturated(quarantined as u128));
             }
             let Some(view) = self.world.pool(name) else { continue };
             if self.pool_writes.stands(name, view.version) {
@@ -483,7 +503,8 @@ impl Reconciler {
                 continue;
             }
             let cooling = self.world.cooling(name, now.as_second());
-            changes.extend(report::pool_change(name, view, report, &cooling, now));
+            let quarantined = self.world.quarantined(name, now.as_second());
+            changes.extend(report::pool_change(name, view, report, &cooling, &quarantined, now));
         }
         for name in standing {
             self.world.mark_pool(name);
@@ -493,6 +514,7 @@ impl Reconciler {
                 let labels = PoolLabels { pool: name.clone(), family: family.as_str() };
                 self.metrics.assigned.remove(&labels);
                 self.metrics.available.remove(&labels);
+                self.metrics.quarantined.remove(&labels);
             }
         }
         for change in changes {
@@ -500,6 +522,7 @@ impl Reconciler {
             let applier = self.applier.clone();
             self.writes.spawn(async move { Done::Pool(change.name.clone(), applier.pool_status(change).await) });
         }
+        self.write_sweeps();
         for name in self.world.take_dirty_advertisements() {
             let Some(view) = self.world.advertisement(&name) else { continue };
             if self.advertisement_writes.stands(&name, view.version) {
@@ -510,6 +533,25 @@ impl Reconciler {
             self.advertisement_writes.begun(&name);
             let applier = self.applier.clone();
             self.writes.spawn(async move { Done::Advertisement(name, applier.advertisement_status(change).await) });
+        }
+    }
+}
+
+impl Reconciler {
+    /// Tells nodes what to ask for ahead of need, where that has changed.
+    fn write_sweeps(&mut self) {
+        if self.next_sweeps > Instant::now() {
+            return;
+        }
+        self.next_sweeps = Instant::now() + SWEEPS_INTERVAL;
+        for (name, sweep) in self.world.sweeps() {
+            if self.sweeps_under_way.insert(name.clone()) {
+                let applier = self.applier.clone();
+                self.writes.spawn(async move {
+                    let written = applier.sweep(&name, &sweep).await;
+                    Done::Sweep(name, written)
+                });
+            }
         }
     }
 }

@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_api::MacAddr;
+use berth_machine::sweep::{Spot, Sweep};
 use berth_machine::timing::STOP_GRACE;
 use berth_machine::{Assignment, Counters, Effect, Frame, Machine, NodeName, Refresh, State};
 use berth_wire::heartbeat::envelope::{Authentication, Envelopes, KeyRing, Refused};
@@ -70,11 +72,18 @@ pub struct Inputs {
     pub asks: mpsc::Sender<Ask>,
     /// Which addresses it does.
     pub served: mpsc::Receiver<IpAddr>,
+    /// The addresses that are to be asked for ahead of need.
+    pub sweep: watch::Receiver<Vec<IpAddr>>,
+    /// Where to say who has one of them.
+    pub found: watch::Sender<Found>,
     /// The machine's clock.
     pub clock: BootClock,
     /// How often addresses are announced again.
     pub refresh: Option<Refresh>,
 }
+
+/// Machines that have addresses which are asked for ahead of need.
+pub type Found = BTreeMap<IpAddr, MacAddr>;
 
 /// Partners that are given more time, by name and own interface, with how often their time was doubled.
 pub type Late = BTreeMap<(NodeName, String), u32>;
@@ -87,6 +96,7 @@ pub struct Engine {
     changes: mpsc::Receiver<Change>,
     keys: watch::Receiver<Option<KeyRing>>,
     served: mpsc::Receiver<IpAddr>,
+    wanted: watch::Receiver<Vec<IpAddr>>,
     core: Core,
     /// When what could not be had is tried again.
     reopen_at: Option<Duration>,
@@ -111,6 +121,8 @@ struct Core {
     late: Late,
     late_out: watch::Sender<Late>,
     asks: mpsc::Sender<Ask>,
+    sweep: Sweep,
+    found_out: watch::Sender<Found>,
     /// What this node answers for may have changed since it was counted.
     recount: bool,
     stopped: bool,
@@ -131,6 +143,8 @@ impl Engine {
             late: late_out,
             asks,
             served,
+            sweep: wanted,
+            found: found_out,
             clock,
             refresh,
         } = inputs;
@@ -150,21 +164,24 @@ impl Engine {
             late: Late::new(),
             late_out,
             asks,
+            sweep: Sweep::default(),
+            found_out,
             recount: false,
             stopped: false,
         };
         let sockets = Sockets::new(heartbeat_port);
-        Self { sockets, links, changes, keys, served, core, reopen_at: None }
+        Self { sockets, links, changes, keys, served, wanted, core, reopen_at: None }
     }
 
     /// Runs until `shutdown`, then hands its addresses to the standbys and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.follow_links();
         let mut stop_by = None;
-        let (mut changes_open, mut links_open, mut keys_open, mut served_open) = (true, true, true, true);
+        let (mut changes_open, mut links_open, mut keys_open) = (true, true, true);
+        let (mut served_open, mut wanted_open) = (true, true);
         while !self.core.stopped {
             let wake_at = self.wake_at(stop_by);
-            let (mut first, mut links_changed) = (None, false);
+            let (mut first, mut links_changed, mut wanted_changed) = (None, false, false);
             tokio::select! {
                 () = shutdown.cancelled(), if stop_by.is_none() => {
                     let now = self.core.clock.now();
@@ -189,6 +206,10 @@ impl Engine {
                         self.core.perform(&self.sockets);
                     }
                 }
+                changed = self.wanted.changed(), if wanted_open => {
+                    wanted_open = changed.is_ok();
+                    wanted_changed = true;
+                }
                 changed = self.keys.changed(), if keys_open => {
                     keys_open = changed.is_ok();
                     if let Some(ring) = self.keys.borrow_and_update().clone() {
@@ -197,6 +218,9 @@ impl Engine {
                 }
             }
             self.turn(first, links_changed);
+            if links_changed || wanted_changed {
+                self.follow_sweep();
+            }
             if stop_by.is_some_and(|limit| self.core.clock.now() >= limit) {
                 tracing::warn!("stopping without a word from the standbys");
                 break;
@@ -241,17 +265,30 @@ impl Engine {
 
     /// When the next turn is due without anything happening.
     fn wake_at(&self, stop_by: Option<Duration>) -> Option<Instant> {
-        let deadlines = [self.core.machine.next_deadline(), self.reopen_at, stop_by];
+        let deadlines = [self.core.machine.next_deadline(), self.core.sweep.next_deadline(), self.reopen_at, stop_by];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Instant::now() + next.saturating_sub(self.core.clock.now()))
+    }
+
+    /// Asks for what is to be asked for ahead of need, where the node has a place for it.
+    fn follow_sweep(&mut self) {
+        let Self { sockets, links, wanted, core, .. } = self;
+        let before: BTreeSet<String> = core.sweep.interfaces().map(str::to_owned).collect();
+        let (links, wanted) = (links.borrow().clone(), wanted.borrow_and_update().clone());
+        let spots = wanted.into_iter().filter_map(|address| Some((address, spot(&links, address)?)));
+        core.sweep.follow(core.clock.now(), spots);
+        let concerned = before.into_iter().chain(core.sweep.interfaces().map(str::to_owned)).collect();
+        // The kernel has to let the answers in before the wire is asked.
+        core.watch_on(sockets, concerned);
+        core.tell_found();
     }
 
     /// Opens and closes sockets as interfaces come and go, and tells the machine.
     fn follow_links(&mut self) {
         let Self { sockets, links, core, .. } = self;
         let links = links.borrow_and_update().clone();
-        let machine = &core.machine;
-        let followed = sockets.follow(&links, |interface| watched(machine, interface));
+        let (machine, sweep) = (&core.machine, &core.sweep);
+        let followed = sockets.follow(&links, |interface| watched(machine, sweep, interface));
         core.failing.retain(|(interface, _)| links.contains_key(interface));
         let now = core.clock.now();
         for interface in followed.closed {
@@ -302,6 +339,8 @@ impl Core {
                 tracing::debug!(interface, ?frame, "frame received");
                 self.machine.frame_received(self.clock.now(), interface, &frame);
                 self.perform(sockets);
+                self.sweep.frame_received(interface, &frame);
+                self.tell_found();
             }
             Err(error) => tracing::debug!(interface, %error, "frame refused"),
         }
@@ -313,6 +352,23 @@ impl Core {
             self.machine.tick(now);
             self.perform(sockets);
         }
+        if self.sweep.next_deadline().is_some_and(|deadline| deadline <= now) {
+            for (interface, frame) in self.sweep.tick(now) {
+                self.metrics.sweep_probes.inc();
+                self.send_frame(sockets, &interface, &frame);
+            }
+            self.tell_found();
+        }
+    }
+
+    /// Says who has an address that nobody uses, where that changed.
+    fn tell_found(&self) {
+        let found = self.sweep.found();
+        self.found_out.send_if_modified(|said| {
+            let news = *said != found;
+            *said = found;
+            news
+        });
     }
 
     /// Takes in what the cluster says; what follows from it is done for many of them at once.
@@ -451,7 +507,7 @@ impl Core {
             return;
         }
         for interface in interfaces {
-            for heard in sockets.watch(&interface, &watched(&self.machine, &interface)) {
+            for heard in sockets.watch(&interface, &watched(&self.machine, &self.sweep, &interface)) {
                 let (what, recovered) = (heard.0, self.note_heard(&interface, heard));
                 if recovered && what == Listen::Ndp {
                     // Without the socket nothing was sent either, so nobody heard what the machine had to say: as after a cut link.
@@ -532,11 +588,17 @@ impl Core {
 }
 
 /// What is to be heard on an interface.
-fn watched(machine: &Machine, interface: &str) -> Watched {
+fn watched(machine: &Machine, sweep: &Sweep, interface: &str) -> Watched {
     Watched {
         addresses: machine.watched_addresses(interface).collect(),
-        partners: machine.partner_addresses(interface).into_iter().collect(),
+        partners: machine.partner_addresses(interface).into_iter().chain(sweep.addresses(interface)).collect(),
     }
+}
+
+/// Where an address would be: the first interface in whose subnet it lies.
+fn spot(links: &Links, address: IpAddr) -> Option<Spot> {
+    let (name, link) = links.iter().find(|(_, link)| link.addresses.iter().any(|net| net.contains(&address)))?;
+    Some(Spot { interface: name.clone(), mac: link.mac })
 }
 
 /// Names this start of the process: no two share it, and nobody can guess it, because partners prove by it that they hear this node.

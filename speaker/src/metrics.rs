@@ -134,6 +134,8 @@ pub struct Metrics {
     pub unsolicited: Counter,
     /// Neighbor solicitations sent.
     pub ndp_probes: Counter,
+    /// Questions for addresses ahead of need.
+    pub sweep_probes: Counter,
     /// Groups that the kernel did not let this node join.
     pub groups_refused: Gauge,
     /// Addresses given up to a claim that prevails.
@@ -198,6 +200,10 @@ impl Metrics {
                 .counter("unsolicited", "Unsolicited neighbor advertisements sent, which tell the link who answers."),
             ndp_probes: registry
                 .counter("ndp_probes", "Neighbor solicitations sent, which ask the link whether anybody answers."),
+            sweep_probes: registry.counter(
+                "sweep_probes",
+                "ARP probes and neighbor solicitations sent for free addresses, ahead of need: whether a foreign machine has one.",
+            ),
             groups_refused: registry.gauge(
                 "groups_refused",
                 "Groups by which IPv6 addresses are asked for and that the kernel does not let this node join.",

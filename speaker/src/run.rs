@@ -13,7 +13,7 @@
 //! | `announcements` | follows the cluster | its watch | - |
 //! | `status` | writes who answers | the requests under way | the board, which holds only what is latest |
 //! | `events` | publishes events | the event recorder | a bounded queue, what does not fit is dropped and counted |
-//! | `speaker_node` | says what the node knows, and how partners are heard | its watch | watches of links, gateways and late partners |
+//! | `speaker_node` | says what the node knows, found, and how partners are heard; hears what is to be asked for ahead of need | its watch | watches of links, gateways, late partners and of what was found |
 //! | `http` | serves metrics and health | its listener | - |
 //!
 //! Only the engine matters to the wire; it waits for none of the others, so with the API server away it goes on with what
@@ -45,7 +45,7 @@ use crate::args::{Args, HeartbeatAuth};
 use crate::board::Board;
 use crate::clock::BootClock;
 use crate::dataplane::Told;
-use crate::engine::{CHANGES_WAITING, Engine, Inputs, Late};
+use crate::engine::{CHANGES_WAITING, Engine, Found, Inputs, Late};
 use crate::evidence::{ASKS_WAITING, Ask};
 use crate::keys::Keys;
 use crate::links::Links;
@@ -110,6 +110,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (links_out, links_in) = watch::channel(first_links);
     let (gateways_out, gateways_in) = watch::channel(first_gateways);
     let (late_out, late_in) = watch::channel(Late::new());
+    let (sweep_out, sweep_in) = watch::channel(Vec::new());
+    let (found_out, found_in) = watch::channel(Found::new());
     let (changes_out, changes_in) = mpsc::channel(CHANGES_WAITING);
     let (checks_out, checks_in) = watch::channel(Told::new());
     // The others go on while the engine hands over.
@@ -138,10 +140,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         metrics: metrics.clone(),
     };
     tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
-    let known = Known::new(&links_in, gateways_in, late_in, dataplane, follow_kernel(&mut tasks, &links_in, &end));
+    let kernel = follow_kernel(&mut tasks, &links_in, &end);
+    let known =
+        Known { links: links_in.clone(), gateways: gateways_in, late: late_in, dataplane, kernel, found: found_in };
     tasks.spawn(named(
         "speaker_node",
-        speaker_node::run(client.clone(), node_name, known, metrics.clone(), end.clone()),
+        speaker_node::run(client.clone(), node_name, known, sweep_out, metrics.clone(), end.clone()),
     ));
     let outputs = announcements::Outputs::new(changes_out, &board, checks_out, &metrics);
     tasks.spawn(named("announcements", announcements::run(client, node.clone(), outputs, synced, end.clone())));
@@ -157,6 +161,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         late: late_out,
         asks,
         served,
+        sweep: sweep_in,
+        found: found_out,
         clock,
         refresh: refresh_interval.0,
     });

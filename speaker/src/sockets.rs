@@ -54,7 +54,7 @@ pub type Heard = (Listen, io::Result<()>);
 pub struct Watched {
     /// Addresses of Services: questions about them as well, for which groups are joined.
     pub addresses: Vec<IpAddr>,
-    /// Partners' own addresses: what they answer to this node.
+    /// Addresses that others have, or may have: what they answer to this node.
     pub partners: Vec<IpAddr>,
 }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::condition::types::{KERNEL_READY, PARTNERS_HEARD};
-use berth_api::crd::{Dataplane, GATEWAYS_MAX, Interface, KernelTrap, SpeakerNodeSpec, Trap};
+use berth_api::crd::{Dataplane, Found as FoundMachine, GATEWAYS_MAX, Interface, KernelTrap, SpeakerNodeSpec, Trap};
 use berth_api::names::SPEAKER_FIELD_MANAGER;
 use berth_api::{Condition as BerthCondition, ConditionStatus, Reason, SpeakerNode};
 use berth_machine::timing::DETECTION_TIME;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Late;
+use crate::engine::{Found, Late};
 use crate::gateways::Gateways;
 use crate::links::Links;
 use crate::metrics::{Metrics, Watch};
@@ -37,8 +37,16 @@ const LOSS_DELAY: Duration = Duration::from_secs(2);
 const OURS: [&str; 2] = [PARTNERS_HEARD, KERNEL_READY];
 
 /// Keeps the SpeakerNode up to date until `shutdown`, at whatever cost in time: nothing waits for it.
-pub async fn run(client: Client, node: String, known: Known, metrics: Metrics, shutdown: CancellationToken) {
-    shutdown.run_until_cancelled(follow(client, node, known, metrics)).await;
+/// `sweep` is told the addresses that are to be asked for ahead of need.
+pub async fn run(
+    client: Client,
+    node: String,
+    known: Known,
+    sweep: watch::Sender<Vec<IpAddr>>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
+    shutdown.run_until_cancelled(follow(client, node, known, sweep, metrics)).await;
 }
 
 /// What the other tasks know of the node.
@@ -54,23 +62,12 @@ pub struct Known {
     pub dataplane: watch::Receiver<Option<Dataplane>>,
     /// Settings of its kernel that break what is announced; nothing, until they were looked at.
     pub kernel: watch::Receiver<Option<Vec<KernelTrap>>>,
+    /// Machines that have addresses which it asks for ahead of need.
+    pub found: watch::Receiver<Found>,
 }
 
-impl Known {
-    /// Puts it together.
-    pub fn new(
-        links: &watch::Receiver<Links>,
-        gateways: watch::Receiver<Gateways>,
-        late: watch::Receiver<Late>,
-        dataplane: watch::Receiver<Option<Dataplane>>,
-        kernel: watch::Receiver<Option<Vec<KernelTrap>>>,
-    ) -> Self {
-        Self { links: links.clone(), gateways, late, dataplane, kernel }
-    }
-}
-
-async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
-    let Known { mut links, mut gateways, mut late, mut dataplane, mut kernel } = known;
+async fn follow(client: Client, node: String, known: Known, sweep: watch::Sender<Vec<IpAddr>>, metrics: Metrics) {
+    let Known { mut links, mut gateways, mut late, mut dataplane, mut kernel, mut found } = known;
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
     let own = Api::<DeserializeGuard<SpeakerNode>>::all(client.clone());
     let mut events = watcher(own, config).boxed();
@@ -82,11 +79,11 @@ async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
     let mut write_retry = Retry::new("write the SpeakerNode of this node");
     let (mut watch_not_before, mut not_before) = (Instant::now(), Instant::now());
     // The engine ends first.
-    let (mut late_open, mut dataplane_open, mut kernel_open) = (true, true, true);
+    let (mut late_open, mut dataplane_open, mut kernel_open, mut found_open) = (true, true, true, true);
 
     let mut missing = BTreeMap::new();
     loop {
-        let current = spec(&links.borrow_and_update(), &gateways.borrow_and_update());
+        let current = spec(&links.borrow_and_update(), &gateways.borrow_and_update(), &found.borrow_and_update());
         // Until it was looked at, what was written stands.
         let known = seen.as_ref().and_then(|seen| seen.dataplane);
         let dataplane_now = dataplane.borrow_and_update().or(known);
@@ -131,6 +128,15 @@ async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
                     match event {
                         watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
                             let object = object.0.ok();
+                            // What cannot be read says nothing else.
+                            if let Some(object) = &object {
+                                let wanted = object.status.as_ref().map(|status| status.sweep.clone()).unwrap_or_default();
+                                sweep.send_if_modified(|asked| {
+                                    let news = *asked != wanted;
+                                    *asked = wanted;
+                                    news
+                                });
+                            }
                             let status = object.as_ref().and_then(|object| object.status.clone());
                             said = status.unwrap_or_default().conditions;
                             said.retain(|condition| OURS.contains(&condition.type_.as_str()));
@@ -158,12 +164,13 @@ async fn follow(client: Client, node: String, known: Known, metrics: Metrics) {
             changed = late.changed(), if late_open => late_open = changed.is_ok(),
             changed = dataplane.changed(), if dataplane_open => dataplane_open = changed.is_ok(),
             changed = kernel.changed(), if kernel_open => kernel_open = changed.is_ok(),
+            changed = found.changed(), if found_open => found_open = changed.is_ok(),
         }
     }
 }
 
 /// What this node knows, in a fixed order, so that equal means unchanged.
-fn spec(links: &Links, gateways: &Gateways) -> SpeakerNodeSpec {
+fn spec(links: &Links, gateways: &Gateways, found: &Found) -> SpeakerNodeSpec {
     let gateways = links.values().filter_map(|link| gateways.get(&link.index)).flatten().copied();
     SpeakerNodeSpec {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -174,6 +181,7 @@ fn spec(links: &Links, gateways: &Gateways) -> SpeakerNodeSpec {
         gateways: in_order(gateways),
         dataplane: None,
         kernel_traps: Vec::new(),
+        found: found.iter().map(|(address, mac)| FoundMachine { address: *address, mac: *mac }).collect(),
     }
 }
 
@@ -368,6 +376,7 @@ mod tests {
             gateways: Vec::new(),
             dataplane: None,
             kernel_traps: Vec::new(),
+            found: Vec::new(),
         };
         // What the object says, what the node has, since how many ms something is missing, what is written, when more is to be done.
         let table = [
@@ -465,6 +474,7 @@ mod tests {
             gateways: Vec::new(),
             dataplane: None,
             kernel_traps: Vec::new(),
+            found: Vec::new(),
         };
         let (written, mut missing) = (spec(&["a", "b"]), BTreeMap::new());
         for (at, names) in
@@ -487,6 +497,7 @@ mod tests {
             gateways: gateways.split_whitespace().map(|address| address.parse().unwrap()).collect(),
             dataplane: None,
             kernel_traps: Vec::new(),
+            found: Vec::new(),
         };
         // What the object says, what the node has, since how many ms an interface is missing, what is written.
         let table = [
@@ -527,13 +538,13 @@ mod tests {
             // A pod's.
             (4, on(&["10.244.0.1"])),
         ]);
-        let text = serde_json::to_value(spec(&links, &gateways)).unwrap();
+        let text = serde_json::to_value(spec(&links, &gateways, &Found::new())).unwrap();
         assert_eq!(text["gateways"], serde_json::json!(["192.0.2.1", "192.0.2.9", "192.0.2.10", "2001:db8::1"]));
 
-        let text = serde_json::to_value(spec(&links, &Gateways::new())).unwrap();
+        let text = serde_json::to_value(spec(&links, &Gateways::new(), &Found::new())).unwrap();
         assert_eq!(text.get("gateways"), None, "nothing to tell");
         let many = (0..=255).map(|last| IpAddr::from([192, 0, 2, last])).collect();
-        let lowest = spec(&links, &Gateways::from([(2, many)])).gateways;
+        let lowest = spec(&links, &Gateways::from([(2, many)]), &Found::new()).gateways;
         assert_eq!(
             (lowest.len(), lowest[63]),
             (GATEWAYS_MAX, IpAddr::from([192, 0, 2, 63])),
@@ -548,7 +559,7 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             addresses: vec!["192.0.2.11/24".parse().unwrap(), "2001:db8::1/64".parse().unwrap()],
         };
-        let spec = spec(&BTreeMap::from([("eth0".to_owned(), link)]), &Gateways::new());
+        let spec = spec(&BTreeMap::from([("eth0".to_owned(), link)]), &Gateways::new(), &Found::new());
         let text = serde_json::to_value(&spec).unwrap();
         assert_eq!(
             text["interfaces"],

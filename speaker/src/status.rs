@@ -204,7 +204,12 @@ fn wanted(node: &str, report: &Report, seen: &Seen, now: Timestamp) -> Option<Va
     if layer2 == seen.layer2 && Some(&ready) == seen.ready.as_ref() {
         return None;
     }
+    let in_conflict = ready.reason == Reason::AddressConflict.as_str();
     let mut status = json!({ "conditions": [ready] });
+    // The condition names it too, so that one does not change without the other.
+    if let Some(foreign) = report.status.foreign.filter(|_| in_conflict) {
+        status["foreign"] = json!(foreign);
+    }
     if let Some(layer2) = layer2 {
         status["layer2"] = json!(layer2);
     }

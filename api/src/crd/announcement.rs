@@ -153,6 +153,9 @@ pub struct AnnouncementStatus {
     /// Who answers by layer 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer2: Option<Layer2Status>,
+    /// The Ethernet address of a machine that is none of our nodes and has the address too, while `Ready` says `AddressConflict`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<MacAddr>,
     /// `Ready`: whether the address is answered for, as the last speaker to answer said. Absent as long as none did; the
     /// Service's own condition `berth.dev/Announced` says why.
     #[serde(default)]

@@ -1,10 +1,13 @@
 //! `IPAddressPool`: the addresses that Services may be given.
 
+use std::net::IpAddr;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::MacAddr;
 use crate::sharing::SharingScope;
 
 /// Addresses that Services of type LoadBalancer may be given.
@@ -159,6 +162,11 @@ pub struct IPAddressPoolStatus {
     /// Addresses that were released and are given to nobody yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cooling_down: Vec<CoolingDown>,
+    /// Addresses that a machine which is none of our nodes was found to have before their first use. They are given to nobody by
+    /// themselves before their time has passed; one that is found taken again then gets twice the time. At most 128.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub quarantined: Vec<Quarantined>,
     /// `Ready`: whether the specification is valid. Where it is not, the message says what is wrong and what is still given.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -172,5 +180,24 @@ pub struct CoolingDown {
     /// One address, or a range with both ends included.
     pub addresses: String,
     /// When they may be given again.
+    pub until: Time,
+}
+
+/// Most addresses of a pool that are in quarantine. A machine that answers for more of them than this answers for everything, as a proxy
+/// does, and is not to be escaped from by trying further.
+pub const QUARANTINED_MAX: usize = 128;
+
+/// An address that somebody else was found to have before its first use.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    /// The address.
+    #[schemars(with = "String", length(max = 45))]
+    pub address: IpAddr,
+    /// The Ethernet address of the machine that has it.
+    pub mac: MacAddr,
+    /// When it was found.
+    pub since: Time,
+    /// When the address may be given again. One whose time has passed is remembered for as long again.
     pub until: Time,
 }

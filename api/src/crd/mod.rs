@@ -12,11 +12,13 @@ pub use announcement::{
     Announcement, AnnouncementSpec, AnnouncementStatus, Caretaker, HEALTH_CHECK_NODES_MAX, Layer2Assignment,
     Layer2Status, LocalPolicy, Member, NodeEndpoints, SERVICES_MAX, ServiceRef,
 };
-pub use ip_address_pool::{CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
+pub use ip_address_pool::{
+    CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, QUARANTINED_MAX, Quarantined, ServiceAllocation,
+};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodeSelector};
 pub use speaker_node::{
-    Dataplane, GATEWAYS_MAX, Interface, KERNEL_TRAPS_MAX, KernelTrap, KubeProxy, SpeakerNode, SpeakerNodeSpec,
-    SpeakerNodeStatus, Trap,
+    Dataplane, Found, GATEWAYS_MAX, Interface, KERNEL_TRAPS_MAX, KernelTrap, KubeProxy, SWEEP_MAX, SpeakerNode,
+    SpeakerNodeSpec, SpeakerNodeStatus, Trap,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};

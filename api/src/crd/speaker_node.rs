@@ -61,6 +61,10 @@ pub struct SpeakerNodeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub kernel_traps: Vec<KernelTrap>,
+    /// Machines that have addresses of `status.sweep`, in order of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub found: Vec<Found>,
 }
 
 /// A setting of a node's kernel that breaks what is announced on an interface.
@@ -118,10 +122,29 @@ pub enum KubeProxy {
     Absent,
 }
 
-/// How the speaker hears the others, and what it found of the kernel.
+/// A machine that has an address which no Service uses.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// The address.
+    #[schemars(with = "String", length(max = 45))]
+    pub address: IpAddr,
+    /// The Ethernet address of the machine.
+    pub mac: MacAddr,
+}
+
+/// Most addresses that a node asks for ahead of need: those of sixteen pools of both families.
+pub const SWEEP_MAX: usize = 256;
+
+/// What the controller wishes of the speaker, how that hears the others, and what it found of the kernel.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SpeakerNodeStatus {
+    /// Free addresses that the node asks the wire for ahead of need, as the controller wishes: whether a machine has one that is none of
+    /// our nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>", length(max = 256))]
+    pub sweep: Vec<IpAddr>,
     /// `PartnersHeard`: whether partners are heard as regularly as they should. `KernelReady`: whether no setting of the kernel was found
     /// that breaks what is announced. Each is absent as long as there was nothing to say.
     #[serde(default)]

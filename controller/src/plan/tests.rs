@@ -6,9 +6,11 @@ mod families;
 mod kernel;
 mod late;
 mod moves;
+mod quarantine;
 mod reinstall;
 mod selectors;
 mod sharing;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 

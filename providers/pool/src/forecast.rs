@@ -327,6 +327,7 @@ impl<'a> Course<'a> {
             uid: seen.as_ref().map_or_else(|| format!("planned-{}", written.name), |seen| seen.uid.clone()),
             resource_version: self.next_version().to_string(),
             claimed: seen.as_ref().and_then(|seen| seen.claimed.clone()),
+            foreign: seen.as_ref().and_then(|seen| seen.foreign),
             conflict: seen.and_then(|seen| seen.conflict),
             ..written
         };

@@ -30,6 +30,15 @@ impl Intervals {
         self.of(family).next().map(|(first, _)| *first)
     }
 
+    /// The lowest addresses of a family, in rising order.
+    pub fn first(&self, family: IpFamily, count: usize) -> Vec<IpAddr> {
+        let of_one = |(first, last): (&IpAddr, &IpAddr)| {
+            let last = *last;
+            std::iter::successors(Some(*first), move |address| after(*address).filter(|next| *next <= last))
+        };
+        self.of(family).flat_map(of_one).take(count).collect()
+    }
+
     /// The intervals, in rising order.
     pub fn ranges(&self) -> impl Iterator<Item = IpRange> {
         self.by_first.iter().filter_map(|(first, last)| IpRange::new(*first, *last))

@@ -12,6 +12,7 @@ mod refusal;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use berth_api::IpFamily;
 use berth_api::crd::SERVICES_MAX;
 use berth_api::pool::IpRange;
 use berth_api::service::{Request, ServiceKey};
@@ -26,6 +27,7 @@ pub use pools::{Exclusion, PoolInput, PoolProblem, PoolReport};
 pub use refusal::Refusal;
 
 use crate::intervals::Intervals;
+use crate::quarantine::Quarantine;
 
 /// What a Service asks for and what it had.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,8 @@ pub struct Ask<'a> {
 pub struct Ipam {
     pools: BTreeMap<String, Pool>,
     holdings: Holdings,
+    /// Addresses that a foreign machine was found to have.
+    quarantined: BTreeMap<IpAddr, Quarantine>,
 }
 
 impl Ipam {
@@ -71,6 +75,29 @@ impl Ipam {
         let concerned = pool.cooling.iter().chain(&cooling).map(|(range, _)| *range);
         let held: Vec<_> = concerned.flat_map(|range| self.holdings.within(range)).collect();
         pool.set_cooling(cooling, &held)
+    }
+
+    /// Replaces what is in quarantine. Who holds such an address is given another one, unless it asks for this very one. It is not among
+    /// what a pool gives, which [`Self::set_cooling`] sees to.
+    pub fn set_quarantined(&mut self, quarantined: BTreeMap<IpAddr, Quarantine>) {
+        self.quarantined = quarantined;
+    }
+
+    /// The quarantine that `address` is in.
+    pub fn quarantined(&self, address: IpAddr) -> Option<&Quarantine> {
+        self.quarantined.get(&address)
+    }
+
+    /// The lowest free addresses of a family that a pool gives.
+    pub fn next_free(&self, name: &str, family: IpFamily, count: usize) -> Vec<IpAddr> {
+        let pool = self.pools.get(name).filter(|pool| pool.accepts());
+        pool.map(|pool| pool.free.first(family, count)).unwrap_or_default()
+    }
+
+    /// How many addresses of a family are in quarantine that pool `name` would give.
+    pub fn quarantined_of(&self, name: &str, family: IpFamily) -> usize {
+        let of_family = self.quarantined.keys().filter(|address| IpFamily::of(**address) == family);
+        of_family.filter(|address| self.pool_having(**address).is_some_and(|(having, _)| having == name)).count()
     }
 
     /// Whether `address` is one that a pool gives.

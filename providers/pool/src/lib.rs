@@ -12,6 +12,7 @@ pub mod ipam;
 pub mod placement;
 pub mod plan;
 pub mod provider;
+pub mod quarantine;
 pub mod rebalance;
 pub mod rendezvous;
 pub mod report;

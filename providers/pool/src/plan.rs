@@ -92,7 +92,8 @@ pub struct Plan {
     pub claims: Vec<(IpAddr, String)>,
     /// The addresses that stay.
     pub kept: Vec<IpAddr>,
-    /// The addresses that it loses without another in their place, and why.
+    /// The addresses that it loses and did not ask to leave, and why: those without another in their place, and those that were never its
+    /// own because a foreign machine has them.
     pub lost: Vec<(IpAddr, Refusal)>,
     /// What it waits for; to be planned again when that may have come.
     pub lack: Option<Lack>,
@@ -135,6 +136,10 @@ pub fn serve(world: &World, key: &ServiceKey, view: &ServiceView) -> Plan {
     let conditions: Vec<_> = std::iter::once(allocated).chain(announced).collect();
     let ingress = reached.iter().map(Reached::written).collect();
     let kept: Vec<_> = slots.iter().flat_map(Slot::kept).collect();
+    lost.extend(world.ipam.held_by(key).filter(|address| !kept.contains(address)).filter_map(|address| {
+        let pool = world.ipam.pool_of(address).unwrap_or_default().to_owned();
+        Some((address, Refusal::Quarantined { quarantine: *world.ipam.quarantined(address)?, pool }))
+    }));
 
     let met = !lack.as_ref().is_some_and(|lack| lack.refused);
     let outcome = Outcome { ingress, conditions, met, look_again: None };

@@ -1,7 +1,9 @@
 //! What is to be said of pools and advertisements.
 
+use std::net::IpAddr;
+
 use berth_api::condition::types;
-use berth_api::crd::CoolingDown;
+use berth_api::crd::{CoolingDown, Quarantined};
 use berth_api::interface::Interfaces;
 use berth_api::pool::IpRange;
 use berth_api::{Condition, ConditionStatus, PerFamily, Reason};
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::ipam::PoolReport;
 use crate::placement::Node;
+use crate::quarantine::Quarantine;
 use crate::view::{AdvertisementView, PoolView};
 use crate::world::World;
 
@@ -23,18 +26,19 @@ pub struct OwnStatus {
     /// What is applied, whole. It names uid and version of the object that was planned on, so that the API server refuses it when the
     /// object is another one or has changed since: what cools down is not forgotten by one that comes late.
     pub body: Value,
-    /// What is worth an event: about which object, and what became of its condition Ready.
-    pub news: Option<(ObjectReference, Condition)>,
+    /// What is worth an event: about which object, and what became of its condition Ready or was found otherwise.
+    pub news: Vec<(ObjectReference, Condition)>,
 }
 
 /// The status that a pool is to have, or `None` when it has it.
 ///
-/// `cooling` is what cools down, and until when, in seconds since 1970.
+/// `cooling` is what cools down, and until when, in seconds since 1970; `quarantined` what a foreign machine was found to have.
 pub fn pool_change(
     name: &str,
     view: &PoolView,
     report: PoolReport<'_>,
     cooling: &[(IpRange, i64)],
+    quarantined: &[Quarantine],
     now: Timestamp,
 ) -> Option<OwnStatus> {
     let condition = match report.problem {
@@ -50,14 +54,30 @@ pub fn pool_change(
     let available = counts(report.available);
     let stamped = condition.stamped(view.ready.as_ref(), view.generation, now);
     let same_counts = (view.assigned, view.available) == (assigned, available);
-    if same_counts && view.cooling == cooling && view.ready.as_ref() == Some(&stamped) {
+    let same_held_back = view.cooling == cooling && view.quarantined == quarantined;
+    if same_counts && same_held_back && view.ready.as_ref() == Some(&stamped) {
         return None;
     }
     let cooling = cooling.iter().filter_map(|(range, until)| {
         let until = Timestamp::from_second(*until).ok()?;
         Some(CoolingDown { addresses: range.to_string(), until: Time(until) })
     });
+    let told = quarantined.iter().filter_map(|one| {
+        let (since, until) = (Timestamp::from_second(one.since).ok()?, Timestamp::from_second(one.until).ok()?);
+        Some(Quarantined { address: one.address, mac: one.mac, since: Time(since), until: Time(until) })
+    });
+    let found = quarantined.iter().filter(|one| view.quarantine(one.address).is_none_or(|told| told.since < one.since));
+    let found =
+        found.map(|one| format!("{} is what the machine with {} has", one.address, one.mac)).collect::<Vec<_>>();
     let reference = own_reference("IPAddressPool", name, &view.uid);
+    let found = (!found.is_empty()).then(|| {
+        let message = format!(
+            "in quarantine, because none of our nodes is meant and none ever answered: {}; take such addresses from the machine or from \
+             `spec.addresses`",
+            found.join(", ")
+        );
+        (reference.clone(), ready(ConditionStatus::False, Reason::Quarantined, message))
+    });
     let body = own_body(
         "IPAddressPool",
         (name, &view.uid, view.version),
@@ -67,10 +87,12 @@ pub fn pool_change(
             "assignedIPv6": assigned.v6,
             "availableIPv6": available.v6,
             "coolingDown": cooling.collect::<Vec<_>>(),
+            "quarantined": told.collect::<Vec<_>>(),
             "conditions": [stamped],
         }),
     );
-    Some(OwnStatus { name: name.to_owned(), body, news: news(reference, condition, view.ready.as_ref()) })
+    let news = news(reference, condition, view.ready.as_ref()).into_iter().chain(found).collect();
+    Some(OwnStatus { name: name.to_owned(), body, news })
 }
 
 /// The number, or the largest that a field of the API or a gauge can have.
@@ -111,7 +133,8 @@ pub fn advertisement_change(name: &str, view: &AdvertisementView, world: &World,
     }
     let reference = own_reference("L2Advertisement", name, &view.uid);
     let body = own_body("L2Advertisement", (name, &view.uid, view.version), json!({"conditions": [stamped]}));
-    Some(OwnStatus { name: name.to_owned(), body, news: news(reference, condition, view.ready.as_ref()) })
+    let news = news(reference, condition, view.ready.as_ref()).into_iter().collect();
+    Some(OwnStatus { name: name.to_owned(), body, news })
 }
 
 /// Why no node can announce by this advertisement, if none can.
@@ -123,6 +146,11 @@ fn reaches_nobody(view: &AdvertisementView, world: &World) -> Option<String> {
     let has = |node: &Node| node.interfaces.iter().any(|i| view.interfaces.allow(&i.name));
     let none = view.interfaces != Interfaces::All && !selected.any(has);
     none.then(|| "no selected node has one of `spec.interfaces`, so nothing is announced by this".to_owned())
+}
+
+/// The part of a SpeakerNode's status that says which addresses the node is to ask for ahead of need.
+pub fn sweep_change(name: &str, sweep: &[IpAddr]) -> Value {
+    json!({"apiVersion": api_version(), "kind": "SpeakerNode", "metadata": {"name": name}, "status": {"sweep": sweep}})
 }
 
 /// One event for each real change; that a fresh object is valid is none.

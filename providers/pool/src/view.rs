@@ -11,15 +11,15 @@ mod reached;
 mod said;
 mod slice;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use berth_api::annotations::MOVE_TO;
+use berth_api::annotations::{MOVE_TO, TAKEN_AGAIN};
 use berth_api::condition::types;
 use berth_api::crd::{
-    AnnouncementSpec, Dataplane, Interface, KernelTrap, KubeProxy, Layer2Assignment, ServiceAllocation, ServiceRef,
-    SpeakerNodeSpec,
+    AnnouncementSpec, Dataplane, Interface, KernelTrap, KubeProxy, Layer2Assignment, Quarantined, ServiceAllocation,
+    ServiceRef, SpeakerNodeSpec,
 };
 use berth_api::names::{PART_LABEL_PREFIX, part_label};
 use berth_api::pool::{Addresses, AddressesError, IpRange};
@@ -27,7 +27,7 @@ use berth_api::service::{
     Families, Request, RequestError, ServiceKey, TrafficPolicy, health_check_node_port, tcp_port,
 };
 use berth_api::sharing::{SharingScope, SharingTerms};
-use berth_api::{Announcement, Condition as NewCondition, IPAddressPool, PerFamily, Reason, SpeakerNode};
+use berth_api::{Announcement, Condition as NewCondition, IPAddressPool, MacAddr, PerFamily, Reason, SpeakerNode};
 use berth_provider::Intent;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
@@ -43,6 +43,8 @@ pub use node::NodeView;
 pub use reached::Reached;
 pub use said::SaidCondition;
 pub use slice::{OnNode, SliceView};
+
+use crate::quarantine::Quarantine;
 
 /// Whom a Service asks for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +201,8 @@ pub struct AnnouncementView {
     pub claimed: Option<(String, u64)>,
     /// What the speaker says about another machine that has the address, and whether ours answers all the same.
     pub conflict: Option<(bool, String)>,
+    /// The Ethernet address of that machine.
+    pub foreign: Option<MacAddr>,
 }
 
 /// What is not Berth's in the metadata of an Announcement. It is replaced whole when it is written, so this has to be written again.
@@ -255,6 +259,7 @@ impl AnnouncementView {
             conflict: ready(announcement.status.as_ref().map(|s| &s.conditions))
                 .filter(|c| c.reason == Reason::AddressConflict.as_str())
                 .map(|c| (c.status == "True", c.message)),
+            foreign: announcement.status.as_ref().and_then(|status| status.foreign),
         }
     }
 
@@ -271,6 +276,14 @@ impl AnnouncementView {
     /// The node that a person wishes it to be on.
     pub fn wish(&self) -> Option<&str> {
         self.others.as_ref()?.annotations.get(MOVE_TO).map(String::as_str)
+    }
+
+    /// The foreign machine that has the address, if it was found before a node of ours ever answered. Of an address that its Service had
+    /// before, nobody knows whether it is in use.
+    pub fn found_taken(&self) -> Option<MacAddr> {
+        let had_before = self.others.as_ref().is_some_and(|others| others.annotations.contains_key(TAKEN_AGAIN));
+        let silent = matches!(self.conflict, Some((false, _)));
+        self.foreign.filter(|_| silent && self.claimed.is_none() && !had_before)
     }
 
     /// Lets it have names in common with others.
@@ -338,6 +351,10 @@ pub struct PoolView {
     /// What was released and is given to nobody yet, and until when, in seconds since 1970. What cannot be read of it is passed
     /// over: nobody but the controller writes it.
     pub cooling: Vec<(IpRange, i64)>,
+    /// What its status says is, or was, in quarantine.
+    pub quarantined: Vec<Quarantine>,
+    /// Those of them whose time has passed.
+    pub over: BTreeSet<IpAddr>,
     /// What its status says it has given.
     pub assigned: PerFamily<Option<i64>>,
     /// What its status says it can still give.
@@ -368,10 +385,27 @@ impl PoolView {
                 .flat_map(|s| &s.cooling_down)
                 .filter_map(|entry| Some((entry.addresses.parse().ok()?, entry.until.0.as_second())))
                 .collect(),
+            quarantined: status.into_iter().flat_map(|s| &s.quarantined).map(quarantine).collect(),
+            over: BTreeSet::new(),
             assigned: status.map(|s| PerFamily { v4: s.assigned_ipv4, v6: s.assigned_ipv6 }).unwrap_or_default(),
             available: status.map(|s| PerFamily { v4: s.available_ipv4, v6: s.available_ipv6 }).unwrap_or_default(),
             ready: ready(status.map(|s| &s.conditions)),
         }
+    }
+
+    /// Whether an address is part of it.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.as_ref().is_ok_and(|addresses| addresses.contains(address))
+    }
+
+    /// What its status says of the quarantine of an address, also where its time has passed.
+    pub fn quarantine(&self, address: IpAddr) -> Option<&Quarantine> {
+        self.quarantined.iter().find(|one| one.address == address)
+    }
+
+    /// What is in quarantine by its status, as far as time is known to have passed.
+    pub fn in_quarantine(&self) -> impl Iterator<Item = &Quarantine> {
+        self.quarantined.iter().filter(|one| !self.over.contains(&one.address))
     }
 
     /// Whether the specifications differ; a change of status alone needs no planning.
@@ -402,13 +436,25 @@ pub struct Report {
     pub dataplane: Option<Dataplane>,
     /// Settings of its kernel that break what is announced.
     pub kernel_traps: Vec<KernelTrap>,
+    /// The machines that it found with addresses which it asks for ahead of need.
+    pub foreign: Vec<(IpAddr, MacAddr)>,
+    /// Those addresses, as its status says.
+    pub sweep: Vec<IpAddr>,
 }
 
 impl Report {
     /// Parses it.
     pub fn of(node: &SpeakerNode) -> Self {
-        let SpeakerNodeSpec { interfaces, gateways, dataplane, kernel_traps, .. } = node.spec.clone();
-        Self { interfaces, gateways, dataplane, kernel_traps }
+        let SpeakerNodeSpec { interfaces, gateways, dataplane, kernel_traps, found, .. } = node.spec.clone();
+        let foreign = found.iter().map(|found| (found.address, found.mac)).collect();
+        let sweep = node.status.as_ref().map(|status| status.sweep.clone()).unwrap_or_default();
+        Self { interfaces, gateways, dataplane, kernel_traps, foreign, sweep }
+    }
+
+    /// The machines that it found with addresses which it was told to ask for. Of others it has nothing to say: whoever holds one node is not
+    /// to keep all addresses from being given.
+    pub fn found(&self) -> impl Iterator<Item = (IpAddr, MacAddr)> {
+        self.foreign.iter().copied().filter(|(address, _)| self.sweep.contains(address))
     }
 
     /// Why the node is to give up what it owns, where its kube-proxy does not follow what changes.
@@ -416,6 +462,11 @@ impl Report {
         let is_stale = self.dataplane.is_some_and(|dataplane| dataplane.kube_proxy == KubeProxy::Stale);
         is_stale.then_some(Draining::KubeProxyStale)
     }
+}
+
+fn quarantine(said: &Quarantined) -> Quarantine {
+    let Quarantined { address, mac, since, until } = said;
+    Quarantine { address: *address, mac: *mac, since: since.0.as_second(), until: until.0.as_second() }
 }
 
 /// Versions of objects of one kind are ordered numbers (the API server promises it since 1.35, etcd always did).

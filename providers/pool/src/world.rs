@@ -6,6 +6,8 @@
 
 mod endpoints;
 mod load;
+mod quarantine;
+mod sweep;
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -150,13 +152,15 @@ pub struct World {
     /// Addresses that their Services leave and that are to cool down before anybody else has them: their Announcements stay until
     /// the pool's status says so, so that it is not forgotten.
     to_cool: BTreeMap<IpAddr, i64>,
+    /// Addresses that a foreign machine was found to have.
+    found: quarantine::Found,
     /// The advertisements that cover each pool; found when they are asked for, and anew when nodes or advertisements have changed.
     covering: OnceLock<BTreeMap<String, Vec<Covering>>>,
     /// What was never given when pools were judged.
     excluded: Vec<(IpRange, Exclusion)>,
     /// What is still to be done because of changes that concern all: once for as many as come together, of which a start has many.
     due: Due,
-    /// When the next address has cooled down.
+    /// When the next address has cooled down, or its quarantine ends.
     next_cooled: Option<i64>,
     dirty: BTreeSet<Turn>,
     dirty_ranks: BTreeMap<ServiceKey, Rank>,
@@ -257,6 +261,7 @@ impl World {
                 // A node's address may be known from its speaker alone.
                 self.judge_if_excluded();
                 self.derive_node(&name);
+                self.learn_found_by(&name);
             }
             Change::Namespace(name, labels) => self.learn_namespace(name, labels),
             Change::ServiceCidr(name, ranges) => {
@@ -488,33 +493,37 @@ impl World {
         cooldown::merged(known.iter().copied().chain(new), held)
     }
 
-    /// When the next address has cooled down, in seconds since 1970.
+    /// When the next address that is held back may be given again, in seconds since 1970.
     pub fn next_cooled(&self) -> Option<i64> {
         self.next_cooled
     }
 
-    /// Frees what has cooled down at `now`, in seconds since 1970.
+    /// Frees what has cooled down at `now`, in seconds since 1970, and what was in quarantine until then.
     pub fn expire(&mut self, now: i64) {
         let mut changed = Vec::new();
         for (name, pool) in &mut self.pools {
             if pool.cooling.extract_if(.., |(_, until)| *until <= now).count() > 0 {
-                changed.push((name.clone(), pool.cooling.clone()));
+                changed.push(name.clone());
             }
         }
-        for (name, cooling) in changed {
-            self.cooling_changed(&name, cooling);
+        for name in changed {
+            self.held_back_changed(&name);
             self.dirty_pools.insert(name);
         }
+        self.expire_quarantines(now);
     }
 
-    /// What cools down of a pool has changed: as many as it has free addresses since get a turn, and whoever waits for one of them.
-    fn cooling_changed(&mut self, name: &str, cooling: Vec<(IpRange, i64)>) {
-        self.next_cooled = self.pools.values().flat_map(|pool| &pool.cooling).map(|(_, until)| *until).min();
+    /// What a pool holds back for now has changed: as many as it has free addresses since get a turn, and whoever waits for one of them.
+    fn held_back_changed(&mut self, name: &str) {
+        let cooled = self.pools.values().flat_map(|pool| &pool.cooling).map(|(_, until)| *until);
+        self.next_cooled = cooled.chain(self.next_quarantine_end()).min();
+        self.spread_quarantined();
         // Pools that are still to be judged are by what they say then, and whoever waits is told.
         if self.due.judge == Judge::Yes {
             return;
         }
-        let freed = self.ipam.set_cooling(name, cooling);
+        let held_back = self.held_back(name);
+        let freed = self.ipam.set_cooling(name, held_back);
         for range in freed.ranges() {
             let waiting_on: Vec<_> = self.waiting_on.range(range.first()..=range.last()).map(|(a, _)| *a).collect();
             for address in waiting_on {
@@ -692,6 +701,7 @@ impl World {
             });
             if let Some(gone) = gone {
                 self.to_cool.remove(&gone.address);
+                self.learn_conflict(gone.address);
                 self.release(gone.address);
                 for holder in gone.holders() {
                     self.mark(&holder);
@@ -712,6 +722,7 @@ impl World {
         self.recount(address, |world| {
             world.announcements.insert(name, Box::new(view));
         });
+        self.learn_conflict(address);
         if is_other {
             self.tell_waiting_on(address);
             // One who shares is a chance for those who wait to share with it.
@@ -748,23 +759,28 @@ impl World {
             (Some(before), Some(after)) => !before.asks_for_other(after),
             (before, after) => before.is_none() && after.is_none(),
         };
-        let cooling = |view: Option<&PoolView>| view.map(|view| view.cooling.clone()).unwrap_or_default();
-        let same_cooling = cooling(self.pools.get(&name)) == cooling(view.as_ref());
-        let cooling = cooling(view.as_ref());
+        let held_back =
+            |view: Option<&PoolView>| view.map(|v| (v.cooling.clone(), v.quarantined.clone())).unwrap_or_default();
+        let same_held_back = held_back(self.pools.get(&name)) == held_back(view.as_ref());
+        let mut view = view;
+        if let (Some(before), Some(view)) = (self.pools.get(&name), &mut view) {
+            view.over = before.over.iter().copied().filter(|a| view.quarantine(*a) == before.quarantine(*a)).collect();
+        }
         put(&mut self.pools, name.clone(), view);
         self.dirty_pools.insert(name.clone());
         if !same {
             self.due.judge = Judge::Yes;
         }
-        if !same_cooling {
-            self.cooling_changed(&name, cooling);
+        if !same_held_back {
+            self.learn_quarantined(&name);
+            self.held_back_changed(&name);
         }
         if !same {
             // Advertisements name pools, which may have come or gone.
             self.dirty_advertisements.extend(self.advertisements.keys().cloned());
             self.covering.take();
             self.due.plan = Sweep::All;
-        } else if !same_cooling {
+        } else if !same_held_back {
             // Whose status says now that they cool down can go.
             let leaving: BTreeSet<_> =
                 self.to_cool.keys().flat_map(|a| self.ipam.tenants(*a)).map(|t| t.service.clone()).collect();
@@ -803,6 +819,7 @@ impl World {
         if !changed && excluded == self.excluded {
             return;
         }
+        self.spread_quarantined();
         let inputs = self.pools.iter().map(|(name, view)| PoolInput {
             name: name.clone(),
             created: view.created,
@@ -812,7 +829,7 @@ impl World {
             disabled: view.disabled,
             admission: view.admission.as_ref().map(Admission::parse),
             sharing: view.sharing,
-            cooling: view.cooling.clone(),
+            cooling: self.held_back(name),
         });
         self.ipam.set_pools(inputs.collect(), &excluded);
         self.excluded = excluded;

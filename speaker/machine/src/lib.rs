@@ -22,6 +22,7 @@ mod schedule;
 mod shared;
 #[cfg(test)]
 mod sim;
+pub mod sweep;
 mod takeover;
 pub mod timing;
 

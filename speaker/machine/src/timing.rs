@@ -96,6 +96,14 @@ pub const SERVE_WAIT: Duration = Duration::from_millis(1_500);
 /// Between two looks at an address that was in conflict before its first use.
 pub const CONFLICT_RECHECK: Duration = Duration::from_secs(3);
 
+/// Between two rounds in which the wire is asked for addresses ahead of need. Hosts come and go in hours; what comes in between is found
+/// before the address is used, at the cost of some 100 ms.
+pub const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
+
+/// Between two addresses that are asked for ahead of need, and from the last question to the verdict: nothing waits for it, so it may be
+/// slow.
+pub const SWEEP_SPACING: Duration = Duration::from_millis(100);
+
 /// How long a foreign machine with an address of ours must not have been heard before it is called gone. ARP entries live for about a
 /// minute, so one that is still there has spoken by then.
 pub const CONFLICT_CALM: Duration = Duration::from_mins(1);

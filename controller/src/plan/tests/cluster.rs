@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_api::crd::{CoolingDown, IPAddressPoolStatus};
+use berth_api::crd::{CoolingDown, IPAddressPoolStatus, Quarantined};
 use berth_api::names::announcement_name;
 use berth_api::{IPAddressPool, L2Advertisement};
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -118,6 +118,20 @@ impl Cluster {
         self.world.learn(Change::SpeakerNode(format!("node-{n}"), Some(report)));
     }
 
+    /// A node's SpeakerNode says that it asks for these, and found these machines.
+    pub(super) fn report(&mut self, n: u8, sweep: &[IpAddr], found: &[(&str, &str)]) {
+        let found: Vec<_> = found.iter().map(|(address, mac)| json!({"address": address, "mac": mac})).collect();
+        let node: berth_api::SpeakerNode = serde_json::from_value(json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "SpeakerNode", "metadata": {"name": format!("node-{n}")},
+            "spec": {"version": "1", "found": found, "interfaces": [
+                {"name": "eth0", "mac": format!("02:00:00:00:00:{n:02x}"), "addresses": [format!("192.0.2.{}/24", 10 + n), format!("2001:db8:2::{}/64", 10 + n)]},
+            ]},
+            "status": {"sweep": sweep},
+        }))
+        .unwrap();
+        self.world.learn(Change::SpeakerNode(format!("node-{n}"), Some(Report::of(&node))));
+    }
+
     pub(super) fn pool(&mut self, name: &str, addresses: &[&str]) {
         self.pool_with(name, json!({"addresses": addresses}));
     }
@@ -148,7 +162,9 @@ impl Cluster {
             let Some(pool) = self.pools.get(&name).cloned() else { continue };
             let (cooling, report) = (self.world.cooling(&name, now), self.world.ipam.report(&name).unwrap());
             let now = Timestamp::from_second(now).unwrap();
-            let change = berth_pool::report::pool_change(&name, &PoolView::of(&pool), report, &cooling, now);
+            let quarantined = self.world.quarantined(&name, now.as_second());
+            let change =
+                berth_pool::report::pool_change(&name, &PoolView::of(&pool), report, &cooling, &quarantined, now);
             let Some(change) = change else { continue };
             told.extend(self.write_pool(&change).unwrap());
         }
@@ -269,6 +285,34 @@ impl Cluster {
         self.show(name);
     }
 
+    /// The speaker that was to answer says that a machine which is none of our nodes has the address; nobody answers.
+    pub(super) fn conflict(&mut self, address: &str, mac: &str) {
+        let message = format!("node-1 does not answer on eth0, because the machine with {mac} has the address too");
+        self.speaker_says(
+            address,
+            json!({"foreign": mac, "conditions": [
+                {"type": "Ready", "status": "False", "reason": "AddressConflict", "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            ]}),
+        );
+    }
+
+    /// The status of an Announcement is this now.
+    pub(super) fn speaker_says(&mut self, address: &str, status: Value) {
+        self.version += 1;
+        let name = &named(address);
+        let announcement = self.announcements.get_mut(name).unwrap();
+        announcement.metadata.resource_version = Some(self.version.to_string());
+        announcement.status = Some(serde_json::from_value(status).unwrap());
+        self.show(name);
+    }
+
+    /// What the pools' statuses say of quarantine: address, machine, and for how many seconds.
+    pub(super) fn quarantined(&self) -> Vec<String> {
+        let all = self.pools.values().filter_map(|pool| pool.status.as_ref()).flat_map(|status| &status.quarantined);
+        let seconds = |q: &Quarantined| q.until.0.as_second() - q.since.0.as_second();
+        all.map(|q| format!("{} {} {}", q.address, q.mac, seconds(q))).collect()
+    }
+
     /// Somebody changes the metadata of an Announcement.
     pub(super) fn edit(&mut self, address: &str, change: impl FnOnce(&mut kube::core::ObjectMeta)) {
         self.version += 1;
@@ -296,6 +340,7 @@ impl Cluster {
 
     /// Plans and applies until there is nothing left to do; every `fail`th write is lost.
     pub(super) fn settle(&mut self, fail: Option<usize>) {
+        self.world.quarantine_found(self.now);
         for _ in 0..400 {
             let Some(key) = self.world.next(|_| false) else { return };
             let mut plan = plan(&self.world, &BTreeMap::new(), &key, Timestamp::from_second(self.now).unwrap());

@@ -255,7 +255,7 @@ fn a_pool_counts_each_family_and_shows_a_number_that_fits() {
     cluster.settle(None);
     let (name, report) = cluster.world.ipam.reports().next().unwrap();
     let view = cluster.world.pool(name).unwrap();
-    let change = berth_pool::report::pool_change(name, view, report, &[], Timestamp::UNIX_EPOCH).unwrap();
+    let change = berth_pool::report::pool_change(name, view, report, &[], &[], Timestamp::UNIX_EPOCH).unwrap();
     let count = |field: &str| change.body["status"][field].as_i64().unwrap();
     assert_eq!(["assignedIPv4", "availableIPv4", "assignedIPv6", "availableIPv6"].map(count), [1, 3, 1, i64::MAX]);
 }

@@ -260,7 +260,7 @@ fn a_late_status_of_a_pool_does_not_make_it_forget_what_cools_down_since() {
     let (name, now) = ("default", Timestamp::from_second(cluster.now).unwrap());
     let report = cluster.world.ipam.report(name).unwrap();
     let view = cluster.world.pool(name).unwrap();
-    let late = berth_pool::report::pool_change(name, view, report, &[], now).unwrap();
+    let late = berth_pool::report::pool_change(name, view, report, &[], &[], now).unwrap();
     // Its successor notes what is released meanwhile.
     cluster.delete("one");
     cluster.settle(None);

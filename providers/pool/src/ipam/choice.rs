@@ -65,7 +65,8 @@ impl Ipam {
                 && pool.is_none_or(|pool| self.pool_of(*address) == Some(pool))
                 && self.may_stay(ask, *address).is_ok()
         };
-        let mut held: Vec<IpAddr> = self.held_by(ask.service).filter(meets).collect();
+        let mut held: Vec<IpAddr> =
+            self.held_by(ask.service).filter(meets).filter(|a| !self.is_left(ask, *a)).collect();
         let is_beside = |address: &IpAddr| {
             let others = held.iter().filter(|other| IpFamily::of(**other) != IpFamily::of(*address));
             let of_one_pool = |other: &IpAddr| self.pool_of(*other) == self.pool_of(*address);
@@ -73,7 +74,8 @@ impl Ipam {
         };
         // What is held says more than what a status says.
         let is_new = |address: &IpAddr| !held.iter().any(|other| IpFamily::of(*other) == IpFamily::of(*address));
-        let had = ask.previous.iter().copied().filter(is_new).filter(meets).filter(is_beside);
+        let had = ask.previous.iter().copied().filter(|address| !self.is_left(ask, *address));
+        let had = had.filter(is_new).filter(meets).filter(is_beside);
         let again: Vec<_> = had.filter(|address| self.may_take_again(ask, *address).is_ok()).collect();
         held.extend(again);
         let of = |family, pool: Option<&str>| {
@@ -86,6 +88,14 @@ impl Ipam {
         let pairs = pools.map(|pool| PerFamily { v4: of(IpFamily::V4, pool), v6: of(IpFamily::V6, pool) });
         let mut complete = pairs.filter(|pair| ask.request.families.iter().all(|family| pair.get(family).is_some()));
         complete.next().unwrap_or(PerFamily { v4: of(IpFamily::V4, None), v6: of(IpFamily::V6, None) })
+    }
+
+    /// Whether a Service holds an address that it is to exchange for another, because a foreign machine has it and it was never in use. Who
+    /// asks for this very one has the best chance to get it by waiting where it is.
+    fn is_left(&self, ask: Ask<'_>, address: IpAddr) -> bool {
+        self.quarantined(address).is_some()
+            && ask.request.addresses.get(IpFamily::of(address)).is_none()
+            && self.held_by(ask.service).any(|held| held == address)
     }
 
     fn all_kept(&self, ask: Ask<'_>, kept: &Kept) -> Option<Answer> {
@@ -174,6 +184,9 @@ impl Ipam {
         if pool.avoids(address) {
             return Err(Refusal::BuggyAddress { address, pool: name.to_owned() });
         }
+        if let Some(quarantine) = self.quarantined(address) {
+            return Err(Refusal::Quarantined { quarantine: *quarantine, pool: name.to_owned() });
+        }
         let is_free = self.tenants(address).is_empty() && !ask.previous.contains(&address);
         if let Some(until) = pool.cools_until(address).filter(|_| is_free) {
             return Err(Refusal::CoolingDown { address, pool: name.to_owned(), until });
@@ -206,17 +219,17 @@ impl Ipam {
         }
         // Of a pair that is on its way here, one may be claimed already.
         let mut held = self.held_by(ask.service).filter(|a| IpFamily::of(*a) == family && pool.has(*a));
-        if let Some(address) = held.find(|address| self.may_stay(ask, *address).is_ok()) {
+        if let Some(address) = held.find(|a| !self.is_left(ask, *a) && self.may_stay(ask, *a).is_ok()) {
             return Ok(choice(address));
         }
         let mut had = ask.previous.iter().copied().filter(|a| IpFamily::of(*a) == family && pool.has(*a));
-        if let Some(address) = had.find(|address| self.may_take_again(ask, *address).is_ok()) {
+        if let Some(address) = had.find(|a| !self.is_left(ask, *a) && self.may_take_again(ask, *a).is_ok()) {
             return Ok(choice(address));
         }
         let shared = ask.terms.and_then(|terms| {
             let mut shared =
                 self.holdings.shared_by(&terms.key).filter(|a| IpFamily::of(*a) == family && pool.may_give(*a));
-            shared.find(|address| self.sharing_with_others(ask, *address).is_ok())
+            shared.find(|a| self.quarantined(*a).is_none() && self.sharing_with_others(ask, *a).is_ok())
         });
         let lowest = pool.free.lowest(family).into_iter().chain(shared).min();
         lowest.map(choice).ok_or_else(|| Refusal::PoolExhausted { family, pools: vec![name.to_owned()] })

@@ -9,6 +9,7 @@ use berth_api::{IpFamily, Reason};
 use jiff::Timestamp;
 
 use super::pools::Exclusion;
+use crate::quarantine::Quarantine;
 
 /// Why no address serves a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -164,6 +165,17 @@ pub enum Refusal {
         /// When it is free, in seconds since 1970.
         until: i64,
     },
+    /// A foreign machine has the requested address, and no node of ours ever answered for it.
+    #[error(
+        "the machine with {}, which is none of our nodes, was found to have {} before its first use, so it is given to nobody before {}; take it from that machine or from IPAddressPool `{pool}`, or ask for another",
+        quarantine.mac, quarantine.address, time(quarantine.until)
+    )]
+    Quarantined {
+        /// What was found.
+        quarantine: Quarantine,
+        /// The pool.
+        pool: String,
+    },
 }
 
 impl Refusal {
@@ -200,6 +212,7 @@ impl Refusal {
             },
             Self::BuggyAddress { .. } => Reason::BuggyAddress,
             Self::CoolingDown { .. } => Reason::CoolingDown,
+            Self::Quarantined { .. } => Reason::Quarantined,
         }
     }
 
@@ -213,6 +226,7 @@ impl Refusal {
                 | Self::AddressInUse { .. }
                 | Self::AddressFull { .. }
                 | Self::CoolingDown { .. }
+                | Self::Quarantined { .. }
         )
     }
 }
@@ -225,6 +239,7 @@ impl Refusal {
             | Self::NotAnnouncedTogether { address, .. }
             | Self::AddressFull { address }
             | Self::CoolingDown { address, .. } => Some(*address),
+            Self::Quarantined { quarantine, .. } => Some(quarantine.address),
             _ => None,
         }
     }

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 
 use crate::ipam::Choice;
 use crate::placement::{Placement, Question, place};
+use berth_api::annotations::TAKEN_AGAIN;
 use berth_api::condition::types;
 use berth_api::crd::{AnnouncementSpec, Layer2Assignment, LocalPolicy, ServiceRef};
 use berth_api::names::announcement_name;
 use berth_api::service::{ServiceKey, TrafficPolicy};
 use berth_api::{Announcement, Condition, ConditionStatus, IpFamily, Reason};
+use kube::ResourceExt as _;
 
 use super::cover::Cover;
 use super::{Plan, Step, condition, kernel, must_leave};
@@ -80,8 +82,12 @@ impl Plan {
     /// Claims what a slot holds, or brings the Announcements up to date.
     pub(super) fn keep(&mut self, key: &ServiceKey, slot: Slot<'_>) {
         for candidate in std::iter::once(slot.current).chain(slot.next) {
-            let Candidate { choice: Choice { address, pool }, existing, services, placement, spoilt: _ } = candidate;
-            let desired = announcement(address, &pool, services, placement, existing);
+            let Candidate { choice: Choice { address, pool }, existing, services, placement, spoilt: _, was_had } =
+                candidate;
+            let mut desired = announcement(address, &pool, services, placement, existing);
+            if was_had {
+                desired.annotations_mut().insert(TAKEN_AGAIN.to_owned(), "true".to_owned());
+            }
             let is_new = existing.is_none_or(|seen| !seen.holders().any(|holder| holder == *key));
             if is_new {
                 self.claims.push((address, pool));
@@ -121,6 +127,8 @@ pub(super) struct Candidate<'a> {
     placement: Placement,
     /// What a node's kernel does to it, if anything.
     spoilt: Option<(Reason, String)>,
+    /// The Service has it by its status alone.
+    was_had: bool,
 }
 
 impl<'a> Candidate<'a> {
@@ -129,7 +137,8 @@ impl<'a> Candidate<'a> {
         let services = with(world, existing, key, view, choice.address);
         let placement = placement(world, &services, view.policy, choice.address, &choice.pool, existing);
         let spoilt = kernel::spoils(world.nodes(), choice.address, placement.assignment.as_ref());
-        Self { choice, existing, services, placement, spoilt }
+        let was_had = existing.is_none() && view.addresses().any(|address| address == choice.address);
+        Self { choice, existing, services, placement, spoilt, was_had }
     }
 
     /// Whether a node has said that it answers.

@@ -6,6 +6,7 @@ mod plugin;
 
 mod address;
 mod classes;
+mod conflicts;
 mod dataplane;
 mod drain;
 mod envelope;
@@ -15,6 +16,7 @@ mod kernel;
 mod leader;
 mod manners;
 mod mock;
+mod ndp;
 mod outage;
 mod rebalance;
 mod refresh;
