@@ -52,7 +52,7 @@ lab_test! {
             let times: Vec<_> = announced.iter().map(|(at, _)| *at - announced[0].0).collect();
             let (first, second) = (times[AFTER_CLAIM], times[AFTER_CLAIM + 1]);
             ensure!(first <= times[AFTER_CLAIM - 1] + INTERVAL + LATE, "{address} at {times:?}");
-            ensure!(second.saturating_sub(*first).abs_diff(INTERVAL) <= LATE, "{address} at {times:?}");
+            ensure!(second.saturating_sub(first).abs_diff(INTERVAL) <= LATE, "{address} at {times:?}");
             let owner = cluster.settled(address, 2).await?.status.and_then(|status| status.layer2).context("an owner")?;
             ensure!(announced.iter().all(|(_, mac)| *mac == owner.mac), "{address} by {announced:?}, not only {owner:?}");
             assert_eq!(owner.epoch, 1, "nothing moved");
