@@ -141,12 +141,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
     let kernel = follow_kernel(&mut tasks, &links_in, &end);
-    let known =
-        Known { links: links_in.clone(), gateways: gateways_in, late: late_in, dataplane, kernel, found: found_in };
-    tasks.spawn(named(
-        "speaker_node",
-        speaker_node::run(client.clone(), node_name, known, sweep_out, metrics.clone(), end.clone()),
-    ));
+    let links = links_in.clone();
+    let known = Known { links, gateways: gateways_in, late: late_in, dataplane, kernel, found: found_in };
+    let speaker_node = speaker_node::run(client.clone(), node_name, known, sweep_out, metrics.clone(), end.clone());
+    tasks.spawn(named("speaker_node", speaker_node));
     let outputs = announcements::Outputs::new(changes_out, &board, checks_out, &metrics);
     tasks.spawn(named("announcements", announcements::run(client, node.clone(), outputs, synced, end.clone())));
     let engine = Engine::new(Inputs {
@@ -172,14 +170,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let ended = first_end(&mut engine, &mut tasks).await;
     running.close("stopping");
     end.cancel();
-    let all = async { while tasks.join_next().await.is_some() {} };
-    if timeout(END_LIMIT, all).await.is_err() {
-        tracing::debug!("some tasks did not end in time");
-    }
+    all_end(&mut tasks).await;
     ended?;
     anyhow::ensure!(shutdown.is_cancelled(), "the engine ended without being told to");
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits until the tasks that were told to end have ended, but not for long.
+async fn all_end(tasks: &mut JoinSet<&'static str>) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if timeout(END_LIMIT, all).await.is_err() {
+        tracing::debug!("some tasks did not end in time");
+    }
 }
 
 /// Starts what looks at the settings of the kernel: where it tells what breaks.

@@ -263,7 +263,8 @@ fn many(n: u16) -> std::net::Ipv6Addr {
 
 /// How many of the groups by which the first `count` of them are asked for the kernel says near0 is in (proc_net(5), `igmp6`).
 fn groups_of_near0(count: u16) -> usize {
-    let hex = |group: std::net::Ipv6Addr| group.octets().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    // As /proc writes it: all digits, without colons.
+    let hex = |group: std::net::Ipv6Addr| format!("{:032x}", group.to_bits());
     let wanted: BTreeSet<_> = (0..count).map(|n| hex(ndp::solicited_node(many(n)))).collect();
     let text = std::fs::read_to_string("/proc/thread-self/net/igmp6").unwrap();
     let of_near =

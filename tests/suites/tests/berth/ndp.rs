@@ -75,7 +75,7 @@ lab_test! {
     async fn standbys_are_in_the_group_ahead_and_a_node_joins_it_again_after_its_link_was_away(lab: Lab) -> Result<()> {
         let (cluster, address, owner) = web6(&lab).await?;
         cluster.settled(address, 2).await?;
-        let all: BTreeSet<&str> = lab.nodes().iter().map(|node| node.name()).collect();
+        let all: BTreeSet<&str> = lab.nodes().iter().map(berth_lab::Node::name).collect();
         in_group(&lab, address, &all).await?;
 
         // Alone on the LAN the owner has nobody to hand the address to, so it has to answer itself when its link is back.
