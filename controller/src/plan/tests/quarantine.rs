@@ -138,6 +138,7 @@ fn an_address_that_is_or_was_in_use_is_never_put_in_quarantine() {
         cluster.write_pools();
         cluster.settle(None);
         assert_eq!(cluster.quarantined(), Vec::<String>::new(), "{why}");
+        assert!(!cluster.world.must_quarantine("192.0.2.200".parse().unwrap()), "{why}: its release waits for nothing");
         assert_eq!(cluster.ingress("web").as_deref(), Some("192.0.2.200"), "{why}");
         assert!(cluster.condition("web", types::ANNOUNCED).contains("AddressConflict"), "{why}");
     }
