@@ -33,7 +33,7 @@ use program::Seen;
 use tally::Answers;
 
 /// The lab: an owner and a standby that it tells what it claims.
-pub const LAB: LabConfig = LabConfig { nodes: 2, kube_proxy: false };
+pub const LAB: LabConfig = LabConfig { nodes: 2, kube_proxy: true };
 
 /// Addresses of each family. With a question each 10 ms every one is asked for once a second, when the question before was given up.
 const ADDRESSES: u32 = 100;
