@@ -82,9 +82,8 @@ async fn follow(inputs: Inputs) {
         let health_checks = ports.may_serve(follower.refused_for(now));
         let open = ports.served(now, follower.refused_for(now));
         for port in servers.follow(open, kube_proxy != KubeProxy::Stale) {
-            // Somebody listens there who does not answer.
             metrics.health_checks_refused.inc();
-            ports.answered(now, port, false);
+            ports.taken(now, port);
         }
         metrics.health_checks.set(gauge(servers.len()));
         let dataplane = Some(Dataplane { kube_proxy, health_checks });
@@ -96,7 +95,8 @@ async fn follow(inputs: Inputs) {
             }
             changed
         });
-        let pause = if servers.len() > 0 { ASK_OFTEN } else { ASK_INTERVAL };
+        // Who says that they are always answered here expects no kube-proxy.
+        let pause = if mode == Mode::Auto && servers.len() > 0 { ASK_OFTEN } else { ASK_INTERVAL };
         tokio::select! {
             () = sleep(pause) => {}
             changed = told.changed(), if told_open => told_open = changed.is_ok(),

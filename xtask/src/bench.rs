@@ -13,12 +13,14 @@ use std::process::ExitCode;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result};
+use berth_bench::row::Verdict;
 use berth_lab::{BIN_DIR_ENV, Entered, Launch};
 use clap::Subcommand;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::output;
+use crate::progress::Progress;
+use crate::{launch, output, prepare};
 
 /// Tells the first process of a lab where it writes what it measured.
 const ROWS_VARIABLE: &str = "BERTH_XTASK_BENCH_ROWS";
@@ -44,6 +46,26 @@ pub fn run(command: &Command, entered: Option<Entered>) -> Result<ExitCode> {
         Command::Failover(options) => failover::run(options, entered),
         Command::Idle(options) => idle::run(options, entered),
     }
+}
+
+/// What every bench in one lab does outside of it: builds, starts this program again in a lab, and tells what that handed back.
+fn in_one_lab<R: Serialize + DeserializeOwned>(
+    name: &str,
+    what: std::fmt::Arguments<'_>,
+    (json, check): (bool, bool),
+    table: impl Fn(&[R]) -> String,
+    verdicts: impl Fn(&R) -> Vec<Verdict>,
+) -> Result<ExitCode> {
+    let progress = Progress::start();
+    prepare::cluster(&progress)?;
+    let folder = prepare::for_bench(&progress)?;
+    progress.step(what);
+    let handed = Handed::new(name);
+    let again = launch::same_again(&format!("bench-{name}"), &progress, Some(&folder));
+    let code = launch::attended(handed.from(again), |_| Ok(()))?;
+    let Some(rows) = handed.read::<Vec<R>>()? else { return Ok(code) };
+    tell(json, &rows, &table(&rows))?;
+    Ok(verdict(check, rows.iter().flat_map(verdicts).any(|verdict| !verdict.met)))
 }
 
 /// Writes rows for a program or for a person.

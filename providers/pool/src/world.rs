@@ -4,43 +4,35 @@
 //! Service makes one Service dirty; a change of pools, advertisements or nodes makes all of them dirty, which costs a
 //! look at each and a write only where something differs.
 
+mod cooling;
+mod covering;
 mod endpoints;
+mod excluded;
 mod load;
 mod quarantine;
 mod sweep;
+mod turns;
 
-use std::borrow::Cow;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::Bound;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use crate::ipam::{Admission, Exclusion, Ipam, Labels, PoolInput, Tenant};
-use crate::placement::{Load, Node, Rule};
+use crate::placement::{Load, Node};
 use berth_api::crd::ServiceRef;
 use berth_api::names::announcement_name;
 use berth_api::pool::IpRange;
 use berth_api::service::ServiceKey;
 use berth_api::{IpFamily, PerFamily};
-use ipnet::IpNet;
 
-use crate::cooldown;
+pub use covering::Covering;
+pub use turns::Lack;
+use turns::{Rank, Turn, Waiting};
+
 use crate::view::{
     AdvertisementView, AnnouncementView, Assignment, Interner, NodeView, PoolView, Report, ServiceView, SliceView,
     key_of,
 };
-
-/// An advertisement that covers a pool.
-#[derive(Clone, Debug)]
-pub struct Covering {
-    /// Its name.
-    pub advertisement: String,
-    /// Whether it is for some Services only.
-    pub is_for_some_services: bool,
-    /// What it says of nodes and interfaces.
-    pub rule: Arc<Rule>,
-}
 
 /// Something the API server said. `None`: it is gone.
 #[derive(Clone, Debug)]
@@ -63,45 +55,6 @@ pub enum Change {
     Namespace(String, Option<Labels>),
     /// Addresses for the cluster IPs of Services.
     ServiceCidr(String, Option<Vec<IpRange>>),
-}
-
-/// The order in which Services are planned: those that have an address in their status first, so that nobody else
-/// is given it; then the older ones.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Turn {
-    rank: Rank,
-    key: ServiceKey,
-}
-
-/// What decides about a turn before the name does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    /// It has all that it asks for, and only nodes or advertisements have changed: what it has it keeps, so nobody's address
-    /// depends on its turn, and whoever waits for one comes first.
-    only_placed: bool,
-    without_address: bool,
-    created: i64,
-}
-
-/// What a Service waits for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lack {
-    /// Its request is not met. One that prefers dual stack and has one address is served.
-    pub refused: bool,
-    /// Families of which an address that becomes free may help. A change of pools or nodes may help in any case.
-    pub families: Vec<IpFamily>,
-    /// Addresses for which no other will do. Whatever becomes of them is worth a look.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// One that waits.
-#[derive(Clone, Debug)]
-struct Waiting {
-    lack: Lack,
-    /// Its place among those that wait.
-    turn: Turn,
-    /// The key by which it would share an address.
-    shares_by: Option<String>,
 }
 
 /// The state.
@@ -273,32 +226,6 @@ impl World {
         }
     }
 
-    /// The next Service that is to be planned and is not `busy`.
-    pub fn next(&mut self, busy: impl Fn(&ServiceKey) -> bool) -> Option<ServiceKey> {
-        self.catch_up();
-        loop {
-            let stands = |key: &ServiceKey| busy(key) || self.awaited.contains_key(key);
-            let turn = self.dirty.iter().find(|turn| !stands(&turn.key))?.clone();
-            self.dirty.remove(&turn);
-            self.dirty_ranks.remove(&turn.key);
-            // Its turn comes when the namespace does.
-            if !self.is_nowhere(&turn.key) {
-                return Some(turn.key);
-            }
-        }
-    }
-
-    /// Whether [`Self::next`] would name one.
-    pub fn has_next(&self, busy: impl Fn(&ServiceKey) -> bool) -> bool {
-        let stands = |key: &ServiceKey| busy(key) || self.awaited.contains_key(key) || self.is_nowhere(key);
-        self.due != Due::default() || self.dirty.iter().any(|turn| !stands(&turn.key))
-    }
-
-    /// Whether the namespace of a Service is not known: its labels come by another watch, and decide which pools the Service may use.
-    fn is_nowhere(&self, key: &ServiceKey) -> bool {
-        self.services.contains_key(key) && !self.namespaces.is_empty() && !self.namespaces.contains_key(&key.namespace)
-    }
-
     /// Does what changes that concern all have made necessary. Whatever is asked of pools afterwards is of the present.
     pub fn catch_up(&mut self) {
         let due = std::mem::take(&mut self.due);
@@ -314,129 +241,6 @@ impl World {
         }
     }
 
-    /// Puts a Service in line for a look at where its addresses are.
-    fn mark_placed(&mut self, key: &ServiceKey) {
-        if self.dirty_ranks.contains_key(key) {
-            return;
-        }
-        let turn = self.turn_of(key);
-        let only_placed = !turn.rank.without_address && !self.waiting.contains_key(key) && self.holds_what_it_says(key);
-        self.put_in_line(Turn { rank: Rank { only_placed, ..turn.rank }, ..turn });
-    }
-
-    /// Whether a Service holds every address in its status.
-    fn holds_what_it_says(&self, key: &ServiceKey) -> bool {
-        let holds = |address: IpAddr| self.ipam.tenants(address).iter().any(|tenant| tenant.service == *key);
-        self.services.get(key).is_some_and(|view| view.addresses().all(holds))
-    }
-
-    /// Puts a Service in line.
-    pub fn mark(&mut self, key: &ServiceKey) {
-        self.put_in_line(self.turn_of(key));
-    }
-
-    fn put_in_line(&mut self, turn: Turn) {
-        let key = &turn.key;
-        if let Some(rank) = self.dirty_ranks.insert(key.clone(), turn.rank) {
-            self.dirty.remove(&Turn { rank, key: key.clone() });
-        }
-        self.dirty.insert(turn);
-    }
-
-    fn turn_of(&self, key: &ServiceKey) -> Turn {
-        let view = self.services.get(key);
-        let without_address = view.is_none_or(|v| v.reached.is_empty());
-        let rank = Rank { only_placed: false, without_address, created: view.map_or(0, |v| v.created) };
-        Turn { rank, key: key.clone() }
-    }
-
-    /// Notes that the status of a Service was written, and the version that it has since.
-    pub fn status_written(&mut self, key: &ServiceKey, version: u64) {
-        if self.services.get(key).is_some_and(|seen| seen.version < version) {
-            self.awaited.insert(key.clone(), version);
-        }
-    }
-
-    /// Notes that a Service has changed since the version that was planned on, which a write found out. It is planned
-    /// again, but not before the watch has shown the change: trying it earlier could only fail in the same way.
-    pub fn is_outdated(&mut self, key: &ServiceKey, planned_on: u64) {
-        self.mark(key);
-        self.status_written(key, planned_on.saturating_add(1));
-    }
-
-    /// How many Services wait for the watch to catch up.
-    pub fn behind(&self) -> usize {
-        self.awaited.len()
-    }
-
-    /// How many Services are in line.
-    pub fn backlog(&self) -> usize {
-        self.dirty.len()
-    }
-
-    /// Notes what a Service waits for, if anything, once it was planned and before what it is to claim is held.
-    pub fn set_waiting(&mut self, key: &ServiceKey, lack: Option<Lack>, claims: &[(IpAddr, String)]) {
-        if let Some(Waiting { lack, turn, shares_by }) = self.waiting.remove(key) {
-            for family in lack.families {
-                self.waiting_for.get_mut(family).remove(&turn);
-            }
-            for address in lack.addresses {
-                forget(&mut self.waiting_on, address, key);
-            }
-            if let Some(shares_by) = shares_by {
-                forget(&mut self.waiting_to_share, shares_by, key);
-            }
-        }
-        let turn = self.turn_of(key);
-        // What it was offered and does not take goes to the next: it may have been served otherwise, or lack something else by now.
-        let offered = self.offered.remove(key).unwrap_or_default();
-        let taken = claims.iter().map(|(address, _)| *address).filter(|a| self.ipam.tenants(*a).is_empty());
-        let taken: Vec<_> = taken.map(IpFamily::of).collect();
-        let passed = offered.into_iter().filter(|family| !taken.contains(family));
-        for family in passed.collect::<Vec<_>>() {
-            self.offer(family, Some(&turn));
-        }
-        if let Some(lack) = lack {
-            for family in &lack.families {
-                self.waiting_for.get_mut(*family).insert(turn.clone());
-            }
-            for address in &lack.addresses {
-                self.waiting_on.entry(*address).or_default().insert(key.clone());
-            }
-            let shares_by = self.services.get(key).and_then(|view| Some(view.sharing.as_ref()?.key.clone()));
-            if let Some(shares_by) = &shares_by {
-                self.waiting_to_share.entry(shares_by.clone()).or_default().insert(key.clone());
-            }
-            self.waiting.insert(key.clone(), Waiting { lack, turn, shares_by });
-        }
-    }
-
-    /// Gives those that wait for this very address a look at what has become of it.
-    fn tell_waiting_on(&mut self, address: IpAddr) {
-        for key in self.waiting_on.get(&address).cloned().unwrap_or_default() {
-            self.mark(&key);
-        }
-    }
-
-    /// Gives the first that waits for an address of a family, after one that has had its turn, a turn.
-    fn offer(&mut self, family: IpFamily, after: Option<&Turn>) {
-        let waiting = self.waiting_for.get(family);
-        let has_none = |turn: &&Turn| !self.offered.get(&turn.key).is_some_and(|families| families.contains(&family));
-        let next = match after {
-            None => waiting.iter().find(has_none),
-            Some(turn) => waiting.range((Bound::Excluded(turn), Bound::Unbounded)).find(has_none),
-        };
-        if let Some(key) = next.map(|turn| turn.key.clone()) {
-            self.offered.entry(key.clone()).or_default().insert(family);
-            self.mark(&key);
-        }
-    }
-
-    /// How many Services were refused and wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.values().filter(|waiting| waiting.lack.refused).count()
-    }
-
     /// Notes that a Service is about to claim an address, before the claim is written.
     pub fn hold(&mut self, address: IpAddr, key: &ServiceKey, pool: &str) {
         let terms = self.services.get(key).and_then(|view| view.sharing.clone());
@@ -449,96 +253,6 @@ impl World {
         match self.announcements.get(&announcement_name(address)).cloned() {
             Some(view) => self.set_tenants(&view),
             None => self.release(address),
-        }
-    }
-
-    /// Whether an address has to be noted as cooling down before its Announcement goes: its pool wishes it, still has it, and its
-    /// status does not say so yet. `now` is in seconds since 1970.
-    pub fn must_cool(&self, address: IpAddr, now: i64) -> bool {
-        let pool = self.ipam.pool_of(address).and_then(|pool| self.pools.get(pool));
-        pool.is_some_and(|pool| {
-            let has = pool.addresses.as_ref().is_ok_and(|addresses| addresses.contains(address));
-            // Whoever led before may have noted it; what ends no earlier need not be told again.
-            let until = self.to_cool.get(&address).copied().unwrap_or_else(|| cooldown::until(now, pool.cool_down));
-            let is_told = pool.cooling.iter().any(|(range, told)| range.contains(address) && *told >= until);
-            pool.cool_down > 0 && has && !is_told
-        })
-    }
-
-    /// Notes that an address is to cool down, from `now` on, in seconds since 1970.
-    pub fn cool(&mut self, address: IpAddr, now: i64) {
-        let Some(name) = self.ipam.pool_of(address).map(str::to_owned) else { return };
-        let Some(seconds) = self.pools.get(&name).map(|pool| pool.cool_down) else { return };
-        if let Entry::Vacant(vacant) = self.to_cool.entry(address) {
-            vacant.insert(cooldown::until(now, seconds));
-            self.dirty_pools.insert(name);
-        }
-    }
-
-    /// Notes that an address stays with its Service after all.
-    pub fn warm(&mut self, address: IpAddr) {
-        self.to_cool.remove(&address);
-    }
-
-    /// What a pool's status is to say of addresses that cool down, at `now` in seconds since 1970: what it says, has not passed, and
-    /// is not held again, and what is to cool down.
-    pub fn cooling(&self, name: &str, now: i64) -> Vec<(IpRange, i64)> {
-        let Some(pool) = self.pools.get(name) else { return Vec::new() };
-        let known: Vec<_> = pool.cooling.iter().filter(|(_, until)| *until > now).copied().collect();
-        let held = known.iter().flat_map(|(range, _)| self.ipam.held_within(*range));
-        let held: Vec<_> = held.filter(|address| !self.to_cool.contains_key(address)).collect();
-        let mine = |(address, _): &(&IpAddr, &i64)| self.ipam.pool_of(**address) == Some(name);
-        let new = self.to_cool.iter().filter(mine);
-        let new = new.filter_map(|(address, until)| Some((IpRange::new(*address, *address)?, *until)));
-        cooldown::merged(known.iter().copied().chain(new), held)
-    }
-
-    /// When the next address that is held back may be given again, in seconds since 1970.
-    pub fn next_cooled(&self) -> Option<i64> {
-        self.next_cooled
-    }
-
-    /// Frees what has cooled down at `now`, in seconds since 1970, and what was in quarantine until then.
-    pub fn expire(&mut self, now: i64) {
-        let mut changed = Vec::new();
-        for (name, pool) in &mut self.pools {
-            if pool.cooling.extract_if(.., |(_, until)| *until <= now).count() > 0 {
-                changed.push(name.clone());
-            }
-        }
-        for name in changed {
-            self.held_back_changed(&name);
-            self.dirty_pools.insert(name);
-        }
-        self.expire_quarantines(now);
-    }
-
-    /// What a pool holds back for now has changed: as many as it has free addresses since get a turn, and whoever waits for one of them.
-    fn held_back_changed(&mut self, name: &str) {
-        let cooled = self.pools.values().flat_map(|pool| &pool.cooling).map(|(_, until)| *until);
-        self.next_cooled = cooled.chain(self.next_quarantine_end()).min();
-        self.spread_quarantined();
-        // Pools that are still to be judged are by what they say then, and whoever waits is told.
-        if self.due.judge == Judge::Yes {
-            return;
-        }
-        let held_back = self.held_back(name);
-        let freed = self.ipam.set_cooling(name, held_back);
-        for range in freed.ranges() {
-            let waiting_on: Vec<_> = self.waiting_on.range(range.first()..=range.last()).map(|(a, _)| *a).collect();
-            for address in waiting_on {
-                self.tell_waiting_on(address);
-            }
-        }
-        for family in IpFamily::ALL {
-            let many = usize::try_from(freed.size(family)).unwrap_or(usize::MAX);
-            let has_none =
-                |turn: &&Turn| !self.offered.get(&turn.key).is_some_and(|families| families.contains(&family));
-            let first: Vec<_> = self.waiting_for.get(family).iter().filter(has_none).take(many).cloned().collect();
-            for turn in first {
-                self.offered.entry(turn.key.clone()).or_default().insert(family);
-                self.mark(&turn.key);
-            }
         }
     }
 
@@ -570,40 +284,6 @@ impl World {
     /// All nodes.
     pub fn nodes(&self) -> &BTreeMap<String, Node> {
         &self.nodes
-    }
-
-    /// The advertisements that cover a pool.
-    pub fn covering(&self, pool: &str) -> Cow<'_, [Covering]> {
-        let all = || {
-            let rules =
-                self.advertisements.iter().map(|(name, view)| (name.as_str(), Arc::new(self.rule(view)))).collect();
-            self.pools.keys().map(|name| (name.clone(), self.covering_now(name, &rules))).collect()
-        };
-        let known = self.covering.get_or_init(all).get(pool);
-        known.map_or_else(|| self.covering_now(pool, &BTreeMap::new()).into(), Into::into)
-    }
-
-    /// The same; `rules` has those that are known already.
-    fn covering_now(&self, pool: &str, rules: &BTreeMap<&str, Arc<Rule>>) -> Vec<Covering> {
-        let labels = self.pools.get(pool).map(|p| &p.labels);
-        let covering = self.advertisements.iter().filter(|(_, view)| view.covers(pool, labels));
-        let covering = covering.map(|(name, view)| Covering {
-            advertisement: name.clone(),
-            is_for_some_services: view.is_for_some_services(),
-            rule: rules.get(name.as_str()).cloned().unwrap_or_else(|| Arc::new(self.rule(view))),
-        });
-        covering.collect()
-    }
-
-    /// Which nodes an advertisement selects and prefers, and on which interfaces.
-    fn rule(&self, view: &AdvertisementView) -> Rule {
-        let selected = || self.nodes.iter().filter(|(_, node)| view.selects_node(&node.labels));
-        let preferred = selected().map(|(name, node)| (name.clone(), view.preference(&node.labels)));
-        Rule {
-            nodes: Some(selected().map(|(name, _)| name.clone()).collect()),
-            interfaces: view.interfaces.clone(),
-            preferred: preferred.filter(|(_, preference)| *preference > 0).collect(),
-        }
     }
 
     /// The labels of a namespace.
@@ -839,41 +519,6 @@ impl World {
         }
     }
 
-    /// Addresses that are never given out: those of nodes, those of pods and of Services inside the cluster, and of the nodes'
-    /// subnets those that no host can have. Of several reasons for one address the first is told.
-    fn excluded_addresses(&self) -> Vec<(IpRange, Exclusion)> {
-        let reported = || {
-            self.reports.iter().flat_map(|(node, report)| {
-                report.interfaces.iter().flat_map(|i| &i.addresses).map(move |net| (node, *net))
-            })
-        };
-        let said = self.cluster_nodes.iter().flat_map(|(node, view)| view.addresses.iter().map(move |a| (node, *a)));
-        let nodes = reported().map(|(node, net)| (node, net.addr())).chain(said);
-        let gateways = self.reports.iter().flat_map(|(node, report)| report.gateways.iter().map(move |a| (node, *a)));
-        let one = |address: IpAddr, why| IpRange::new(address, address).map(|range| (range, why));
-        let nodes = nodes.filter_map(|(node, address)| one(address, Exclusion::Node(node.clone())));
-        let gateways = gateways.filter_map(|(node, address)| one(address, Exclusion::Gateway(node.clone())));
-        let special =
-            |net: IpNet| reserved(net).into_iter().map(move |a| (a, Exclusion::Subnet(net.trunc().to_string())));
-        let special = reported().flat_map(|(_, net)| special(net)).filter_map(|(address, why)| one(address, why));
-        let pods = self
-            .cluster_nodes
-            .iter()
-            .flat_map(|(node, view)| view.pod_ranges.iter().map(move |range| (*range, Exclusion::Pods(node.clone()))));
-        let services = self
-            .service_ranges
-            .iter()
-            .flat_map(|(name, ranges)| ranges.iter().map(move |range| (*range, Exclusion::Services(name.clone()))));
-        let mut seen = BTreeSet::new();
-        nodes
-            .chain(gateways)
-            .chain(special)
-            .chain(pods)
-            .chain(services)
-            .filter(|(range, _)| seen.insert(*range))
-            .collect()
-    }
-
     /// A node takes part when the cluster knows it; its interfaces come from its speaker.
     fn derive_node(&mut self, name: &str) {
         let node = self.cluster_nodes.get(name).map(|view| Node {
@@ -905,26 +550,6 @@ impl World {
     fn mark_if_known(&mut self, key: &ServiceKey) {
         if self.services.contains_key(key) {
             self.mark(key);
-        }
-    }
-}
-
-/// The addresses of a subnet that no host on it can have: network and broadcast address, for IPv6 the subnet-router
-/// anycast address (RFC 4291 section 2.6.1). Links between two hosts have none (RFC 3021, RFC 6164).
-fn reserved(net: IpNet) -> Vec<IpAddr> {
-    match net {
-        IpNet::V4(v4) if v4.prefix_len() < 31 => vec![net.network(), net.broadcast()],
-        IpNet::V6(v6) if v6.prefix_len() < 127 => vec![net.network()],
-        _ => Vec::new(),
-    }
-}
-
-/// Takes a Service out of those under a key.
-fn forget<K: Ord>(map: &mut BTreeMap<K, BTreeSet<ServiceKey>>, under: K, service: &ServiceKey) {
-    if let Entry::Occupied(mut services) = map.entry(under) {
-        services.get_mut().remove(service);
-        if services.get().is_empty() {
-            services.remove();
         }
     }
 }

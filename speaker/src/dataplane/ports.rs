@@ -42,6 +42,8 @@ struct Port {
     serves: bool,
     /// Since when there is nothing more to answer.
     gone_since: Option<Duration>,
+    /// Somebody else has it: it is not tried again before this.
+    not_before: Duration,
 }
 
 /// The ports. Times are on one clock of the caller's.
@@ -68,7 +70,8 @@ impl Ports {
         self.ports.retain(|_, port| port.serves || port.gone_since.is_none());
         self.ports.retain(|_, port| port.gone_since.is_none_or(|since| now < since + LINGER));
         for (number, check) in checks {
-            let new = Port { check: check.clone(), refused_since: None, serves: false, gone_since: None };
+            let new =
+                Port { check: check.clone(), refused_since: None, serves: false, gone_since: None, not_before: now };
             let port = self.ports.entry(number).or_insert(new);
             (port.check, port.gone_since) = (check, None);
         }
@@ -101,12 +104,21 @@ impl Ports {
         }
     }
 
+    /// Notes that somebody else has a port, who may not answer: it is left alone for a while, whatever the mode.
+    pub fn taken(&mut self, now: Duration, number: u16) {
+        self.answered(now, number, false);
+        if let Some(port) = self.ports.get_mut(&number) {
+            port.not_before = now + REFUSED_FOR;
+        }
+    }
+
     /// The ports to answer on now, with what.
     pub fn served(&mut self, now: Duration, kube_proxy_refused: Duration) -> BTreeMap<u16, Check> {
         let may_serve = self.may_serve(kube_proxy_refused);
         for port in self.ports.values_mut() {
             let long = port.refused_since.is_some_and(|since| now >= since + REFUSED_FOR);
-            port.serves = may_serve && (port.serves || self.mode == Mode::On || long);
+            let may_try = now >= port.not_before && (self.mode == Mode::On || long);
+            port.serves = may_serve && (port.serves || may_try);
             if !may_serve {
                 port.refused_since = None;
             }
@@ -204,11 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_listens_after_all_keeps_the_port() {
-        let mut course = Course::new(Mode::Auto);
-        assert_eq!(course.run(60, Some(1), 60, true), Some(1));
-        // The listener could not be opened.
-        course.ports.answered(Duration::from_mins(1), PORT, false);
-        assert_eq!(course.run(59, Some(1), 120, true), None);
+    fn a_port_that_somebody_else_has_is_tried_once_a_minute_whatever_the_mode() {
+        for (mode, first) in [(Mode::Auto, 60), (Mode::On, 0)] {
+            let mut course = Course::new(mode);
+            assert_eq!(course.run(first, Some(1), 60, true), Some(1));
+            for _ in 0..3 {
+                // The listener could not be opened.
+                let now = Duration::from_secs(course.now);
+                course.ports.taken(now, PORT);
+                assert_eq!(course.run(59, Some(1), 120, true), None, "{mode:?}");
+                assert_eq!(course.run(1, Some(1), 120, true), Some(1), "{mode:?}");
+            }
+        }
     }
 }

@@ -7,9 +7,9 @@ use berth_bench::arp::{LAB, Measurement, Row, measure, table};
 use berth_lab::{Entered, Lab};
 use clap::Args;
 
-use super::{Handed, programs, tell, verdict};
+use super::{Handed, in_one_lab, programs};
+use crate::launch;
 use crate::progress::Progress;
-use crate::{launch, prepare};
 
 /// How to measure it.
 #[derive(Args, Debug)]
@@ -47,15 +47,8 @@ pub fn run(options: &Options, entered: Option<Entered>) -> Result<ExitCode> {
 }
 
 fn outside(options: &Options) -> Result<ExitCode> {
-    let progress = Progress::start();
-    prepare::cluster(&progress)?;
-    let folder = prepare::for_bench(&progress)?;
-    progress.step(format_args!("questions, then with {} a second about others beside them", options.noise));
-    let handed = Handed::new("arp");
-    let code = launch::attended(handed.from(launch::same_again("bench-arp", &progress, Some(&folder))), |_| Ok(()))?;
-    let Some(rows) = handed.read::<Vec<Row>>()? else { return Ok(code) };
-    tell(options.json, &rows, &table(&rows))?;
-    Ok(verdict(options.check, rows.iter().flat_map(Row::verdicts).any(|verdict| !verdict.met)))
+    let what = format_args!("questions, then with {} a second about others beside them", options.noise);
+    in_one_lab("arp", what, (options.json, options.check), table, Row::verdicts)
 }
 
 fn inside(options: &Options, entered: Entered) -> Result<ExitCode> {

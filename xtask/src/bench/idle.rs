@@ -7,9 +7,9 @@ use berth_bench::idle::{LAB, Row, measure, table};
 use berth_lab::{Entered, Lab};
 use clap::Args;
 
-use super::{Handed, tell, verdict};
+use super::{Handed, in_one_lab};
+use crate::launch;
 use crate::progress::Progress;
-use crate::{launch, prepare};
 
 /// How to measure it.
 #[derive(Args, Debug)]
@@ -37,15 +37,8 @@ pub fn run(options: &Options, entered: Option<Entered>) -> Result<ExitCode> {
 }
 
 fn outside(options: &Options) -> Result<ExitCode> {
-    let progress = Progress::start();
-    prepare::cluster(&progress)?;
-    let folder = prepare::for_bench(&progress)?;
-    progress.step(format_args!("idle speakers, then {} addresses", options.addresses));
-    let handed = Handed::new("idle");
-    let code = launch::attended(handed.from(launch::same_again("bench-idle", &progress, Some(&folder))), |_| Ok(()))?;
-    let Some(rows) = handed.read::<Vec<Row>>()? else { return Ok(code) };
-    tell(options.json, &rows, &table(&rows))?;
-    Ok(verdict(options.check, rows.iter().flat_map(Row::verdicts).any(|verdict| !verdict.met)))
+    let what = format_args!("idle speakers, then {} addresses", options.addresses);
+    in_one_lab("idle", what, (options.json, options.check), table, Row::verdicts)
 }
 
 fn inside(options: &Options, entered: Entered) -> Result<ExitCode> {

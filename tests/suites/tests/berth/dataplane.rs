@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use berth_api::SpeakerNode;
+use berth_api::annotations::MOVE_TO;
 use berth_api::crd::{Dataplane, KubeProxy};
-use berth_api::names::announcement_name;
+use berth_api::names::{EXCLUDE_NODE_LABEL, announcement_name};
 use berth_lab::{BerthConfig, Lab, LabConfig, PodEdit, Response, lab_test};
 use berth_wire::ndp;
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, EVERY, SOON, http};
+use crate::cluster::{Cluster, EVERY, SOON, answers, http};
 
 /// Longest wait until a speaker serves health checks: kube-proxy and the port have to refuse for a minute each.
 const GIVEN_UP: Duration = Duration::from_secs(150);
@@ -114,6 +115,34 @@ lab_test! {
                 let left = cluster.announcements().list_metadata(&kube::api::ListParams::default()).await?.items.len();
                 Ok((left == 0).then_some(()))
             }).await?;
+        }
+        Ok(())
+    }
+}
+
+lab_test! {
+    LabConfig { nodes: 2, kube_proxy: true };
+    async fn a_connection_that_another_node_answers_by_the_wire_proves_nothing(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab.clone()).await?;
+        lab.apply_yaml(DUAL).await?;
+        cluster.pod("web", "node-1").await?;
+        // Its rules lead to the API server, and not to what comes later.
+        let second = lab.node("node-2")?;
+        second.kube_proxy().context("a kube-proxy")?.kill().await?;
+        second.label(&[(EXCLUDE_NODE_LABEL, Some(""))]).await?;
+        cluster.service("web", dual()).await?;
+        let addresses = cluster.addresses("web").await?;
+        for address in addresses {
+            assert_eq!(cluster.owner(address, |_| true).await?, "node-1");
+            answers(second.netns(), address).await.context("by the wire")?;
+        }
+        second.label(&[(EXCLUDE_NODE_LABEL, None)]).await?;
+        for address in addresses {
+            cluster.settled(address, 1).await?;
+            let wish = Patch::Merge(json!({"metadata": {"annotations": {MOVE_TO: "node-2"}}}));
+            cluster.announcements().patch(&announcement_name(address), &PatchParams::default(), &wish).await?;
+            cluster.owner(address, |node| node == "node-2").await?;
+            is_ready(&cluster, address, "NotServing").await?;
         }
         Ok(())
     }
