@@ -55,20 +55,19 @@ pub struct Ask {
     pub sought: Evidence,
 }
 
-/// Looks until `shutdown`, and tells each address that is served.
+/// Looks until `shutdown`, and tells each address that is served. When the engine ends it has nothing more to do, and waits for that.
 pub async fn run(mut asks: mpsc::Receiver<Ask>, served: mpsc::Sender<IpAddr>, shutdown: CancellationToken) {
     let look = async {
         let mut looks = FuturesUnordered::new();
         loop {
             tokio::select! {
                 Some(found) = looks.next(), if !looks.is_empty() => {
-                    // An engine that ended wants to hear nothing.
                     if let Some(address) = found && served.send(address).await.is_err() {
-                        return;
+                        tracing::debug!(%address, "the engine has stopped");
                     }
                 }
                 Some(ask) = asks.recv(), if looks.len() < LOOKS_AT_ONCE => looks.push(look(ask)),
-                else => return,
+                else => std::future::pending().await,
             }
         }
     };
@@ -112,4 +111,24 @@ async fn connects(ask: &Ask, port: u16) -> io::Result<bool> {
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     };
     Ok(connected && is_silent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_outlives_the_engine_and_ends_when_it_is_told_to() {
+        let (asks, asks_in) = mpsc::channel(1);
+        let (served_out, served) = mpsc::channel(1);
+        let shutdown = CancellationToken::new();
+        let mut task = tokio::spawn(run(asks_in, served_out, shutdown.clone()));
+        drop((asks, served));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!task.is_finished(), "a task that ends before it is told to ends the process");
+        shutdown.cancel();
+        timeout(Duration::from_secs(10), &mut task).await.expect("it ends").unwrap();
+    }
 }

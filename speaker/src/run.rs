@@ -216,6 +216,8 @@ fn look_for_evidence(
 /// Waits until the engine has ended, or another task has, which it must not.
 async fn first_end(engine: &mut AbortOnDropHandle<()>, tasks: &mut JoinSet<&'static str>) -> anyhow::Result<()> {
     tokio::select! {
+        // What others notice of its end is no reason of its own.
+        biased;
         ended = engine => ended.context("the engine failed"),
         Some(ended) = tasks.join_next() => match ended {
             Ok(task) => Err(anyhow::anyhow!("task `{task}` ended, which it must not")),
