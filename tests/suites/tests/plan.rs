@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use berth_api::IPAddressPool;
+use berth_api::{Announcement, IPAddressPool};
 use berth_lab::{Lab, lab_test};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
@@ -122,6 +122,14 @@ lab_test! {
             lab.apply_yaml(&service(name)).await?;
             let expected = json!({"name": name, "after": [address], "reason": "Allocated"});
             comes_true(&lab, &expected).await?;
+        }
+        // What nobody answers for yet is given up before its replacement is answered for.
+        for address in ["192.0.2.200", "192.0.2.201", "192.0.2.202", "192.0.2.203"] {
+            lab.eventually(&format!("somebody answers for {address}"), SOON, async || {
+                let announcement = Api::<Announcement>::all(lab.admin()).get(address).await?;
+                Ok(announcement.status.and_then(|status| status.layer2).map(drop))
+            })
+            .await?;
         }
         lab.apply_yaml(&service("waits")).await?;
         comes_true(&lab, &json!({"name": "waits", "after": [], "reason": "PoolExhausted"})).await?;
