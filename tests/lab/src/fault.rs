@@ -102,6 +102,17 @@ impl Lab {
         Ok(())
     }
 
+    /// How many octets of what a silenced container said were held back so far.
+    pub fn held_back(&self, container: &Container) -> Result<u64> {
+        let node = self.node(container.node())?;
+        let mut command = node.netns().command("nft");
+        let output = command.args(["list", "chain", "inet", "silenced", "forward"]).output();
+        let listed = output.context("listing what is held back")?;
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let count = listed.split("bytes ").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        count.with_context(|| format!("no count in `{listed}`"))
+    }
+
     /// Lets a silenced container's words through again.
     pub fn let_speak(&self, container: &Container) -> Result<()> {
         let node = self.node(container.node())?;

@@ -14,6 +14,9 @@ use crate::cluster::{ADVERTISEMENT, Cluster, POOL, SOON};
 /// What an allocation may take after the leader was killed.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(5);
 
+/// Octets that a claim has at least, and no frame of HTTP/2 that only keeps a connection going.
+const CLAIM_MIN: u64 = 400;
+
 lab_test! {
     async fn a_paused_leader_gives_out_no_address_that_its_successor_gave(lab: Lab) -> Result<()> {
         let debug = vec![("BERTH_LOG".to_owned(), "info,berth_controller=debug".to_owned())];
@@ -43,6 +46,8 @@ lab_test! {
             Ok(claims.then_some(()))
         })
         .await?;
+        let on_its_way = async || Ok((lab.held_back(&leader)? > CLAIM_MIN).then_some(()));
+        lab.eventually("its claim is on its way", SOON, on_its_way).await?;
         leader.pause()?;
 
         // Its successor knows nothing of that, and gives the same address to another.
