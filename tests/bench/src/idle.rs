@@ -24,7 +24,7 @@ use crate::failover::board::Board;
 use crate::failover::ground::{SOON, gauge, service};
 use crate::failover::wire::Wire;
 use crate::load::round;
-use crate::process::{quiet_of, resident_mb_of, time_on_cores_of};
+use crate::process::{anonymous_mb_of, quiet_of, resident_mb_of, time_on_cores_of};
 use crate::row::Verdict;
 
 /// The lab: one node more than an address has parts, so that there is somebody to take the place of one that leaves.
@@ -71,6 +71,8 @@ pub enum Row {
         addresses: usize,
         /// Resident memory in MB of 1,000,000 bytes.
         rss_mb: f64,
+        /// The part of it that is no page of a file.
+        anon_mb: f64,
         /// Time on cores, user and system, in milliseconds.
         cpu_ms: u64,
         /// Within so many seconds.
@@ -130,9 +132,9 @@ pub fn table(rows: &[Row]) -> String {
     let mut text = String::new();
     for row in rows {
         let _ = match row {
-            Row::Speaker { speaker, addresses, rss_mb, cpu_ms, seconds, .. } => writeln!(
+            Row::Speaker { speaker, addresses, rss_mb, anon_mb, cpu_ms, seconds, .. } => writeln!(
                 text,
-                "{speaker:<8} of {addresses} addresses: {rss_mb:.1} MB resident, {cpu_ms} ms on cores within {seconds} s"
+                "{speaker:<8} of {addresses} addresses: {rss_mb:.1} MB resident, {anon_mb:.1} of them no file's, {cpu_ms} ms on cores within {seconds} s"
             ),
             Row::Change { change, addresses, moved, packets } => writeln!(
                 text,
@@ -284,6 +286,7 @@ async fn at_rest(lab: &Lab, addresses: usize) -> Result<Vec<Row>> {
                 speaker: (*part).to_owned(),
                 addresses: *has,
                 rss_mb: round(resident_mb_of(*pid)?, 10.0),
+                anon_mb: round(anonymous_mb_of(*pid)?, 10.0),
                 cpu_ms: time_on_cores_of(*pid)?.saturating_sub(before).as_millis() as u64,
                 seconds,
                 restarts: container.restarts(),
@@ -322,7 +325,7 @@ mod tests {
     fn each_target_is_met_up_to_its_limit_and_missed_behind_it() {
         let speaker = |rss_mb, cpu_ms, restarts| {
             let speaker = "owner".to_owned();
-            Row::Speaker { speaker, addresses: 5, rss_mb, cpu_ms, seconds: 20, restarts }
+            Row::Speaker { speaker, addresses: 5, rss_mb, anon_mb: 1.0, cpu_ms, seconds: 20, restarts }
         };
         let change = |packets| Row::Change { change: "join".to_owned(), addresses: 40, moved: 9, packets };
         for (row, expected) in [
@@ -345,6 +348,7 @@ mod tests {
                 speaker: "owner".to_owned(),
                 addresses: 5000,
                 rss_mb: 12.5,
+                anon_mb: 7.5,
                 cpu_ms: 40,
                 seconds: 20,
                 restarts: 0,
@@ -352,7 +356,7 @@ mod tests {
             Row::Change { change: "leave".to_owned(), addresses: 40, moved: 9, packets: 0 },
         ];
         let texts = [
-            r#"{"speaker":"owner","addresses":5000,"rss_mb":12.5,"cpu_ms":40,"seconds":20,"restarts":0}"#,
+            r#"{"speaker":"owner","addresses":5000,"rss_mb":12.5,"anon_mb":7.5,"cpu_ms":40,"seconds":20,"restarts":0}"#,
             r#"{"change":"leave","addresses":40,"moved":9,"packets":0}"#,
         ];
         for (row, text) in rows.into_iter().zip(texts) {

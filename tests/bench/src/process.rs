@@ -43,9 +43,19 @@ pub(crate) fn resident_mb(process: &Process) -> Result<f64> {
 
 /// The same of any process.
 pub(crate) fn resident_mb_of(pid: u32) -> Result<f64> {
+    status_mb_of(pid, "VmRSS:")
+}
+
+/// The part of it that is the process's own and not of a file, such as its program, which others may share.
+pub(crate) fn anonymous_mb_of(pid: u32) -> Result<f64> {
+    status_mb_of(pid, "RssAnon:")
+}
+
+fn status_mb_of(pid: u32, what: &str) -> Result<f64> {
     let status = proc_file(pid, "status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the process status")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("reading VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    let line = line.with_context(|| format!("no {what} in the process status"))?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("reading {what}"))?;
     Ok(kib * 1024.0 / 1e6)
 }
 
