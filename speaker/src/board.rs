@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::Notify;
 
-use kept::{Kept, Texts};
+use kept::{Common, Kept, KeptReport};
 
 /// An Announcement, as far as the status writer needs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,23 +68,35 @@ impl Report {
     }
 }
 
+/// An address.
+#[derive(Debug, Default)]
+struct Entry {
+    report: Option<KeptReport>,
+    seen: Option<Kept>,
+    /// Its Announcement is no longer watched, and there is something left to write about it.
+    unwatched: bool,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     // Boxed: lists come in order, and a map that grows in order is half empty.
-    reports: BTreeMap<IpAddr, Box<Report>>,
-    seen: BTreeMap<IpAddr, Box<Kept>>,
-    texts: Texts,
+    entries: BTreeMap<IpAddr, Box<Entry>>,
+    common: Common,
     changed: BTreeSet<IpAddr>,
-    /// Addresses whose Announcement is no longer watched, and about which there is something left to write.
-    unwatched: BTreeSet<IpAddr>,
 }
 
 impl Inner {
+    fn report(&self, address: IpAddr) -> Option<&KeptReport> {
+        self.entries.get(&address)?.report.as_ref()
+    }
+
     fn forget(&mut self, address: IpAddr) {
-        self.reports.remove(&address);
         self.changed.remove(&address);
-        if self.unwatched.remove(&address) {
-            self.seen.remove(&address);
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.report = None;
+            if entry.unwatched || entry.seen.is_none() {
+                self.entries.remove(&address);
+            }
         }
     }
 }
@@ -100,12 +112,14 @@ impl Board {
     /// The engine answers for an address, or found it in conflict.
     pub fn report(&self, node: &str, address: IpAddr, status: Status, since: Timestamp) {
         let mut inner = self.lock();
-        let former =
-            inner.seen.get(&address).and_then(|seen| seen.owner()).filter(|owner| *owner != node).map(str::to_owned);
+        let inner = &mut *inner;
+        let entry = inner.entries.entry(address).or_default();
+        let former = entry.seen.as_ref().and_then(Kept::owner).filter(|owner| *owner != node);
         // The same ownership reported again still came from the same node.
-        let before = inner.reports.get(&address).filter(|before| before.status.epoch == status.epoch);
-        let former = former.or_else(|| before.and_then(|before| before.former.clone()));
-        inner.reports.insert(address, Box::new(Report { status, since, former, released: false }));
+        let before = entry.report.as_ref().filter(|before| before.epoch == status.epoch);
+        let former = former.or_else(|| before.and_then(KeptReport::former)).map(str::to_owned);
+        let report = Report { status, since, former, released: false };
+        entry.report = Some(KeptReport::of(report, &mut inner.common));
         inner.changed.insert(address);
         self.news.notify_one();
     }
@@ -118,8 +132,8 @@ impl Board {
     /// The node has no part in an address any more. If it answered, that is to be written once; nobody else may be there to say so.
     pub fn release(&self, address: IpAddr) {
         let mut inner = self.lock();
-        match inner.reports.get_mut(&address) {
-            Some(report) if report.status.state == State::Answering => {
+        match inner.entries.get_mut(&address).and_then(|entry| entry.report.as_mut()) {
+            Some(report) if report.state == State::Answering => {
                 report.released = true;
                 inner.changed.insert(address);
                 self.news.notify_one();
@@ -131,36 +145,41 @@ impl Board {
     /// That an address was released is written, or is not this node's to write any more.
     pub fn settled(&self, address: IpAddr) {
         let mut inner = self.lock();
-        if inner.reports.get(&address).is_some_and(|report| report.released) {
+        if inner.report(address).is_some_and(|report| report.released) {
             inner.forget(address);
         }
     }
 
     /// The Announcement of an address is now so, says the watch.
     pub fn saw(&self, address: IpAddr, seen: Seen) {
-        self.lock().unwatched.remove(&address);
+        if let Some(entry) = self.lock().entries.get_mut(&address) {
+            entry.unwatched = false;
+        }
         self.reread(address, seen);
     }
 
     /// The Announcement of an address is now so, says an answer to the writer.
     pub fn reread(&self, address: IpAddr, seen: Seen) {
         let mut inner = self.lock();
-        if inner.reports.contains_key(&address) {
+        let inner = &mut *inner;
+        let kept = Kept::of(seen, &mut inner.common);
+        let entry = inner.entries.entry(address).or_default();
+        entry.seen = Some(kept);
+        if entry.report.is_some() {
             inner.changed.insert(address);
             self.news.notify_one();
         }
-        let kept = Kept::of(seen, &mut inner.texts);
-        inner.seen.insert(address, Box::new(kept));
     }
 
     /// The Announcement of an address is gone, or is none of ours.
     pub fn vanished(&self, address: IpAddr) {
         let mut inner = self.lock();
-        if inner.reports.contains_key(&address) {
+        let Some(entry) = inner.entries.get_mut(&address) else { return };
+        if entry.report.is_some() {
             // The writer may still need it.
-            inner.unwatched.insert(address);
+            entry.unwatched = true;
         } else {
-            inner.seen.remove(&address);
+            inner.entries.remove(&address);
         }
     }
 
@@ -175,8 +194,11 @@ impl Board {
                 continue;
             }
             // Without both sides there is nothing to compare; the side that is missing brings it up again.
-            if let (Some(report), Some(seen)) = (inner.reports.get(&address), inner.seen.get(&address)) {
-                break Some((address, (**report).clone(), seen.seen(address)));
+            let entry = inner.entries.get(&address);
+            let both =
+                entry.and_then(|entry| Some((entry.report.as_ref()?.report(), entry.seen.as_ref()?.seen(address))));
+            if let Some((report, seen)) = both {
+                break Some((address, report, seen));
             }
         };
         inner.changed.extend(passed);
@@ -186,7 +208,7 @@ impl Board {
     /// An address is to be looked at again.
     pub fn again(&self, address: IpAddr) {
         let mut inner = self.lock();
-        if inner.reports.contains_key(&address) {
+        if inner.report(address).is_some() {
             inner.changed.insert(address);
             self.news.notify_one();
         }

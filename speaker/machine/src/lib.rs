@@ -32,3 +32,4 @@ pub use effect::{Counters, Effect, PerFamily, State, Status};
 pub use input::{Assignment, Evidence, Member, OwnerClaim};
 pub use machine::Machine;
 pub use refresh::{Refresh, RefreshError};
+pub use shared::Values;

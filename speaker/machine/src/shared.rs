@@ -11,9 +11,9 @@ use crate::takeover::Peer;
 /// Values that are kept before the first look for those that nobody uses.
 const SWEEP_MIN: usize = 64;
 
-/// Values of one kind.
+/// Values of one kind, each of which is kept once for as long as somebody uses it.
 #[derive(Debug)]
-struct Values<T: ?Sized> {
+pub struct Values<T: ?Sized> {
     held: BTreeSet<Arc<T>>,
     /// How many may be held before the next look for those that nobody uses any more.
     sweep_at: usize,
@@ -27,7 +27,7 @@ impl<T: ?Sized> Default for Values<T> {
 
 impl<T: ?Sized + Ord> Values<T> {
     /// The one copy of a value, which is this one if it is the first.
-    fn one(&mut self, value: Arc<T>) -> Arc<T> {
+    pub fn one(&mut self, value: Arc<T>) -> Arc<T> {
         if let Some(held) = self.held.get(&value) {
             return held.clone();
         }
