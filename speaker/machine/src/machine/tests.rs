@@ -9,6 +9,8 @@ use super::*;
 use crate::input::{Member, OwnerClaim};
 use crate::timing::{ANNOUNCE_AT, ANSWER_INTERVAL, PROBE_SPACING, PROBE_WAIT};
 
+mod passing_on;
+
 const T0: Duration = Duration::from_secs(1_000);
 
 fn name(name: &str) -> NodeName {
