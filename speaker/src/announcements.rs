@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_api::Announcement;
 use berth_api::crd::{Layer2Assignment, ServiceRef};
@@ -17,7 +18,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Seen};
@@ -28,6 +29,13 @@ use crate::retry::{Retry, WATCH_TIMEOUT_SECONDS, next_event};
 
 /// Objects in one page of a list: a speaker is small, and so is the part of a list that it holds at a time.
 const PAGE_SIZE: u32 = 100;
+
+/// Events after which the memory that they needed is given back once there are no more for [`QUIET`]: each is an object of some kilobytes,
+/// and most are followed by a write of the status and its answer.
+const MANY_EVENTS: usize = 100;
+
+/// How long nothing is to have happened for that: status writes and what the watch shows of them come within a fraction of it.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// What the cluster says about an address.
 #[derive(Debug)]
@@ -49,7 +57,7 @@ enum Unreadable {
 
 /// Follows the Announcements until `shutdown`. The gate opens when all have been read once.
 pub async fn run(client: Client, node: NodeName, outputs: Outputs, synced: Gate, shutdown: CancellationToken) {
-    let mut follower = Follower { node, known: BTreeSet::new(), listed: None, outputs, synced };
+    let mut follower = Follower { node, known: BTreeSet::new(), listed: None, happened: 0, outputs, synced };
     shutdown.run_until_cancelled(follower.follow(client)).await;
 }
 
@@ -84,6 +92,8 @@ struct Follower {
     known: BTreeSet<IpAddr>,
     /// While a list is read: what was known before and has not been listed yet.
     listed: Option<BTreeSet<IpAddr>>,
+    /// Events since memory was given back.
+    happened: usize,
     outputs: Outputs,
     synced: Gate,
 }
@@ -98,7 +108,17 @@ impl Follower {
         let mut events = watcher(api, config).boxed();
         let mut retry = Retry::new("watch the Announcements");
         let mut not_before = Instant::now();
-        while let Some(event) = next_event(&mut events, not_before).await {
+        loop {
+            let event = tokio::select! {
+                event = next_event(&mut events, not_before) => event,
+                () = sleep(QUIET), if self.happened >= MANY_EVENTS => {
+                    self.happened = 0;
+                    berth_sys::return_freed();
+                    continue;
+                }
+            };
+            let Some(event) = event else { break };
+            self.happened += 1;
             match event {
                 Ok(event) => {
                     // A list that is about to be asked for has not succeeded yet.
@@ -126,8 +146,6 @@ impl Follower {
                 }
                 tracing::debug!(addresses = self.known.len(), "Announcements are in sync");
                 self.synced.open();
-                // A list of thousands needs several times the room of what is kept of it.
-                berth_sys::return_freed();
             }
         }
     }

@@ -33,9 +33,6 @@ use crate::retry::{RequestError, Retry, within_limit};
 /// large cluster together do not overrun an API server.
 const WRITES_AT_ONCE: usize = 8;
 
-/// Writes after which the memory that they needed is given back when they are through: each holds the object and its answer.
-const MANY_WRITES: usize = 100;
-
 /// Writes until `shutdown`; what is under way is then left to the nodes that take over.
 pub async fn run(
     client: Client,
@@ -79,22 +76,16 @@ impl Writer {
         let mut addresses = BTreeSet::new();
         let mut retry = Retry::new("write the status of Announcements");
         let mut not_before = Instant::now();
-        let mut begun = 0;
         loop {
             let paused = Instant::now() < not_before;
             while !paused && under_way.len() < WRITES_AT_ONCE {
                 let Some((address, report, seen)) = self.board.take_changed(&addresses) else { break };
                 if let Some(status) = wanted(&self.node, &report, &seen, Timestamp::now()) {
                     addresses.insert(address);
-                    begun += 1;
                     under_way.push(self.write(address, report, seen, status));
                 } else if report.released {
                     self.board.settled(address);
                 }
-            }
-            if begun >= MANY_WRITES && under_way.is_empty() {
-                begun = 0;
-                berth_sys::return_freed();
             }
             tokio::select! {
                 Some(done) = under_way.next(), if !under_way.is_empty() => {

@@ -108,6 +108,7 @@ fn follower() -> (Follower, mpsc::Receiver<Change>, berth_telemetry::Health) {
         node: node("a"),
         known: BTreeSet::new(),
         listed: None,
+        happened: 0,
         outputs: Outputs {
             changes,
             board: Arc::default(),

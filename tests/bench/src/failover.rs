@@ -73,14 +73,19 @@ pub async fn measure(
     let few: Vec<Fault> = faults.iter().copied().filter(|fault| *fault != Fault::Crash1000).collect();
     if !few.is_empty() {
         let mut clients = Clients::start(lab, &program, ground.addresses())?;
-        for fault in few {
-            let mut runs = Runs::default();
+        for turns in in_turns(&few) {
+            let mut runs: Vec<_> = turns.iter().map(|fault| (*fault, Runs::default())).collect();
             for run in 1..=what.runs {
-                let result = Box::pin(one(&ground, &mut clients, fault)).await;
-                runs.add(result.with_context(|| format!("{fault}, run {run} of {}", what.runs))?);
-                tell(format!("{fault} {run}/{}: {}", what.runs, runs.last()));
+                for (fault, runs) in &mut runs {
+                    let fault = *fault;
+                    let result = Box::pin(one(&ground, &mut clients, fault, &turns)).await;
+                    runs.add(result.with_context(|| format!("{fault}, run {run} of {}", what.runs))?);
+                    tell(format!("{fault} {run}/{}: {}", what.runs, runs.last()));
+                }
             }
-            done(runs.rows(Cause::Fault(fault)))?;
+            for (fault, runs) in runs {
+                done(runs.rows(Cause::Fault(fault)))?;
+            }
         }
     }
     if let Some(load) = what.load {
@@ -106,6 +111,19 @@ pub async fn measure(
     Ok(())
 }
 
+/// The faults in their order, those together that take turns: a pod that is stopped makes place for one whose container was never killed, which is
+/// what has to be seen to after a kill.
+fn in_turns(faults: &[Fault]) -> Vec<Vec<Fault>> {
+    let mut all: Vec<Vec<Fault>> = Vec::new();
+    for fault in faults {
+        match all.last_mut() {
+            Some(turns) if turns.last() == Some(&Fault::Kill) && *fault == Fault::Stop => turns.push(*fault),
+            _ => all.push(vec![*fault]),
+        }
+    }
+    all
+}
+
 /// What a run showed.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -117,7 +135,7 @@ pub(crate) struct Run {
     pub(crate) took: Duration,
 }
 
-async fn one(ground: &Ground, clients: &mut Clients, fault: Fault) -> Result<Run> {
+async fn one(ground: &Ground, clients: &mut Clients, fault: Fault, turns: &[Fault]) -> Result<Run> {
     let began = Instant::now();
     let owner = ground.one_owner(ground.addresses()).await.context("before the fault")?;
     let wire = Wire::listen(ground.lab(), ground.addresses(), wire::ASK_EVERY)?;
@@ -131,7 +149,9 @@ async fn one(ground: &Ground, clients: &mut Clients, fault: Fault) -> Result<Run
     }
     let seen = clients.end().await?;
     let run = judge(ground, &wire, &epochs, judged_from, seen, began);
-    strike::tidy(ground, fault, &owner).await?;
+    if !turns.contains(&Fault::Stop) {
+        strike::tidy(ground, fault, &owner).await?;
+    }
     Ok(run)
 }
 
@@ -221,5 +241,23 @@ impl Runs {
             moves: sum(|run| &run.moves, family),
         };
         by_client.into_iter().map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_and_a_stop_take_turns_and_all_else_is_by_itself() {
+        use Fault::{Crash, Kill, Partition, Rollout, Stop};
+        for (faults, expected) in [
+            (&[Crash, Kill, Stop, Rollout][..], vec![vec![Crash], vec![Kill, Stop], vec![Rollout]]),
+            (&[Kill, Rollout], vec![vec![Kill], vec![Rollout]]),
+            (&[Stop, Partition], vec![vec![Stop], vec![Partition]]),
+            (&[], vec![]),
+        ] {
+            assert_eq!(in_turns(faults), expected);
+        }
     }
 }

@@ -72,7 +72,8 @@ pub(crate) async fn strike(ground: &Ground, wire: &Wire, fault: Fault, owner: &s
     Ok(now)
 }
 
-/// What a fault leaves behind and what is no part of it, so that the next one finds what the first one found.
+/// Takes away what a fault leaves behind, which is no part of it, so that the next one finds what the first one found. Not needed where a
+/// [`Fault::Stop`] follows, which does the same.
 pub(crate) async fn tidy(ground: &Ground, fault: Fault, owner: &str) -> Result<()> {
     if fault == Fault::Kill {
         // A kubelet lets a container wait that ended before: 10 s, then twice as long each time. One of a new pod it does not.
