@@ -97,7 +97,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "cannot open packet sockets; give the speaker the capability NET_RAW and the network namespace of its node",
     )?;
     let clock = BootClock::new().context("cannot read the clock since boot")?;
-    let client = client().await?;
+    let client = client()?;
     let listener = listen(telemetry.http_address)
         .with_context(|| format!("cannot serve HTTP on {}; choose another --http-address", telemetry.http_address))?;
     let first_links = links::look(&excluded).await.context("cannot list the interfaces of the node")?;
@@ -260,9 +260,11 @@ fn follow_keys(
     }
 }
 
-/// A client for the cluster that KUBECONFIG or the pod's own account names.
-async fn client() -> anyhow::Result<Client> {
-    let mut config = Config::infer().await.context("cannot find the cluster; set KUBECONFIG or run as a pod")?;
+/// A client for the cluster that this pod is in. No kubeconfig is looked for: the admission policies go by the pod's own token, and what
+/// reads one is as large as all that decides here.
+fn client() -> anyhow::Result<Client> {
+    let mut config = Config::incluster()
+        .context("cannot find the cluster; run the speaker as a pod with the token of its ServiceAccount")?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // The client's own retries wait for up to a thousand seconds; every errand here has its own, of a few.
     config.default_retry = false;
