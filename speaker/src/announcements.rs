@@ -30,8 +30,8 @@ use crate::retry::{Retry, WATCH_TIMEOUT_SECONDS, next_event};
 /// Objects in one page of a list: a speaker is small, and so is the part of a list that it holds at a time.
 const PAGE_SIZE: u32 = 100;
 
-/// Events after which the memory that they needed is given back once there are no more for [`QUIET`]: each is an object of some kilobytes,
-/// and most are followed by a write of the status and its answer.
+/// Events after which the engine is told once that there are no more for [`QUIET`], so that it gives back the memory that they needed: each is
+/// an object of some kilobytes, and most are followed by a write of the status and its answer.
 const MANY_EVENTS: usize = 100;
 
 /// How long nothing is to have happened for that: status writes and what the watch shows of them come within a fraction of it.
@@ -44,6 +44,8 @@ pub enum Change {
     Assign(Assignment),
     /// It has none any more.
     Withdraw(IpAddr),
+    /// Many were said, and for now that was all.
+    Quiet,
 }
 
 /// Why an Announcement cannot be read.
@@ -113,7 +115,9 @@ impl Follower {
                 event = next_event(&mut events, not_before) => event,
                 () = sleep(QUIET), if self.happened >= MANY_EVENTS => {
                     self.happened = 0;
-                    berth_sys::return_freed();
+                    // Lists come in order, and a set that grows in order is half empty.
+                    self.known = std::mem::take(&mut self.known).into_iter().collect();
+                    self.tell(Change::Quiet).await;
                     continue;
                 }
             };

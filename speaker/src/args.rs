@@ -53,7 +53,7 @@ impl From<HeartbeatAuth> for Authentication {
         berth-speaker --node-name worker-1\n  \
         NODE_NAME=worker-1 BERTH_LOG=debug berth-speaker\n  \
         berth-speaker --node-name worker-1 --exclude-interfaces storage,docker,veth\n\n\
-        The cluster is found by KUBECONFIG, or as a pod is told. Needs the capability NET_RAW and the network of the node.\n\n\
+        Runs as a pod, with the token of its ServiceAccount. Needs the capability NET_RAW and the network of the node.\n\n\
         Exit codes: 0 stopped when told to, 1 failed, 2 wrong flags."
 )]
 pub struct Args {

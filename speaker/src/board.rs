@@ -214,6 +214,13 @@ impl Board {
         }
     }
 
+    /// Takes as little room as can be.
+    pub fn pack(&self) {
+        let mut inner = self.lock();
+        // A map that grew in order is half empty.
+        inner.entries = std::mem::take(&mut inner.entries).into_iter().collect();
+    }
+
     /// Waits until something changed since the last wait.
     pub async fn news(&self) {
         self.news.notified().await;

@@ -391,6 +391,11 @@ impl Core {
                 self.board.release(address);
                 self.machine.withdraw(now, address);
             }
+            Change::Quiet => {
+                self.machine.pack();
+                self.board.pack();
+                berth_sys::return_freed();
+            }
         }
     }
 

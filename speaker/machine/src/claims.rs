@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use berth_wire::heartbeat::{Body, Claim, Digest, ENTRIES_MAX, Entries, NodeTag, PARTS_MAX, Stance};
 
+use crate::shared::packed;
 use crate::timing::CLAIMS_INTERVAL;
 
 /// Most claims that are remembered of a partner: what it could put in one list.
@@ -96,6 +97,11 @@ pub(crate) struct Told {
 }
 
 impl Told {
+    /// Takes as little room as can be.
+    pub(crate) fn pack(&mut self) {
+        packed(&mut self.now.held);
+    }
+
     /// Notes that this node answers for an address with this number, or cares for it.
     pub(crate) fn hold(&mut self, address: IpAddr, held: Held) {
         let old = self.now.set(address, Some(held));
@@ -206,6 +212,11 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
+    /// Takes as little room as can be.
+    pub(crate) fn pack(&mut self) {
+        packed(&mut self.now.held);
+    }
+
     /// The number of the partner's ownership of an address, if it claims it.
     pub(crate) fn epoch(&self, address: IpAddr) -> Option<u64> {
         self.now.held.get(&address).filter(|held| !held.cares).map(|held| held.epoch)

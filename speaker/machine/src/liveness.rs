@@ -10,6 +10,7 @@ use berth_wire::heartbeat::{Message, NodeName, NodeTag};
 use crate::broken::{Rule, is_broken};
 use crate::claims::{Heard, Told};
 use crate::input::Member;
+use crate::shared::packed;
 use crate::timing::{
     ALARM_CALM, ALARM_WINDOW, ALARMS_MAX, ANSWER_INTERVAL, CHECK_MISSES, DETECTION_TIME, DOUBLINGS_MAX, HEARD_LATELY,
     STARTS_MAX,
@@ -195,6 +196,13 @@ impl Session {
         {
             self.address = *first;
         }
+    }
+
+    /// Takes as little room as can be.
+    pub(crate) fn pack(&mut self) {
+        self.told.pack();
+        self.heard.pack();
+        packed(&mut self.shared);
     }
 
     /// What is to be remembered of it when nothing is shared with it any more.

@@ -15,7 +15,7 @@ use crate::liveness::{Liveness, Past, PeerId, Session};
 use crate::pacer::Pacer;
 use crate::queue::Queue;
 use crate::refresh::Refresh;
-use crate::shared::Shared;
+use crate::shared::{Shared, packed, packed_set};
 use crate::takeover::{Phase, Place, Probe, Verifying};
 use crate::timing::{DETECTION_TIME, HEARTBEAT_INTERVAL, STOP_GRACE};
 
@@ -152,6 +152,15 @@ impl Machine {
             self.remove_place(address);
             self.finish();
         }
+    }
+
+    /// Takes as little room as can be, and does nothing else. To be called when thousands of addresses came and no more do: it costs some
+    /// milliseconds for ten thousand.
+    pub fn pack(&mut self) {
+        packed(&mut self.places);
+        self.sessions.values_mut().for_each(Session::pack);
+        self.watched.values_mut().for_each(packed_set);
+        self.timers.pack();
     }
 
     /// Something showed that this node forwards what comes for an address, after [`Effect::SeekEvidence`] asked for it.

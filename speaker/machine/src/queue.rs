@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::shared::{packed, packed_set};
+
 /// At most one deadline for each key, in the order of time.
 #[derive(Debug)]
 pub(crate) struct Queue<K> {
@@ -30,6 +32,12 @@ impl<K: Ord + Copy> Queue<K> {
         if let Some(at) = at {
             self.by_time.insert((at, key));
         }
+    }
+
+    /// Takes as little room as can be.
+    pub(crate) fn pack(&mut self) {
+        packed_set(&mut self.by_time);
+        packed(&mut self.by_key);
     }
 
     /// The earliest deadline.

@@ -1,6 +1,6 @@
 //! What thousands of addresses have alike, kept once: a node has a handful of partners, and is one of a handful in every address.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use berth_wire::heartbeat::NodeName;
@@ -39,6 +39,16 @@ impl<T: ?Sized + Ord> Values<T> {
         self.held.insert(value.clone());
         value
     }
+}
+
+/// The same map with all its nodes full. Lists come in order, and a map that grows in order is half empty.
+pub(crate) fn packed<K: Ord, V>(map: &mut BTreeMap<K, V>) {
+    *map = std::mem::take(map).into_iter().collect();
+}
+
+/// The same of a set.
+pub(crate) fn packed_set<K: Ord>(set: &mut BTreeSet<K>) {
+    *set = std::mem::take(set).into_iter().collect();
 }
 
 /// All of them. What it holds and nobody else does is thrown away now and then.

@@ -137,6 +137,7 @@ fn told(changes: &mut mpsc::Receiver<Change>) -> Vec<String> {
         all.push(match change {
             Change::Assign(assignment) => format!("assign {}", assignment.address),
             Change::Withdraw(address) => format!("withdraw {address}"),
+            Change::Quiet => "quiet".to_owned(),
         });
     }
     all

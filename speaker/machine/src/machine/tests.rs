@@ -133,6 +133,20 @@ fn a_withdrawn_address_is_given_up_without_a_frame() {
 }
 
 #[test]
+fn what_is_packed_is_what_it_was() {
+    let (mut machine, now) = owner();
+    for n in 1..100 {
+        machine.assign(now, assignment(vip(n), if n % 2 == 0 { "a" } else { "b" }, 1));
+    }
+    machine.heartbeat_received(now, "eth0", &claims("b", 3, 1, &[(vip(1), 1), (vip(3), 1)]));
+    drain(&mut machine);
+    let before = format!("{machine:?}");
+    machine.pack();
+    assert_eq!(drain(&mut machine), []);
+    assert_eq!(format!("{machine:?}"), before);
+}
+
+#[test]
 fn the_driver_learns_which_interfaces_need_a_new_filter() {
     let mut machine = speaker("a");
     let changed = |machine: &mut Machine| machine.take_changed_interfaces().into_iter().collect::<Vec<_>>();
