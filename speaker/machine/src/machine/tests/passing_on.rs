@@ -7,7 +7,7 @@ fn between(heard: u64) -> (Machine, Assignment) {
     let mut machine = speaker("b");
     let members = [member("a", 1), member("b", 2), member("c", 3)].into();
     let standbys = [name("b"), name("c")].into();
-    let given = Assignment { members, standbys, ..assignment(vip(0), "a", 1) };
+    let given = Assignment { standbys, members, ..assignment(vip(0), "a", 1) };
     machine.assign(T0, given.clone());
     machine.heartbeat_received(T0, "eth0", &claims("a", 3, 1, &[(vip(0), heard)]));
     drain(&mut machine);
