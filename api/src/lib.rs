@@ -18,7 +18,7 @@ pub mod service;
 pub mod sharing;
 
 pub use condition::{Condition, ConditionStatus};
-pub use crd::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+pub use crd::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
 pub use family::{IpFamily, PerFamily};
 pub use heartbeat_keys::HeartbeatKeys;
 pub use mac::MacAddr;

@@ -63,7 +63,7 @@ reasons! {
     Announced => "At least one node is eligible and one of them is named as the owner that answers for the address.",
     DrainBlocked => "A node that is being drained goes on answering for the address, because no other node can; the message says what stands against the others. It moves as soon as one can.",
     MoveRefused => "The annotation `berth.dev/move-to` of the Announcement asks for a node that cannot answer for the address; the message says why, and the address stays. Correct or remove the annotation.",
-    NoAdvertisement => "No L2Advertisement covers the pool of this address, so no node answers for it. Create one.",
+    NoAdvertisement => "No L2Advertisement and no RouteAdvertisement covers the pool of this address, so no node answers for it. Create one.",
     ServiceNotSelected => "Every L2Advertisement that covers the pool of this address has `serviceSelectors`, and none selects the Service, or of those that share the address the first, so no node answers. Give the Service a label that one selects, or correct the selectors.",
     AllNodesExcluded => "Every node that could answer has the label `node.kubernetes.io/exclude-from-external-load-balancers`, which kubeadm gives to control-plane nodes. Remove the label from nodes that are to answer, or run the controller with `--ignore-exclude-lb`.",
     NodeNetworksUnavailable => "Every node that could answer has the condition `NetworkUnavailable`, or is excluded by its label: its pod network is not set up. Look at the network plugin on those nodes.",
@@ -72,6 +72,13 @@ reasons! {
     // Services: announcement, and the kernels of nodes.
     ArpIgnore => "kube-proxy runs in IPVS mode, which puts every address of a Service on `kube-ipvs0` of every node, and the kernels of the nodes that the message names answer ARP for them beside the owner. Set `ipvs.strictARP: true` in kube-proxy's configuration, which sets `net.ipv4.conf.all.arp_ignore` to 1, or set that on the nodes.",
     ReversePathFilter => "The node that answers drops what comes from beyond the subnet of the address, because `rp_filter` is strict (1) on the interface and the node's routes to there lead over another. Set it to 2 (loose) on that interface, or give the node a route over it.",
+    // Services: announcement by routes.
+    RoutesNotPermitted => "A RouteAdvertisement covers the pool of this address, and no speaker of a node that could route it may make routes. Install Berth with the component `deploy/routes`, which starts the speakers with `--routes` and the capability NET_ADMIN.",
+    RouteInterfaceMissing => "The interface that a RouteAdvertisement names is not on the nodes that the message names, or it names none and they have no default route in the family of the address. Make the interface, correct `spec.interface`, or select other nodes (`spec.nodeSelectors`).",
+    RouteTaken => "The nodes that the message names have the very same route already, or the address on an interface, and it is not Berth's, so it is left alone. Remove it, or let the RouteAdvertisement use another `metric` or `table`.",
+    OnLinkAddress => "A RouteAdvertisement of form Address would put an address on an interface of the nodes that the message names, and the address is of a subnet of these nodes: all of them would answer for it there. Set `arp_ignore` to at least 1 on the interfaces of that subnet and use another interface, use form Route, or use a pool outside of all subnets.",
+    KernelTooOld => "The kernel of the nodes that the message names is older than 5.18 and cannot mark addresses as Berth's, so form Address is not possible there. Use form Route.",
+    RouteFailed => "The kernel of the nodes that the message names refused the route or address; the message says how. It is tried again.",
     // Services: any provider.
     Provisioning => "The provider is making what the Service asks for; this takes as long as the other side needs.",
     ProviderConflict => "What the provider wanted to change had changed meanwhile; it looks again and plans anew.",
@@ -93,6 +100,7 @@ reasons! {
     ServiceNetwork => "Addresses of this pool are for the cluster IPs of Services (a ServiceCIDR).",
     Disabled => "The pool gives nothing new because `spec.disabled` is set; what Services hold they keep.",
     InvalidSelector => "A label selector cannot be read.",
+    LeftToLayer2 => "An L2Advertisement covers pools of this RouteAdvertisement too, and what nodes answer for on the link is not taken from them. The addresses of these pools are not routed. Let one of the two cover other pools.",
     InvalidInterface => "An entry of `spec.interfaces` is neither a name of an interface nor a pattern, so it stands for none. The others count.",
     InvalidPreference => "An entry of `spec.preferredNodeSelectors` cannot be read, or its weight is not from 1 to 100. It is passed over, and the rest counts.",
     // Announcements.

@@ -16,7 +16,7 @@ const PLAN_HELP: &str = "Examples:
   Who would lose an address if a pool were deleted:
     kubectl berth plan --delete ipaddresspool/office
   Without a cluster, from files that are everything there is:
-    kubectl get services,namespaces,nodes,endpointslices,ipaddresspools,l2advertisements,announcements,speakernodes -A -o yaml > world.yaml
+    kubectl get services,namespaces,nodes,endpointslices,ipaddresspools,l2advertisements,routeadvertisements,announcements,speakernodes -A -o yaml > world.yaml
     kubectl berth plan --offline -f world.yaml -f pools.yaml --default-provider pool
   In a pipeline, to stop where somebody would lose an address:
     kubectl berth plan -f manifests/ -R -o json > plan.json || exit 1

@@ -3,7 +3,7 @@
 //! Every link is looked at by its own evidence, so that one which fails does not hide another; only what has nothing to be
 //! looked at is skipped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::condition::types;
@@ -378,6 +378,15 @@ impl<'a> View<'a> {
             return Verdict::of_condition(condition);
         }
         let Some(announcement) = self.announcement(address) else { return self.without_announcement() };
+        if !announcement.spec.routes.is_empty() {
+            let named = format!("to be routed by {}", routers(announcement));
+            return match announced.map(Verdict::of_condition) {
+                Some(doubtful) if doubtful.state == State::Warning => {
+                    Verdict { message: format!("{named}; {}", doubtful.message), ..doubtful }
+                }
+                _ => Verdict::ok(named),
+            };
+        }
         let layer2 = announcement.spec.layer2.as_ref();
         let Some(owner) = layer2.and_then(|layer2| layer2.owner.as_deref()) else {
             return Verdict::broken(Finding::NoOwner, "no node is named to answer");
@@ -395,6 +404,14 @@ impl<'a> View<'a> {
 
     fn answering_link(&self, address: IpAddr) -> Verdict {
         let Some(announcement) = self.announcement(address) else { return self.without_announcement() };
+        if !announcement.spec.routes.is_empty() {
+            // What the kernels of the nodes have, each speaker says where it cannot be, and the condition tells it.
+            return match self.condition(types::ANNOUNCED).map(Verdict::of_condition) {
+                Some(verdict) if verdict.state == State::Ok => Verdict::ok("nobody on the link: routing daemons make it known"),
+                Some(verdict) => verdict,
+                None => Verdict::skipped("the controller has not said whether it is routed"),
+            };
+        }
         let status = announcement.status.as_ref();
         let ready = status.and_then(|status| status.conditions.iter().find(|c| c.type_ == types::READY));
         if let Some(condition) = ready.filter(|condition| condition.status != "True") {
@@ -517,6 +534,13 @@ impl<'a> View<'a> {
             }),
         }
     }
+}
+
+/// The nodes that are to route an address, each once.
+fn routers(announcement: &Announcement) -> String {
+    let nodes: BTreeSet<&str> =
+        announcement.spec.routes.iter().flat_map(|way| &way.nodes).map(String::as_str).collect();
+    nodes.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// Whether an Announcement names this very Service, and not an earlier one of its name.

@@ -98,12 +98,13 @@ impl<'a> Reader<'a> {
     pub async fn cluster(&self, namespace: Option<&str>) -> Result<Cluster, CollectError> {
         let services = self.list(self.scoped(namespace), "services", ListParams::default());
         let slices = self.list(self.scoped(namespace), "endpointslices.discovery.k8s.io", ListParams::default());
-        let (services, slices, around, pools, advertisements, speakers, daemon_set, lease) = join!(
+        let (services, slices, around, pools, advertisements, routes, speakers, daemon_set, lease) = join!(
             services,
             slices,
             self.around(),
             self.list(self.all(), "ipaddresspools.berth.dev", ListParams::default()),
             self.list(self.all(), "l2advertisements.berth.dev", ListParams::default()),
+            self.list(self.all(), "routeadvertisements.berth.dev", ListParams::default()),
             self.list(self.all(), "speakernodes.berth.dev", ListParams::default()),
             self.one::<DaemonSet>("daemonsets.apps", SPEAKER_NAMESPACE, SPEAKER_NAME),
             self.one::<Lease>("leases.coordination.k8s.io", CONTROLLER_NAMESPACE, LEADER_LEASE),
@@ -115,6 +116,7 @@ impl<'a> Reader<'a> {
             around: Surroundings { announcements, slices: slices?, nodes, controller },
             pools: pools?,
             advertisements: advertisements?,
+            route_advertisements: routes?,
             speakers: speakers?,
             daemon_set: daemon_set?,
             lease: lease?,
@@ -124,7 +126,7 @@ impl<'a> Reader<'a> {
     /// Everything that the controller watches, and how it was started.
     pub async fn everything(&self) -> Result<Everything, CollectError> {
         let all = ListParams::default;
-        let (services, namespaces, cidrs, nodes, slices, announcements, pools, advertisements, speakers, controller) = join!(
+        let (services, namespaces, cidrs, nodes, slices, announcements, pools, advertisements, routes, speakers, controller) = join!(
             self.list(self.all(), "services", all()),
             self.list(self.all(), "namespaces", all()),
             self.list(self.all(), "servicecidrs.networking.k8s.io", all()),
@@ -133,6 +135,7 @@ impl<'a> Reader<'a> {
             self.list(self.all(), "announcements.berth.dev", all()),
             self.list(self.all(), "ipaddresspools.berth.dev", all()),
             self.list(self.all(), "l2advertisements.berth.dev", all()),
+            self.list(self.all(), "routeadvertisements.berth.dev", all()),
             self.list(self.all(), "speakernodes.berth.dev", all()),
             self.controller(),
         );
@@ -145,6 +148,7 @@ impl<'a> Reader<'a> {
             announcements: announcements?,
             pools: pools?,
             advertisements: advertisements?,
+            route_advertisements: routes?,
             speakers: speakers?,
             controller: controller?,
         })

@@ -1,6 +1,6 @@
 //! What was read from the cluster, or why it could not be. What decides starts from here and does no I/O.
 
-use berth_api::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+use berth_api::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -81,6 +81,8 @@ pub struct Cluster {
     pub pools: Seen<Vec<IPAddressPool>>,
     /// All L2Advertisements.
     pub advertisements: Seen<Vec<L2Advertisement>>,
+    /// All RouteAdvertisements.
+    pub route_advertisements: Seen<Vec<RouteAdvertisement>>,
     /// All SpeakerNodes.
     pub speakers: Seen<Vec<SpeakerNode>>,
     /// The speakers' DaemonSet, where there is one.
@@ -92,11 +94,12 @@ pub struct Cluster {
 impl Cluster {
     /// What could not be read of it.
     pub fn unreadable(&self) -> Vec<Unreadable> {
-        let Self { services, namespace: _, around, pools, advertisements, speakers, daemon_set, lease } = self;
+        let Self { services, namespace: _, around, pools, advertisements, speakers, daemon_set, lease, .. } = self;
         let more = [
             services.unreadable(),
             pools.unreadable(),
             advertisements.unreadable(),
+            self.route_advertisements.unreadable(),
             speakers.unreadable(),
             daemon_set.unreadable(),
             lease.unreadable(),
@@ -126,6 +129,8 @@ pub struct Everything {
     pub pools: Seen<Vec<IPAddressPool>>,
     /// All L2Advertisements.
     pub advertisements: Seen<Vec<L2Advertisement>>,
+    /// All RouteAdvertisements.
+    pub route_advertisements: Seen<Vec<RouteAdvertisement>>,
     /// All SpeakerNodes.
     pub speakers: Seen<Vec<SpeakerNode>>,
     /// The controller's Deployment, where there is one.
@@ -136,7 +141,7 @@ impl Everything {
     /// What could not be read of what is watched.
     pub fn unreadable(&self) -> Vec<Unreadable> {
         let Self { services, namespaces, service_cidrs, nodes, slices, announcements, pools, .. } = self;
-        let Self { advertisements, speakers, .. } = self;
+        let Self { advertisements, route_advertisements, speakers, .. } = self;
         let all = [
             services.unreadable(),
             namespaces.unreadable(),
@@ -146,6 +151,7 @@ impl Everything {
             announcements.unreadable(),
             pools.unreadable(),
             advertisements.unreadable(),
+            route_advertisements.unreadable(),
             speakers.unreadable(),
         ];
         all.into_iter().flatten().cloned().collect()

@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
 
 use crate::chain::{Index, condition_report, ready_replicas};
 use crate::finding::Finding;
@@ -56,6 +57,11 @@ pub fn summarise(cluster: &Cluster, now: Timestamp) -> Summary {
     advertisements.sort_by(|a, b| a.name.cmp(&b.name));
     problems.extend(pools.iter().filter_map(|pool| not_ready("IPAddressPool", &pool.name, pool.ready.as_ref())));
     problems.extend(advertisements.iter().filter_map(|ad| not_ready("L2Advertisement", &ad.name, ad.ready.as_ref())));
+    let routes = cluster.route_advertisements.here().into_iter().flatten();
+    problems.extend(routes.filter_map(|ad| {
+        let ready = ready(&ad.status.clone().unwrap_or_default().conditions);
+        not_ready("RouteAdvertisement", &ad.name_any(), ready.as_ref())
+    }));
     problems.extend(services.iter().filter_map(broken_service));
 
     Summary {

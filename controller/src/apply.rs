@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use berth_api::names::CONTROLLER_FIELD_MANAGER;
-use berth_api::{IPAddressPool, L2Advertisement, Reason, SpeakerNode};
+use berth_api::{IPAddressPool, L2Advertisement, Reason, RouteAdvertisement, SpeakerNode};
 use berth_pool::driver::{self, WriteError as Failed};
 use berth_pool::report::{self, OwnStatus};
-use berth_pool::view::{self, ServiceView};
+use berth_pool::view::{self, AdvertisementKind, ServiceView};
 use berth_pool::world::Change;
 use berth_provider::class::Classes;
 use k8s_openapi::api::core::v1::Service;
@@ -137,8 +137,15 @@ impl Applier {
     }
 
     /// Writes the status of an advertisement.
-    pub(crate) async fn advertisement_status(&self, status: OwnStatus) -> Result<Option<u64>, WriteError> {
-        self.own_status::<L2Advertisement>("L2Advertisement", status).await
+    pub(crate) async fn advertisement_status(
+        &self,
+        kind: AdvertisementKind,
+        status: OwnStatus,
+    ) -> Result<Option<u64>, WriteError> {
+        match kind {
+            AdvertisementKind::Layer2 => self.own_status::<L2Advertisement>(kind.as_str(), status).await,
+            AdvertisementKind::Route => self.own_status::<RouteAdvertisement>(kind.as_str(), status).await,
+        }
     }
 
     /// Writes what a node is to ask for ahead of need.

@@ -8,6 +8,7 @@ use berth_api::IpFamily;
 use berth_api::Reason;
 use berth_api::service::ServiceKey;
 use berth_pool::report;
+use berth_pool::view::AdvertisementId;
 use berth_pool::world::{Change, World};
 use berth_provider::class::ProviderName;
 use berth_provider::{Outcome, ServiceId};
@@ -53,7 +54,7 @@ enum Done {
         result: Result<(), WriteError>,
     },
     Pool(String, Result<Option<u64>, WriteError>),
-    Advertisement(String, Result<Option<u64>, WriteError>),
+    Advertisement(AdvertisementId, Result<Option<u64>, WriteError>),
     Sweep(String, Result<(), WriteError>),
 }
 
@@ -66,30 +67,35 @@ struct Unserved {
 }
 
 /// Statuses of a kind of ours that are being written, or that the watch has not shown since: another write could only be refused.
-#[derive(Default)]
-struct OwnWrites {
-    under_way: BTreeSet<String>,
+struct OwnWrites<Id> {
+    under_way: BTreeSet<Id>,
     /// The versions that the objects have since.
-    written: BTreeMap<String, u64>,
+    written: BTreeMap<Id, u64>,
 }
 
-impl OwnWrites {
+impl<Id> Default for OwnWrites<Id> {
+    fn default() -> Self {
+        Self { under_way: BTreeSet::new(), written: BTreeMap::new() }
+    }
+}
+
+impl<Id: Ord + Clone> OwnWrites<Id> {
     /// Whether an object of which this version was seen has to wait.
-    fn stands(&mut self, name: &str, seen: u64) -> bool {
-        if self.written.get(name).is_some_and(|written| *written <= seen) {
-            self.written.remove(name);
+    fn stands(&mut self, id: &Id, seen: u64) -> bool {
+        if self.written.get(id).is_some_and(|written| *written <= seen) {
+            self.written.remove(id);
         }
-        self.under_way.contains(name) || self.written.contains_key(name)
+        self.under_way.contains(id) || self.written.contains_key(id)
     }
 
-    fn begun(&mut self, name: &str) {
-        self.under_way.insert(name.to_owned());
+    fn begun(&mut self, id: &Id) {
+        self.under_way.insert(id.clone());
     }
 
     /// `version`: the one that the object has by it, if it was written.
-    fn ended(&mut self, name: &str, version: Option<u64>) {
-        self.under_way.remove(name);
-        self.written.extend(version.map(|version| (name.to_owned(), version)));
+    fn ended(&mut self, id: &Id, version: Option<u64>) {
+        self.under_way.remove(id);
+        self.written.extend(version.map(|version| (id.clone(), version)));
     }
 }
 
@@ -116,8 +122,8 @@ pub(crate) struct Reconciler {
     refused: BTreeMap<ServiceKey, (Reason, String)>,
     retries: BTreeSet<(Instant, ServiceKey)>,
     next_own_status: Instant,
-    pool_writes: OwnWrites,
-    advertisement_writes: OwnWrites,
+    pool_writes: OwnWrites<String>,
+    advertisement_writes: OwnWrites<AdvertisementId>,
     /// Nodes that are being told what to ask for ahead of need.
     sweeps_under_way: BTreeSet<String>,
     /// When they are looked at next.
@@ -436,11 +442,11 @@ impl Reconciler {
                     tracing::debug!(%error, node = name, "what it is to ask for is not written, it will be tried again");
                 }
             }
-            Done::Advertisement(name, result) => {
-                self.advertisement_writes.ended(&name, result.as_ref().ok().copied().flatten());
+            Done::Advertisement(id, result) => {
+                self.advertisement_writes.ended(&id, result.as_ref().ok().copied().flatten());
                 if let Err(error) = result {
                     tracing::debug!(%error, "status of an advertisement not written, it will be tried again");
-                    self.world.mark_advertisement(name);
+                    self.world.mark_advertisement(id);
                 }
             }
         }
@@ -498,7 +504,7 @@ impl Reconciler {
                 self.metrics.quarantined.get_or_create(&labels).set(report::saturated(quarantined as u128));
             }
             let Some(view) = self.world.pool(name) else { continue };
-            if self.pool_writes.stands(name, view.version) {
+            if self.pool_writes.stands(&name.to_owned(), view.version) {
                 standing.push(name.to_owned());
                 continue;
             }
@@ -523,16 +529,19 @@ impl Reconciler {
             self.writes.spawn(async move { Done::Pool(change.name.clone(), applier.pool_status(change).await) });
         }
         self.write_sweeps();
-        for name in self.world.take_dirty_advertisements() {
-            let Some(view) = self.world.advertisement(&name) else { continue };
-            if self.advertisement_writes.stands(&name, view.version) {
-                self.world.mark_advertisement(name);
+        for id in self.world.take_dirty_advertisements() {
+            let Some(view) = self.world.advertisement(&id) else { continue };
+            if self.advertisement_writes.stands(&id, view.version) {
+                self.world.mark_advertisement(id);
                 continue;
             }
-            let Some(change) = report::advertisement_change(&name, view, &self.world, now) else { continue };
-            self.advertisement_writes.begun(&name);
+            let Some(change) = report::advertisement_change(&id, view, &self.world, now) else { continue };
+            self.advertisement_writes.begun(&id);
             let applier = self.applier.clone();
-            self.writes.spawn(async move { Done::Advertisement(name, applier.advertisement_status(change).await) });
+            self.writes.spawn(async move {
+                let written = applier.advertisement_status(id.kind, change).await;
+                Done::Advertisement(id, written)
+            });
         }
     }
 }

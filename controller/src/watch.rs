@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use berth_api::service::ServiceKey;
-use berth_api::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+use berth_api::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
 use berth_pool::view::{
     self, AdvertisementView, AnnouncementView, Asks, NodeView, PoolView, Report, ServiceView, SliceView,
 };
@@ -44,7 +44,7 @@ pub(crate) const WATCH_TIME: Duration = Duration::from_mins(1);
 const PAGE: u32 = 100;
 
 /// How many kinds are watched.
-pub(crate) const KINDS: usize = 9;
+pub(crate) const KINDS: usize = 10;
 
 /// What a watch says.
 #[derive(Debug)]
@@ -97,6 +97,9 @@ pub(crate) fn start(client: &Client, classes: Classes, metrics: &Metrics, to: &m
     }));
     tasks.spawn(follow::<L2Advertisement>(client, metrics, to, |(_, name), ad| {
         Change::Advertisement(name, ad.map(AdvertisementView::of)).into()
+    }));
+    tasks.spawn(follow::<RouteAdvertisement>(client, metrics, to, |(_, name), ad| {
+        Change::RouteAdvertisement(name, ad.map(AdvertisementView::of_routes)).into()
     }));
     tasks.spawn(follow::<Node>(client, metrics, to, |(_, name), node| {
         Change::Node(name, node.map(NodeView::of)).into()
@@ -168,6 +171,7 @@ impl<K: Resource<DynamicType = ()>> KindName<K> {
         "Announcement" => "Announcement",
         "IPAddressPool" => "IPAddressPool",
         "L2Advertisement" => "L2Advertisement",
+        "RouteAdvertisement" => "RouteAdvertisement",
         "Node" => "Node",
         "SpeakerNode" => "SpeakerNode",
         "Namespace" => "Namespace",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::Announcement;
-use berth_api::crd::{Layer2Assignment, ServiceRef};
+use berth_api::crd::{Layer2Assignment, RouteAssignment, ServiceRef};
 use berth_api::names::{announced_address, announcement_name, part_label};
 use berth_machine::{Assignment, Evidence, Member, NodeName, NodeNameError, OwnerClaim};
 use berth_telemetry::Gate;
@@ -25,6 +25,7 @@ use crate::board::{Board, Seen};
 use crate::dataplane::Told;
 use crate::dataplane::ports::Check;
 use crate::metrics::{Metrics, Watch};
+use crate::routes::Wanted;
 use crate::retry::{Retry, WATCH_TIMEOUT_SECONDS, next_event};
 
 /// Objects in one page of a list: a speaker is small, and so is the part of a list that it holds at a time.
@@ -59,7 +60,8 @@ enum Unreadable {
 
 /// Follows the Announcements until `shutdown`. The gate opens when all have been read once.
 pub async fn run(client: Client, node: NodeName, outputs: Outputs, synced: Gate, shutdown: CancellationToken) {
-    let mut follower = Follower { node, known: BTreeSet::new(), listed: None, happened: 0, outputs, synced };
+    let (known, names) = (BTreeSet::new(), BTreeSet::new());
+    let mut follower = Follower { node, known, listed: None, names, happened: 0, outputs, synced };
     shutdown.run_until_cancelled(follower.follow(client)).await;
 }
 
@@ -72,6 +74,8 @@ pub struct Outputs {
     pub board: Arc<Board>,
     /// To the health checks.
     pub checks: watch::Sender<Told>,
+    /// To the routes.
+    pub routes: watch::Sender<Wanted>,
     /// What to count.
     pub metrics: Metrics,
 }
@@ -82,9 +86,10 @@ impl Outputs {
         changes: mpsc::Sender<Change>,
         board: &Arc<Board>,
         checks: watch::Sender<Told>,
+        routes: watch::Sender<Wanted>,
         metrics: &Metrics,
     ) -> Self {
-        Self { changes, board: board.clone(), checks, metrics: metrics.clone() }
+        Self { changes, board: board.clone(), checks, routes, metrics: metrics.clone() }
     }
 }
 
@@ -94,6 +99,8 @@ struct Follower {
     known: BTreeSet<IpAddr>,
     /// While a list is read: what was known before and has not been listed yet.
     listed: Option<BTreeSet<IpAddr>>,
+    /// The names of what was listed so far.
+    names: BTreeSet<String>,
     /// Events since memory was given back.
     happened: usize,
     outputs: Outputs,
@@ -141,13 +148,15 @@ impl Follower {
 
     async fn handle(&mut self, event: watcher::Event<DeserializeGuard<Announcement>>) {
         match event {
-            watcher::Event::Init => self.listed = Some(self.known.clone()),
+            watcher::Event::Init => (self.listed, self.names) = (Some(self.known.clone()), BTreeSet::new()),
             watcher::Event::InitApply(object) | watcher::Event::Apply(object) => self.applied(object).await,
             watcher::Event::Delete(object) => self.gone(&object.name_any()).await,
             watcher::Event::InitDone => {
                 for address in self.listed.take().unwrap_or_default() {
                     self.gone(&announcement_name(address)).await;
                 }
+                let names = std::mem::take(&mut self.names);
+                self.all_listed(&names);
                 tracing::debug!(addresses = self.known.len(), "Announcements are in sync");
                 self.synced.open();
             }
@@ -156,11 +165,15 @@ impl Follower {
 
     async fn applied(&mut self, object: DeserializeGuard<Announcement>) {
         let name = object.name_any();
-        if let (Some(unlisted), Some(address)) = (&mut self.listed, announced_address(&name)) {
-            unlisted.remove(&address);
+        if let Some(unlisted) = &mut self.listed {
+            if let Some(address) = announced_address(&name) {
+                unlisted.remove(&address);
+            }
+            self.names.insert(name.clone());
         }
         if let Ok(object) = &object.0 {
             self.told(&name, checks(object, &self.node));
+            self.wish(&name, ways(object, &self.node));
         }
         let read = object.0.map_err(|e| e.to_string()).and_then(|object| {
             let said = read(&object).map_err(|e| e.to_string())?;
@@ -187,6 +200,7 @@ impl Follower {
 
     async fn gone(&mut self, name: &str) {
         self.told(name, Vec::new());
+        self.wish(name, Vec::new());
         self.leave(name).await;
     }
 
@@ -200,6 +214,35 @@ impl Follower {
                 told.insert(name.to_owned(), checks);
                 true
             }
+        });
+    }
+
+    /// Notes in which ways an Announcement wishes this node to route its address.
+    fn wish(&self, name: &str, ways: Vec<RouteAssignment>) {
+        let Some(address) = announced_address(name) else { return };
+        self.outputs.routes.send_if_modified(|wanted| match wanted.wishes.get(&address) {
+            Some(before) if *before == ways => false,
+            None if ways.is_empty() => false,
+            _ if ways.is_empty() => wanted.wishes.remove(&address).is_some(),
+            _ => {
+                wanted.wishes.insert(address, ways);
+                true
+            }
+        });
+    }
+
+    /// All that is known is what was listed now; what an Announcement wished that is not there any more is not wished.
+    fn all_listed(&self, names: &BTreeSet<String>) {
+        self.outputs.checks.send_if_modified(|told| {
+            let before = told.len();
+            told.retain(|name, _| names.contains(name));
+            told.len() != before
+        });
+        self.outputs.routes.send_if_modified(|wanted| {
+            let before = (wanted.synced, wanted.wishes.len());
+            wanted.synced = true;
+            wanted.wishes.retain(|address, _| names.contains(&announcement_name(*address)));
+            before != (true, wanted.wishes.len())
         });
     }
 
@@ -273,6 +316,12 @@ fn checks(object: &Announcement, node: &NodeName) -> Vec<(u16, Check)> {
         Some((local.health_check_node_port, Check { namespace, name, ready }))
     });
     here.collect()
+}
+
+/// The ways in which a node is to route an address.
+fn ways(object: &Announcement, node: &NodeName) -> Vec<RouteAssignment> {
+    let mine = object.spec.routes.iter().filter(|way| way.nodes.iter().any(|name| name == node.as_str()));
+    mine.map(|way| RouteAssignment { nodes: Vec::new(), ..way.clone() }).collect()
 }
 
 /// A member that is found at an address of the other family has none in the subnet, and takes no part.

@@ -101,6 +101,10 @@ pub struct Args {
     #[arg(long, env = "BERTH_REFRESH_INTERVAL", value_name = "TIME", default_value = "off")]
     pub refresh_interval: RefreshInterval,
 
+    /// Route addresses that a RouteAdvertisement covers, for a routing daemon on the node; needs the capability NET_ADMIN
+    #[arg(long, env = "BERTH_ROUTES")]
+    pub routes: bool,
+
     #[allow(missing_docs)]
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -132,6 +136,15 @@ mod tests {
         assert_eq!(auth(&[]), Some(Authentication::Required));
         assert_eq!(auth(&["--heartbeat-auth", "off"]), Some(Authentication::Off));
         assert_eq!(auth(&["--heartbeat-auth", "maybe"]), None);
+    }
+
+    #[test]
+    fn routes_are_made_only_where_somebody_says_so() {
+        let routes = |more: &[&str]| {
+            let args = Args::try_parse_from(["berth-speaker", "--node-name", "a"].iter().chain(more));
+            args.map(|args| args.routes).ok()
+        };
+        assert_eq!((routes(&[]), routes(&["--routes"])), (Some(false), Some(true)));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod metrics;
 #[cfg(test)]
 mod netns;
 mod retry;
+mod routes;
 mod sockets;
 mod speaker_node;
 mod status;

@@ -168,6 +168,10 @@ pub struct Metrics {
     pub health_checks: Gauge,
     /// Attempts to listen on one that somebody else has.
     pub health_checks_refused: Counter,
+    /// Routes and addresses that bear Berth's mark.
+    pub routes: Gauge,
+    /// Addresses that this node cannot route.
+    pub routes_refused: Gauge,
     /// Objects that could not be read.
     pub malformed_objects: Counter,
     heartbeats_refused: Family<RefusalLabels, Counter>,
@@ -253,6 +257,11 @@ impl Metrics {
                 "health_checks_refused",
                 "Attempts to listen on a health check node port that failed, most often because somebody else has it.",
             ),
+            routes: registry.gauge(
+                "routes",
+                "Routes and addresses of Services in the node's kernel that bear Berth's mark, for a routing daemon to make known.",
+            ),
+            routes_refused: registry.gauge("routes_refused", "Addresses that this node is to route and cannot."),
             malformed_objects: registry.counter(
                 "malformed_objects",
                 "Announcements that could not be read; the last good one stays in force.",

@@ -11,9 +11,10 @@
 //! | `evidence` | looks whether the node serves an address | - | a bounded queue, what does not fit is dropped and counted |
 //! | `keys` | follows the keys of the heartbeats | - | - |
 //! | `announcements` | follows the cluster | its watch | - |
+//! | `routes` | with `--routes`: keeps the routes that routing daemons make known | two netlink sockets | a watch of what the Announcements say |
 //! | `status` | writes who answers | the requests under way | the board, which holds only what is latest |
 //! | `events` | publishes events | the event recorder | a bounded queue, what does not fit is dropped and counted |
-//! | `speaker_node` | says what the node knows, found, and how partners are heard; hears what is to be asked for ahead of need | its watch | watches of links, gateways, late partners and of what was found |
+//! | `speaker_node` | says what the node knows, found, and how partners are heard; hears what is to be asked for ahead of need | its watch | watches of links, gateways, late partners, routes and of what was found |
 //! | `http` | serves metrics and health | its listener | - |
 //!
 //! Only the engine matters to the wire; it waits for none of the others, so with the API server away it goes on with what
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use berth_api::crd::KernelTrap;
+use berth_api::crd::{KernelTrap, Routes};
 use berth_telemetry::{Health, Registry, TelemetryArgs, init_logs, listen, serve, shutdown_on_signal};
 use berth_wire::heartbeat::envelope::KeyRing;
 use kube::{Client, Config};
@@ -51,8 +52,9 @@ use crate::keys::Keys;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
+use crate::routes::Wanted;
 use crate::speaker_node::Known;
-use crate::{announcements, dataplane, events, evidence, gateways, kernel, links, metrics, speaker_node, status};
+use crate::{announcements, dataplane, events, evidence, gateways, kernel, links, metrics, routes, speaker_node, status};
 
 /// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
 const END_LIMIT: Duration = Duration::from_millis(300);
@@ -87,6 +89,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         kube_proxy_health,
         exclude_interfaces: _,
         refresh_interval,
+        routes,
         mut telemetry,
     } = args;
     telemetry.log_level.push_str(QUIET);
@@ -118,6 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (found_out, found_in) = watch::channel(Found::new());
     let (changes_out, changes_in) = mpsc::channel(CHANGES_WAITING);
     let (checks_out, checks_in) = watch::channel(Told::new());
+    let (wanted_out, wanted_in) = watch::channel(Wanted::default());
     // The others go on while the engine hands over.
     let end = CancellationToken::new();
 
@@ -145,11 +149,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
     let kernel = follow_kernel(&mut tasks, &links_in, &end);
+    let routes = follow_routes(routes, &mut tasks, wanted_in, &metrics, &end).await;
     let links = links_in.clone();
-    let known = Known { links, gateways: gateways_in, late: late_in, dataplane, kernel, found: found_in };
+    let known = Known { links, gateways: gateways_in, late: late_in, dataplane, kernel, found: found_in, routes };
     let speaker_node = speaker_node::run(client.clone(), node_name, known, sweep_out, metrics.clone(), end.clone());
     tasks.spawn(named("speaker_node", speaker_node));
-    let outputs = announcements::Outputs::new(changes_out, &board, checks_out, &metrics);
+    let outputs = announcements::Outputs::new(changes_out, &board, checks_out, wanted_out, &metrics);
     tasks.spawn(named("announcements", announcements::run(client, node.clone(), outputs, synced, end.clone())));
     let engine = Engine::new(Inputs {
         node,
@@ -207,6 +212,23 @@ fn follow_kernel(
     let (found, kernel) = watch::channel(None);
     tasks.spawn(named("kernel", kernel::run(links.clone(), found, end.clone())));
     kernel
+}
+
+/// Starts what makes routes, where that is wished: where it tells what comes of them.
+async fn follow_routes(
+    wished: bool,
+    tasks: &mut JoinSet<&'static str>,
+    wanted: watch::Receiver<Wanted>,
+    metrics: &Metrics,
+    end: &CancellationToken,
+) -> Option<watch::Receiver<Option<Routes>>> {
+    if !wished {
+        routes::tell_left_over(metrics).await;
+        return None;
+    }
+    let (said, routes) = watch::channel(None);
+    tasks.spawn(named("routes", routes::run(wanted, said, metrics.clone(), end.clone())));
+    Some(routes)
 }
 
 async fn serve_http(listener: TcpListener, registry: Registry, health: Health, end: CancellationToken) {

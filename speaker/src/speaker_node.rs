@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::condition::types::{KERNEL_READY, PARTNERS_HEARD};
-use berth_api::crd::{Dataplane, Found as FoundMachine, GATEWAYS_MAX, Interface, KernelTrap, SpeakerNodeSpec, Trap};
+use berth_api::crd::{
+    Dataplane, Found as FoundMachine, GATEWAYS_MAX, Interface, KernelTrap, Routes, SpeakerNodeSpec, Trap,
+};
 use berth_api::names::SPEAKER_FIELD_MANAGER;
 use berth_api::{Condition as BerthCondition, ConditionStatus, Reason, SpeakerNode};
 use berth_machine::timing::DETECTION_TIME;
@@ -64,10 +66,12 @@ pub struct Known {
     pub kernel: watch::Receiver<Option<Vec<KernelTrap>>>,
     /// Machines that have addresses which it asks for ahead of need.
     pub found: watch::Receiver<Found>,
+    /// What comes of its routes, where it makes any; nothing, until they were looked at.
+    pub routes: Option<watch::Receiver<Option<Routes>>>,
 }
 
 async fn follow(client: Client, node: String, known: Known, sweep: watch::Sender<Vec<IpAddr>>, metrics: Metrics) {
-    let Known { mut links, mut gateways, mut late, mut dataplane, mut kernel, mut found } = known;
+    let Known { mut links, mut gateways, mut late, mut dataplane, mut kernel, mut found, mut routes } = known;
     let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(WATCH_TIMEOUT_SECONDS);
     let own = Api::<DeserializeGuard<SpeakerNode>>::all(client.clone());
     let mut events = watcher(own, config).boxed();
@@ -80,6 +84,7 @@ async fn follow(client: Client, node: String, known: Known, sweep: watch::Sender
     let (mut watch_not_before, mut not_before) = (Instant::now(), Instant::now());
     // The engine ends first.
     let (mut late_open, mut dataplane_open, mut kernel_open, mut found_open) = (true, true, true, true);
+    let mut routes_open = true;
 
     let mut missing = BTreeMap::new();
     loop {
@@ -90,7 +95,10 @@ async fn follow(client: Client, node: String, known: Known, sweep: watch::Sender
         let traps = kernel.borrow_and_update().clone();
         let traps = traps.or_else(|| Some(seen.as_ref()?.kernel_traps.clone())).unwrap_or_default();
         let readiness = ready_kernel(&traps, of(&said, KERNEL_READY), Timestamp::now());
-        let current = SpeakerNodeSpec { dataplane: dataplane_now, kernel_traps: traps, ..current };
+        let known = || seen.as_ref()?.routes.clone();
+        let routes_now = routes.as_mut().and_then(|routes| routes.borrow_and_update().clone().or_else(known));
+        let current =
+            SpeakerNodeSpec { dataplane: dataplane_now, kernel_traps: traps, routes: routes_now, ..current };
         let now = Instant::now();
         note_missing(&mut missing, &current, seen.as_ref(), now);
         let Due { write: wanted, look_again } = due(current, seen.as_ref(), &missing, now);
@@ -165,7 +173,16 @@ async fn follow(client: Client, node: String, known: Known, sweep: watch::Sender
             changed = dataplane.changed(), if dataplane_open => dataplane_open = changed.is_ok(),
             changed = kernel.changed(), if kernel_open => kernel_open = changed.is_ok(),
             changed = found.changed(), if found_open => found_open = changed.is_ok(),
+            changed = news(routes.as_mut()), if routes_open => routes_open = changed.is_ok(),
         }
+    }
+}
+
+/// Waits for news, for ever where there are none.
+async fn news<T>(from: Option<&mut watch::Receiver<T>>) -> Result<(), watch::error::RecvError> {
+    match from {
+        Some(from) => from.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -182,6 +199,7 @@ fn spec(links: &Links, gateways: &Gateways, found: &Found) -> SpeakerNodeSpec {
         dataplane: None,
         kernel_traps: Vec::new(),
         found: found.iter().map(|(address, mac)| FoundMachine { address: *address, mac: *mac }).collect(),
+        routes: None,
     }
 }
 
@@ -377,6 +395,7 @@ mod tests {
             dataplane: None,
             kernel_traps: Vec::new(),
             found: Vec::new(),
+            routes: None,
         };
         // What the object says, what the node has, since how many ms something is missing, what is written, when more is to be done.
         let table = [
@@ -475,6 +494,7 @@ mod tests {
             dataplane: None,
             kernel_traps: Vec::new(),
             found: Vec::new(),
+            routes: None,
         };
         let (written, mut missing) = (spec(&["a", "b"]), BTreeMap::new());
         for (at, names) in
@@ -498,6 +518,7 @@ mod tests {
             dataplane: None,
             kernel_traps: Vec::new(),
             found: Vec::new(),
+            routes: None,
         };
         // What the object says, what the node has, since how many ms an interface is missing, what is written.
         let table = [

@@ -1,7 +1,7 @@
 //! What a fresh machine misses: installed on Debian, named exactly anywhere else.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -16,13 +16,15 @@ struct Program {
     purpose: &'static str,
 }
 
-const PROGRAMS: [Program; 6] = [
+const PROGRAMS: [Program; 8] = [
     Program { name: "nft", package: "nftables", purpose: "kube-proxy programs the nodes with it" },
     Program { name: "ip", package: "iproute2", purpose: "the lab lays its links with it" },
     Program { name: "unshare", package: "util-linux", purpose: "the lab's own namespaces" },
     Program { name: "nsenter", package: "util-linux", purpose: "to look into the lab's namespaces" },
     Program { name: "arping", package: "iputils-arping", purpose: "tests ask the lab's network who has an address" },
     Program { name: "curl", package: "curl", purpose: "the client of the demo" },
+    Program { name: "bird", package: "bird2", purpose: "tests have it make routes known" },
+    Program { name: "vtysh", package: "frr", purpose: "tests have it make routes known" },
 ];
 
 /// Something that this machine lacks.
@@ -67,11 +69,23 @@ pub fn install(progress: &Progress, missing: &[Missing]) -> anyhow::Result<()> {
     apt_get(installer, &["update", "-q"])?;
     let options = ["install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
     apt_get(installer, &[&options[..], &packages].concat())?;
+    silence(installer, &packages)?;
     if let Some(still) = missing_programs().first() {
         bail!("apt-get installed {}, but there is still no {}", packages.join(", "), still.what);
     }
     progress.seen("installed");
     Ok(())
+}
+
+/// Routing daemons run in labs alone: Debian starts what it installs, and this machine asked for none.
+fn silence(installer: Installer, packages: &[&str]) -> anyhow::Result<()> {
+    let services = [("bird2", "bird.service"), ("frr", "frr.service")];
+    let started: Vec<_> = services.iter().filter(|(package, _)| packages.contains(package)).map(|(_, unit)| *unit).collect();
+    if started.is_empty() || !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    let mut command = as_root(installer, "systemctl");
+    run_quietly(command.args(["disable", "--now"]).args(&started), "systemctl disable --now")
 }
 
 /// How packages can be installed here, or why they cannot.
@@ -100,16 +114,20 @@ fn is_debian(os_release: &str) -> bool {
 }
 
 fn apt_get(installer: Installer, arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = match installer {
-        Installer::Apt => Command::new("apt-get"),
-        Installer::SudoApt => {
-            let mut sudo = Command::new("sudo");
-            sudo.args(["-n", "--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
-            sudo
-        }
-    };
+    let mut command = as_root(installer, "apt-get");
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
     run_quietly(&mut command, &format!("apt-get {}", arguments.join(" ")))
+}
+
+fn as_root(installer: Installer, program: &str) -> Command {
+    match installer {
+        Installer::Apt => Command::new(program),
+        Installer::SudoApt => {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["-n", "--preserve-env=DEBIAN_FRONTEND", program]);
+            sudo
+        }
+    }
 }
 
 /// Runs a command and shows its output only when it fails.

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::RouteForm;
 use crate::MacAddr;
 use crate::sharing::SharingTerms;
 
@@ -14,6 +15,12 @@ pub const SERVICES_MAX: usize = 256;
 
 /// Most nodes that one Service's health checks are told to: more than clusters have that a load balancer spreads over.
 pub const HEALTH_CHECK_NODES_MAX: usize = 1_024;
+
+/// Most nodes that one way of an address names: more than a router has equal paths for.
+pub const ROUTING_NODES_MAX: usize = 1_024;
+
+/// Most ways in which nodes hand one address to their routing daemons.
+pub const ROUTE_WAYS_MAX: usize = 64;
 
 /// One virtual address, named after it. Creating it is the claim on the address.
 ///
@@ -34,6 +41,7 @@ pub const HEALTH_CHECK_NODES_MAX: usize = 1_024;
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.services[0].namespace"),
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.services[0].name"),
     printcolumn(name = "Answers", type_ = "string", json_path = ".status.layer2.owner"),
+    printcolumn(name = "Routed by", type_ = "string", json_path = ".spec.routes[*].nodes"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Interface", type_ = "string", json_path = ".status.layer2.interface"),
     printcolumn(name = "MAC", type_ = "string", json_path = ".status.layer2.mac"),
@@ -59,6 +67,35 @@ pub struct AnnouncementSpec {
     /// Who answers for it by layer 2. Absent as long as no L2Advertisement covers the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer2: Option<Layer2Assignment>,
+    /// The nodes that hand it to their routing daemons, and how. Empty where no RouteAdvertisement is in use for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ROUTE_WAYS_MAX))]
+    pub routes: Vec<RouteAssignment>,
+}
+
+/// Nodes that take the address into their routing tables or onto an interface, all in the same way.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteAssignment {
+    /// What their routing daemons find.
+    #[serde(default)]
+    pub form: RouteForm,
+    /// The interface. Absent: that of the node's default route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15))]
+    pub interface: Option<String>,
+    /// The routing table. Absent: the main one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
+    pub table: Option<u32>,
+    /// The metric of the route. Absent: the kernel's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
+    pub metric: Option<u32>,
+    /// The nodes, in the order of their names.
+    #[serde(default)]
+    #[schemars(length(max = ROUTING_NODES_MAX))]
+    pub nodes: Vec<String>,
 }
 
 /// A Service, so named that one deleted and made again is not taken for the same, and what speakers need to know of it.

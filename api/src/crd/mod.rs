@@ -6,19 +6,22 @@
 mod announcement;
 mod ip_address_pool;
 mod l2_advertisement;
+mod route_advertisement;
 mod speaker_node;
 
 pub use announcement::{
     Announcement, AnnouncementSpec, AnnouncementStatus, Caretaker, HEALTH_CHECK_NODES_MAX, Layer2Assignment,
-    Layer2Status, LocalPolicy, Member, NodeEndpoints, SERVICES_MAX, ServiceRef,
+    Layer2Status, LocalPolicy, Member, NodeEndpoints, ROUTE_WAYS_MAX, ROUTING_NODES_MAX, RouteAssignment, SERVICES_MAX,
+    ServiceRef,
 };
 pub use ip_address_pool::{
     CoolingDown, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, QUARANTINED_MAX, Quarantined, ServiceAllocation,
 };
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodeSelector};
+pub use route_advertisement::{RouteAdvertisement, RouteAdvertisementSpec, RouteAdvertisementStatus, RouteForm};
 pub use speaker_node::{
-    Dataplane, Found, GATEWAYS_MAX, Interface, KERNEL_TRAPS_MAX, KernelTrap, KubeProxy, SWEEP_MAX, SpeakerNode,
-    SpeakerNodeSpec, SpeakerNodeStatus, Trap,
+    Dataplane, Found, GATEWAYS_MAX, Interface, KERNEL_TRAPS_MAX, KernelTrap, KubeProxy, ROUTES_REFUSED_MAX,
+    RefusedRoute, RouteRefusal, Routes, SWEEP_MAX, SpeakerNode, SpeakerNodeSpec, SpeakerNodeStatus, Trap,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
@@ -26,7 +29,13 @@ use kube::CustomResourceExt;
 
 /// All our CustomResourceDefinitions, in the order in which `deploy/crds` lists them.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![Announcement::crd(), IPAddressPool::crd(), with_default_spec(L2Advertisement::crd()), SpeakerNode::crd()]
+    vec![
+        Announcement::crd(),
+        IPAddressPool::crd(),
+        with_default_spec(L2Advertisement::crd()),
+        with_default_spec(RouteAdvertisement::crd()),
+        SpeakerNode::crd(),
+    ]
 }
 
 /// Every field of the specification may be left out, so it may itself: an advertisement without one means all pools, as

@@ -65,6 +65,66 @@ pub struct SpeakerNodeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub found: Vec<Found>,
+    /// What comes of the routes that the controller wishes. Absent where the speaker runs without `--routes`, and makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Routes>,
+}
+
+/// What comes of a node's routes.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Routes {
+    /// Whether the speaker has the capability that it takes, `NET_ADMIN`.
+    pub permitted: bool,
+    /// Addresses that the node cannot route, in order, and why. None, most often; of more than 64 the lowest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ROUTES_REFUSED_MAX))]
+    pub refused: Vec<RefusedRoute>,
+}
+
+/// Most addresses that are named with why they are not routed.
+pub const ROUTES_REFUSED_MAX: usize = 64;
+
+/// An address that a node cannot route.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedRoute {
+    /// The address.
+    #[schemars(with = "String", length(max = 45))]
+    pub address: IpAddr,
+    /// Why, as a code.
+    pub reason: RouteRefusal,
+    /// Why, for a person.
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// Why a node does not route an address.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RouteRefusal {
+    /// The interface is not there, or none is named and the node has no default route.
+    RouteInterfaceMissing,
+    /// Somebody else has this very route, or the address on an interface.
+    RouteTaken,
+    /// The address is of a subnet of the node, and other nodes would answer ARP or neighbor discovery for it beside this one.
+    OnLinkAddress,
+    /// The kernel cannot mark addresses, so what is put on an interface could not be found again.
+    KernelTooOld,
+    /// The kernel refused it.
+    RouteFailed,
+}
+
+impl RouteRefusal {
+    /// The reason code.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::RouteInterfaceMissing => Reason::RouteInterfaceMissing,
+            Self::RouteTaken => Reason::RouteTaken,
+            Self::OnLinkAddress => Reason::OnLinkAddress,
+            Self::KernelTooOld => Reason::KernelTooOld,
+            Self::RouteFailed => Reason::RouteFailed,
+        }
+    }
 }
 
 /// A setting of a node's kernel that breaks what is announced on an interface.

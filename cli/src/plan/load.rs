@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use berth_api::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+use berth_api::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -41,6 +41,8 @@ pub enum Object {
     Pool(Box<IPAddressPool>),
     /// An advertisement.
     Advertisement(Box<L2Advertisement>),
+    /// An advertisement by routes.
+    RouteAdvertisement(Box<RouteAdvertisement>),
     /// What a node's speaker reported.
     SpeakerNode(Box<SpeakerNode>),
 }
@@ -213,6 +215,9 @@ fn object(place: &Place, value: Value, namespace: &str) -> Result<Result<Object,
         }
         ("berth.dev/v1alpha1", "L2Advertisement") => {
             Object::Advertisement(reader.ours(|ad: &mut L2Advertisement| &mut ad.metadata)?)
+        }
+        ("berth.dev/v1alpha1", "RouteAdvertisement") => {
+            Object::RouteAdvertisement(reader.ours(|ad: &mut RouteAdvertisement| &mut ad.metadata)?)
         }
         ("berth.dev/v1alpha1", "SpeakerNode") => {
             Object::SpeakerNode(reader.ours(|node: &mut SpeakerNode| &mut node.metadata)?)

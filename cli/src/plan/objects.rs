@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use berth_api::service::ServiceKey;
-use berth_api::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+use berth_api::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
 use berth_pool::forecast::places;
 use berth_pool::view::{
     self, AdvertisementView, AnnouncementView, Asks, NodeView, PoolView, Report, ServiceView, SliceView,
@@ -43,6 +43,7 @@ pub struct Objects {
     announcements: BTreeMap<String, Announcement>,
     pools: BTreeMap<String, IPAddressPool>,
     advertisements: BTreeMap<String, L2Advertisement>,
+    route_advertisements: BTreeMap<String, RouteAdvertisement>,
     speaker_nodes: BTreeMap<String, SpeakerNode>,
     /// Services that were laid over, or are new.
     edited: BTreeSet<Id>,
@@ -66,6 +67,7 @@ impl Objects {
             announcements: BTreeMap::new(),
             pools: BTreeMap::new(),
             advertisements: BTreeMap::new(),
+            route_advertisements: BTreeMap::new(),
             speaker_nodes: BTreeMap::new(),
             edited: BTreeSet::new(),
             was: BTreeMap::new(),
@@ -93,6 +95,7 @@ impl Objects {
             announcements: named(all.announcements, |announcement| &announcement.metadata),
             pools: named(all.pools, |pool| &pool.metadata),
             advertisements: named(all.advertisements, |ad| &ad.metadata),
+            route_advertisements: named(all.route_advertisements, |ad| &ad.metadata),
             speaker_nodes: named(all.speakers, |speaker| &speaker.metadata),
             over_cluster: true,
             ..Self::of_nothing(now)
@@ -139,6 +142,15 @@ impl Objects {
             ),
             Object::Advertisement(new) => put(
                 &mut self.advertisements,
+                *new,
+                |o| &mut o.metadata,
+                now,
+                |new, old| {
+                    new.status = new.status.take().or_else(|| old.status.clone());
+                },
+            ),
+            Object::RouteAdvertisement(new) => put(
+                &mut self.route_advertisements,
                 *new,
                 |o| &mut o.metadata,
                 now,
@@ -240,6 +252,7 @@ impl Objects {
             Kind::Announcement => self.announcements.remove(name).is_some(),
             Kind::Pool => self.pools.remove(name).is_some(),
             Kind::Advertisement => self.advertisements.remove(name).is_some(),
+            Kind::RouteAdvertisement => self.route_advertisements.remove(name).is_some(),
             Kind::SpeakerNode => self.speaker_nodes.remove(name).is_some(),
         };
         let place = if kind.is_namespaced() { format!(" in namespace {}", id.0) } else { String::new() };
@@ -300,6 +313,9 @@ impl Objects {
         let pools = self.pools.iter().map(|(name, pool)| Change::Pool(name.clone(), Some(PoolView::of(pool))));
         let ads = self.advertisements.iter();
         let ads = ads.map(|(name, ad)| Change::Advertisement(name.clone(), Some(AdvertisementView::of(ad))));
+        let routes = self.route_advertisements.iter();
+        let routes =
+            routes.map(|(name, ad)| Change::RouteAdvertisement(name.clone(), Some(AdvertisementView::of_routes(ad))));
         let announcements = self.announcements.iter();
         let announcements =
             announcements.map(|(name, a)| Change::Announcement(name.clone(), Some(AnnouncementView::of(a))));
@@ -311,6 +327,7 @@ impl Objects {
             .chain(ranges)
             .chain(nodes)
             .chain(speakers)
+            .chain(routes)
             .chain(pools)
             .chain(ads)
             .chain(announcements)
@@ -395,12 +412,13 @@ enum Kind {
     Announcement,
     Pool,
     Advertisement,
+    RouteAdvertisement,
     SpeakerNode,
 }
 
 impl Kind {
     /// As kubectl lets people write it, in any case.
-    const SPELLINGS: [(Self, &'static [&'static str]); 8] = [
+    const SPELLINGS: [(Self, &'static [&'static str]); 9] = [
         (Self::Service, &["service", "services", "svc"]),
         (Self::Namespace, &["namespace", "namespaces", "ns"]),
         (Self::Node, &["node", "nodes", "no"]),
@@ -408,6 +426,7 @@ impl Kind {
         (Self::Announcement, &["announcement", "announcements"]),
         (Self::Pool, &["ipaddresspool", "ipaddresspools", "ipap"]),
         (Self::Advertisement, &["l2advertisement", "l2advertisements", "l2a"]),
+        (Self::RouteAdvertisement, &["routeadvertisement", "routeadvertisements", "rta"]),
         (Self::SpeakerNode, &["speakernode", "speakernodes", "spk"]),
     ];
 
@@ -420,6 +439,7 @@ impl Kind {
             Self::Announcement => "Announcement",
             Self::Pool => "IPAddressPool",
             Self::Advertisement => "L2Advertisement",
+            Self::RouteAdvertisement => "RouteAdvertisement",
             Self::SpeakerNode => "SpeakerNode",
         }
     }

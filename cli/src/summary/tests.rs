@@ -72,6 +72,7 @@ pub fn cluster(json: &Value) -> Cluster {
         around: surroundings(json),
         pools: seen(&json["pools"]),
         advertisements: seen(&json["advertisements"]),
+        route_advertisements: seen(&json["routeAdvertisements"]),
         speakers: seen(&json["speakers"]),
         daemon_set: seen(&json["daemonSet"]),
         lease: seen(&json["lease"]),

@@ -299,9 +299,10 @@ fn an_advertisement_that_no_node_can_follow_says_so() {
     ] {
         let mut cluster = Cluster::new(&["192.0.2.200"]);
         cluster.advertise(spec.clone());
-        let view = cluster.world.advertisement("all").unwrap();
+        let id = berth_pool::view::AdvertisementKind::Layer2.named("all");
+        let view = cluster.world.advertisement(&id).unwrap();
         let change =
-            berth_pool::report::advertisement_change("all", view, &cluster.world, Timestamp::UNIX_EPOCH).unwrap();
+            berth_pool::report::advertisement_change(&id, view, &cluster.world, Timestamp::UNIX_EPOCH).unwrap();
         let condition = &change.body["status"]["conditions"][0];
         let said = ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap()).join(" ");
         assert!(said.starts_with(told), "{spec}: {said}");

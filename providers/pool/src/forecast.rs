@@ -426,7 +426,8 @@ pub fn places(ingress: &[LoadBalancerIngress]) -> Vec<String> {
 fn is_answered(world: &World, address: IpAddr) -> bool {
     let announcement = world.announcement(address);
     let owner = announcement.and_then(|a| a.layer2.as_ref()?.owner.as_ref());
-    owner.is_some() && announcement.is_some_and(|a| a.claimed.is_some())
+    let is_routed = announcement.is_some_and(|a| !a.routes.is_empty());
+    is_routed || (owner.is_some() && announcement.is_some_and(|a| a.claimed.is_some()))
 }
 
 fn pools_of(world: &World, addresses: impl Iterator<Item = IpAddr>) -> Vec<String> {

@@ -5,6 +5,7 @@
 
 mod eligible;
 mod load;
+mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use berth_api::Reason;
 use berth_api::annotations::MOVE_TO;
-use berth_api::crd::{Layer2Assignment, Member};
+use berth_api::crd::{Layer2Assignment, Member, RefusedRoute, RouteAssignment};
 use berth_api::interface::Interfaces;
 use berth_api::names::EXCLUDE_NODE_LABEL;
 use berth_api::service::ServiceKey;
@@ -21,6 +22,7 @@ use crate::rendezvous::{Rank, rank};
 
 pub use eligible::{Candidate, Draining, LeftOut, Liking, Node, Tier, eligible};
 pub use load::{Load, PARTNERS_MAX, Seat, bound};
+pub use routes::route;
 
 /// How many standbys an owner has: with two, a node that fails while another is already down still has a successor,
 /// and an owner has far fewer than the four partners per interface that heartbeats are sized for.
@@ -38,6 +40,8 @@ pub struct Rule {
     pub interfaces: Interfaces,
     /// How much it prefers nodes; those that are not there, not at all.
     pub preferred: BTreeMap<String, u32>,
+    /// How the nodes route the address, without the nodes; `None` where one of them answers by layer 2.
+    pub route: Option<RouteAssignment>,
 }
 
 impl Rule {
@@ -55,13 +59,15 @@ impl Rule {
 /// Why an address is announced by no advertisement although some cover its pool: none selects its Service by `serviceSelectors`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no L2Advertisement that covers the pool of this address ({}) selects Service {service} by its `serviceSelectors`; give the \
+    "no {kind} that covers the pool of this address ({}) selects Service {service} by its `serviceSelectors`; give the \
      Service a label that one selects, or correct the selectors", named(advertisements.clone())
 )]
 pub struct Unselected {
     /// The Service; of several the first.
     pub service: ServiceKey,
-    /// Those that cover the pool.
+    /// The kind of those that cover the pool.
+    pub kind: &'static str,
+    /// Their names.
     pub advertisements: Vec<String>,
 }
 
@@ -80,6 +86,10 @@ pub struct Question<'a> {
     pub serving: Option<&'a BTreeSet<String>>,
     /// What the Announcement says now.
     pub current: Option<&'a Layer2Assignment>,
+    /// The nodes that it says route the address.
+    pub routed: &'a [RouteAssignment],
+    /// The nodes that said they cannot, and why.
+    pub refused: &'a BTreeMap<&'a str, &'a RefusedRoute>,
     /// Who answers, and at which epoch, as the Announcement's status says.
     pub claimed: Option<(&'a str, u64)>,
     /// What all nodes own, this address among it as `current` says.
@@ -113,6 +123,8 @@ impl Question<'_> {
 pub struct Placement {
     /// What the Announcement is to say. `None` when no advertisement covers the pool and none did before.
     pub assignment: Option<Layer2Assignment>,
+    /// The nodes that are to route it, and how.
+    pub routes: Vec<RouteAssignment>,
     /// Whether a node answers, as a reason code.
     pub reason: Reason,
     /// The same for a person.
@@ -138,15 +150,18 @@ struct Ranked {
 /// Who is chosen by nobody's wish is, of those that the advertisements prefer most, the first that is within the [`bound`]: of those that
 /// stand by, then by the hash. The epoch rises with every change of owner and never falls.
 pub fn place(question: Question<'_>) -> Placement {
+    if question.rules.iter().any(|rule| rule.route.is_some()) {
+        return route(question);
+    }
     let (candidates, left_out) = eligible(&question);
     let (holder, epoch) = holder(question);
     if question.rules.is_empty() {
         let assignment = question.current.map(|_| nobody(epoch, holder));
-        let none = || "no L2Advertisement covers the pool of this address; create one".to_owned();
+        let none = || "no L2Advertisement or RouteAdvertisement covers the pool of this address; create one".to_owned();
         let (reason, message) = question
             .unselected
             .map_or_else(|| (Reason::NoAdvertisement, none()), |why| (Reason::ServiceNotSelected, why.to_string()));
-        return Placement { assignment, reason, message, remark: None };
+        return Placement { assignment, routes: Vec::new(), reason, message, remark: None };
     }
     let place = |node: &str| question.current.and_then(|c| c.standbys.iter().position(|s| s == node));
     let ranked = candidates.into_iter().map(|candidate| {
@@ -165,7 +180,8 @@ pub fn place(question: Question<'_>) -> Placement {
     };
     let Some(index) = index else {
         let (reason, message) = nobody_says(question, &left_out);
-        return Placement { assignment: Some(nobody(epoch, holder)), reason, message, remark: None };
+        let assignment = Some(nobody(epoch, holder));
+        return Placement { assignment, routes: Vec::new(), reason, message, remark: None };
     };
     let owner = ranked.remove(index);
     let moves = holder != Some(owner.candidate.member.node.as_str());
@@ -199,7 +215,7 @@ pub fn place(question: Question<'_>) -> Placement {
     let name = owner.node.clone();
     let members = std::iter::once(owner).chain(standbys).collect();
     let assignment = Some(Layer2Assignment { owner: Some(name), standbys: names, epoch, members });
-    Placement { assignment, reason: Reason::Announced, message, remark }
+    Placement { assignment, routes: Vec::new(), reason: Reason::Announced, message, remark }
 }
 
 /// Who holds the address, and at which epoch: a claim on the wire at a higher epoch, or at the same one, which it then

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use berth_api::{Announcement, IPAddressPool, L2Advertisement, SpeakerNode};
+use berth_api::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
 use berth_provider::{Class, Failure, Intent, Owned, Plan, PlannedStep, Provider, ServiceId, Shard, Wanted};
 use futures::try_join;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Namespace, Node};
@@ -71,9 +71,10 @@ impl Provider for Pool {
     }
 
     async fn observe(&self, _shard: &Shard, _wanted: &Wanted) -> Result<World, Failure> {
-        let (pools, advertisements, nodes, speakers, slices, announcements, namespaces, ranges) = try_join!(
+        let (pools, advertisements, routes, nodes, speakers, slices, announcements, namespaces, ranges) = try_join!(
             self.list::<IPAddressPool>("IPAddressPool"),
             self.list::<L2Advertisement>("L2Advertisement"),
+            self.list::<RouteAdvertisement>("RouteAdvertisement"),
             self.list::<Node>("Node"),
             self.list::<SpeakerNode>("SpeakerNode"),
             self.list::<EndpointSlice>("EndpointSlice"),
@@ -88,6 +89,11 @@ impl Provider for Pool {
             .map(|pool| Change::Pool(pool.name_any(), Some(PoolView::of(pool))))
             .chain(
                 advertisements.iter().map(|ad| Change::Advertisement(ad.name_any(), Some(AdvertisementView::of(ad)))),
+            )
+            .chain(
+                routes
+                    .iter()
+                    .map(|ad| Change::RouteAdvertisement(ad.name_any(), Some(AdvertisementView::of_routes(ad)))),
             )
             .chain(nodes.iter().map(|node| Change::Node(node.name_any(), Some(NodeView::of(node)))))
             .chain(speakers.iter().map(|s| Change::SpeakerNode(s.name_any(), Some(Report::of(s)))))

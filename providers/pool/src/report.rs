@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::ipam::PoolReport;
 use crate::placement::Node;
 use crate::quarantine::Quarantine;
-use crate::view::{AdvertisementView, PoolView};
+use crate::view::{AdvertisementId, AdvertisementView, PoolView};
 use crate::world::World;
 
 /// A status of a pool or an advertisement.
@@ -101,7 +101,13 @@ pub fn saturated(number: u128) -> i64 {
 }
 
 /// The status that an advertisement is to have, or `None` when it has it.
-pub fn advertisement_change(name: &str, view: &AdvertisementView, world: &World, now: Timestamp) -> Option<OwnStatus> {
+pub fn advertisement_change(
+    id: &AdvertisementId,
+    view: &AdvertisementView,
+    world: &World,
+    now: Timestamp,
+) -> Option<OwnStatus> {
+    let left = if view.route.is_some() { world.left_to_layer2(view) } else { Vec::new() };
     let missing: Vec<_> = view.pools.iter().filter(|p| world.pool(p).is_none()).map(|p| format!("`{p}`")).collect();
     let condition = match &view.selectors {
         Err(error) => {
@@ -114,6 +120,14 @@ pub fn advertisement_change(name: &str, view: &AdvertisementView, world: &World,
                 missing.join(", ")
             );
             ready(ConditionStatus::False, Reason::PoolNotFound, message)
+        }
+        Ok(_) if !left.is_empty() => {
+            let pools = crate::placement::named(left.iter().map(|pool| format!("`{pool}`")).collect());
+            let message = format!(
+                "an L2Advertisement covers {pools} too, and what nodes answer for on the link is not taken from them; let one of the two cover \
+                 other pools, all others are routed"
+            );
+            ready(ConditionStatus::False, Reason::LeftToLayer2, message)
         }
         Ok(_) => match (reaches_nobody(view, world), &view.passed_over) {
             (nobody, Some((reason, error))) => {
@@ -131,8 +145,9 @@ pub fn advertisement_change(name: &str, view: &AdvertisementView, world: &World,
     if view.ready.as_ref() == Some(&stamped) {
         return None;
     }
-    let reference = own_reference("L2Advertisement", name, &view.uid);
-    let body = own_body("L2Advertisement", (name, &view.uid, view.version), json!({"conditions": [stamped]}));
+    let (kind, name) = (id.kind.as_str(), id.name.as_str());
+    let reference = own_reference(kind, name, &view.uid);
+    let body = own_body(kind, (name, &view.uid, view.version), json!({"conditions": [stamped]}));
     let news = news(reference, condition, view.ready.as_ref()).into_iter().collect();
     Some(OwnStatus { name: name.to_owned(), body, news })
 }
@@ -142,6 +157,11 @@ fn reaches_nobody(view: &AdvertisementView, world: &World) -> Option<String> {
     let mut selected = world.nodes().values().filter(|node| view.selects_node(&node.labels)).peekable();
     if selected.peek().is_none() {
         return Some("`spec.nodeSelectors` match no node, so nothing is announced by this".to_owned());
+    }
+    if view.route.is_some() {
+        let none = !selected.any(|node| node.routes);
+        let message = "no speaker of a selected node may make routes, so nothing is routed by this; install Berth with the component `deploy/routes`";
+        return none.then(|| message.to_owned());
     }
     let has = |node: &Node| node.interfaces.iter().any(|i| view.interfaces.allow(&i.name));
     let none = view.interfaces != Interfaces::All && !selected.any(has);

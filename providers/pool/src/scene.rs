@@ -88,6 +88,7 @@ impl Scene {
             pool: "all".to_owned(),
             services: vec![holder],
             layer2: Some(layer2.clone()),
+            routes: Vec::new(),
         };
         let mut announcement = Announcement::new(&announcement_name(address), spec);
         announcement.metadata.resource_version = Some(self.version.to_string());

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use berth_api::annotations::{MOVE_TO, TAKEN_AGAIN};
 use berth_api::condition::types;
 use berth_api::crd::{
-    AnnouncementSpec, Dataplane, Interface, KernelTrap, KubeProxy, Layer2Assignment, Quarantined, ServiceAllocation,
-    ServiceRef, SpeakerNodeSpec,
+    AnnouncementSpec, Dataplane, Interface, KernelTrap, KubeProxy, Layer2Assignment, Quarantined, RefusedRoute,
+    RouteAssignment, Routes, ServiceAllocation, ServiceRef, SpeakerNodeSpec,
 };
 use berth_api::names::{PART_LABEL_PREFIX, part_label};
 use berth_api::pool::{Addresses, AddressesError, IpRange};
@@ -36,7 +36,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Owne
 
 use crate::placement::Draining;
 
-pub use advertisement::{AdvertisementView, Preference, Selectors};
+pub use advertisement::{AdvertisementId, AdvertisementKind, AdvertisementView, Preference, Selectors};
 pub use assignment::{Assignment, Interner};
 pub use labels::PackedLabels;
 pub use node::NodeView;
@@ -185,7 +185,7 @@ pub struct AnnouncementView {
     pub resource_version: String,
     /// Its labels, but for those that name the nodes that have a part.
     pub labels: PackedLabels,
-    /// Whether those name the nodes of `layer2` and of health checks.
+    /// Whether those name the nodes of `layer2`, of `routes` and of health checks.
     pub has_part_labels: bool,
     /// What else people and other programs wrote in its metadata; nothing, most often.
     pub others: Option<Box<Others>>,
@@ -197,6 +197,8 @@ pub struct AnnouncementView {
     pub services: Vec<ServiceRef>,
     /// `spec.layer2`.
     pub layer2: Option<Assignment>,
+    /// `spec.routes`; most often the same for many.
+    pub routes: Arc<[RouteAssignment]>,
     /// Who answers, and at which epoch.
     pub claimed: Option<(String, u64)>,
     /// What the speaker says about another machine that has the address, and whether ours answers all the same.
@@ -242,7 +244,7 @@ impl AnnouncementView {
         let is_part = |label: &&String| label.starts_with(PART_LABEL_PREFIX);
         let labels = || meta.labels.iter().flatten();
         let parts = labels().filter(|(label, _)| is_part(label)).map(|(label, part)| (label.clone(), part.as_str()));
-        let expected = part_labels(spec.layer2.as_ref(), &spec.services);
+        let expected = part_labels(spec.layer2.as_ref(), &spec.routes, &spec.services);
         let layer2 = announcement.status.as_ref().and_then(|s| s.layer2.as_ref());
         Self {
             name: meta.name.clone().unwrap_or_default(),
@@ -255,6 +257,7 @@ impl AnnouncementView {
             pool: Arc::from(spec.pool.as_str()),
             services: spec.services.clone(),
             layer2: spec.layer2.as_ref().map(Assignment::of),
+            routes: spec.routes.as_slice().into(),
             claimed: layer2.map(|l| (l.owner.clone(), l.epoch)),
             conflict: ready(announcement.status.as_ref().map(|s| &s.conditions))
                 .filter(|c| c.reason == Reason::AddressConflict.as_str())
@@ -270,6 +273,7 @@ impl AnnouncementView {
             pool: self.pool.to_string(),
             services: self.services.clone(),
             layer2: self.layer2.as_ref().map(Assignment::written),
+            routes: self.routes.to_vec(),
         }
     }
 
@@ -289,6 +293,7 @@ impl AnnouncementView {
     /// Lets it have names in common with others.
     pub fn intern(&mut self, interner: &mut Interner) {
         interner.name(&mut self.pool);
+        interner.routes(&mut self.routes);
         self.layer2.iter_mut().for_each(|layer2| layer2.intern(interner));
     }
 
@@ -305,10 +310,15 @@ impl AnnouncementView {
 }
 
 /// The labels by which the speakers find the Announcements in which they have a part.
-pub fn part_labels(layer2: Option<&Layer2Assignment>, services: &[ServiceRef]) -> BTreeMap<String, &'static str> {
+pub fn part_labels(
+    layer2: Option<&Layer2Assignment>,
+    routes: &[RouteAssignment],
+    services: &[ServiceRef],
+) -> BTreeMap<String, &'static str> {
     let local = services.iter().filter_map(|service| service.local.as_ref());
     let checked = local.flat_map(|local| &local.endpoints);
     let mut labels: BTreeMap<_, _> = checked.map(|on| (part_label(&on.node), "health-checks")).collect();
+    labels.extend(routes.iter().flat_map(|way| &way.nodes).map(|node| (part_label(node), "route")));
     if let Some(layer2) = layer2 {
         labels.extend(layer2.standbys.iter().map(|node| (part_label(node), "standby")));
         labels.extend(layer2.owner.iter().map(|node| (part_label(node), "owner")));
@@ -440,15 +450,20 @@ pub struct Report {
     pub foreign: Vec<(IpAddr, MacAddr)>,
     /// Those addresses, as its status says.
     pub sweep: Vec<IpAddr>,
+    /// Whether it makes routes.
+    pub routes: bool,
+    /// The addresses that it cannot route.
+    pub refused: Vec<RefusedRoute>,
 }
 
 impl Report {
     /// Parses it.
     pub fn of(node: &SpeakerNode) -> Self {
-        let SpeakerNodeSpec { interfaces, gateways, dataplane, kernel_traps, found, .. } = node.spec.clone();
+        let SpeakerNodeSpec { interfaces, gateways, dataplane, kernel_traps, found, routes, .. } = node.spec.clone();
         let foreign = found.iter().map(|found| (found.address, found.mac)).collect();
         let sweep = node.status.as_ref().map(|status| status.sweep.clone()).unwrap_or_default();
-        Self { interfaces, gateways, dataplane, kernel_traps, foreign, sweep }
+        let Routes { permitted, refused } = routes.unwrap_or_default();
+        Self { interfaces, gateways, dataplane, kernel_traps, foreign, sweep, routes: permitted, refused }
     }
 
     /// The machines that it found with addresses which it was told to ask for. Of others it has nothing to say: whoever holds one node is not

@@ -10,6 +10,7 @@ mod endpoints;
 mod excluded;
 mod load;
 mod quarantine;
+mod refused;
 mod sweep;
 mod turns;
 
@@ -30,7 +31,7 @@ pub use turns::Lack;
 use turns::{Rank, Turn, Waiting};
 
 use crate::view::{
-    AdvertisementView, AnnouncementView, Assignment, Interner, NodeView, PoolView, Report, ServiceView, SliceView,
+    AdvertisementId, AdvertisementKind, AdvertisementView, AnnouncementView, Assignment, Interner, NodeView, PoolView, Report, ServiceView, SliceView,
     key_of,
 };
 
@@ -45,8 +46,10 @@ pub enum Change {
     Announcement(String, Option<AnnouncementView>),
     /// A pool.
     Pool(String, Option<PoolView>),
-    /// An advertisement.
+    /// An L2Advertisement.
     Advertisement(String, Option<AdvertisementView>),
+    /// A RouteAdvertisement.
+    RouteAdvertisement(String, Option<AdvertisementView>),
     /// A Node.
     Node(String, Option<NodeView>),
     /// What a node's speaker reported.
@@ -75,7 +78,7 @@ pub struct World {
     /// Names that those have in common.
     interner: Interner,
     pools: BTreeMap<String, PoolView>,
-    advertisements: BTreeMap<String, AdvertisementView>,
+    advertisements: BTreeMap<AdvertisementId, AdvertisementView>,
     cluster_nodes: BTreeMap<String, NodeView>,
     reports: BTreeMap<String, Report>,
     /// Nodes whose last report was deleted while they are there.
@@ -118,7 +121,7 @@ pub struct World {
     dirty: BTreeSet<Turn>,
     dirty_ranks: BTreeMap<ServiceKey, Rank>,
     dirty_pools: BTreeSet<String>,
-    dirty_advertisements: BTreeSet<String>,
+    dirty_advertisements: BTreeSet<AdvertisementId>,
 }
 
 /// What changes that concern all make necessary.
@@ -177,14 +180,10 @@ impl World {
             Change::Announcement(name, view) => self.learn_announcement(name, view),
             Change::Pool(name, view) => self.learn_pool(name, view),
             Change::Advertisement(name, view) => {
-                // The generation tells a change of specification from one of status.
-                let version = |v: &AdvertisementView| (v.uid.clone(), v.generation);
-                let same = self.advertisements.get(&name).map(version) == view.as_ref().map(version);
-                put(&mut self.advertisements, name.clone(), view);
-                self.dirty_advertisements.insert(name);
-                if !same {
-                    self.places_changed();
-                }
+                self.learn_advertisement(AdvertisementKind::Layer2.named(name), view);
+            }
+            Change::RouteAdvertisement(name, view) => {
+                self.learn_advertisement(AdvertisementKind::Route.named(name), view);
             }
             Change::Node(name, view) => {
                 if view.is_none() {
@@ -210,7 +209,10 @@ impl World {
                     return;
                 }
                 self.unreported.remove(&name);
+                let refused = |report: Option<&Report>| report.map(|report| report.refused.clone()).unwrap_or_default();
+                let (before, after) = (refused(self.reports.get(&name)), refused(view.as_ref()));
                 put(&mut self.reports, name.clone(), view);
+                self.learn_refused(&before, &after);
                 // A node's address may be known from its speaker alone.
                 self.judge_if_excluded();
                 self.derive_node(&name);
@@ -297,8 +299,8 @@ impl World {
     }
 
     /// An advertisement.
-    pub fn advertisement(&self, name: &str) -> Option<&AdvertisementView> {
-        self.advertisements.get(name)
+    pub fn advertisement(&self, id: &AdvertisementId) -> Option<&AdvertisementView> {
+        self.advertisements.get(id)
     }
 
     /// Pools whose status may be out of date; each is named once.
@@ -313,13 +315,27 @@ impl World {
     }
 
     /// Advertisements whose status may be out of date; each is named once.
-    pub fn take_dirty_advertisements(&mut self) -> BTreeSet<String> {
+    pub fn take_dirty_advertisements(&mut self) -> BTreeSet<AdvertisementId> {
         std::mem::take(&mut self.dirty_advertisements)
     }
 
     /// Puts an advertisement's status in line again.
-    pub fn mark_advertisement(&mut self, name: String) {
-        self.dirty_advertisements.insert(name);
+    pub fn mark_advertisement(&mut self, id: AdvertisementId) {
+        self.dirty_advertisements.insert(id);
+    }
+
+    fn learn_advertisement(&mut self, id: AdvertisementId, view: Option<AdvertisementView>) {
+        // The generation tells a change of specification from one of status.
+        let version = |v: &AdvertisementView| (v.uid.clone(), v.generation);
+        let same = self.advertisements.get(&id).map(version) == view.as_ref().map(version);
+        put(&mut self.advertisements, id.clone(), view);
+        self.dirty_advertisements.insert(id);
+        if !same {
+            // Which pools are left to layer 2 may be others now.
+            let routes = self.advertisements.keys().filter(|id| id.kind == AdvertisementKind::Route);
+            self.dirty_advertisements.extend(routes.cloned());
+            self.places_changed();
+        }
     }
 
     fn learn_service(&mut self, key: ServiceKey, view: Option<ServiceView>) {
@@ -530,6 +546,7 @@ impl World {
             draining: view.gives_up(self.drain_on_cordon).or_else(|| self.reports.get(name)?.is_stale()),
             dataplane: self.reports.get(name).and_then(|report| report.dataplane),
             kernel_traps: self.reports.get(name).map(|report| report.kernel_traps.clone()).unwrap_or_default(),
+            routes: self.reports.get(name).is_some_and(|report| report.routes),
         });
         if self.nodes.get(name) != node.as_ref() {
             put(&mut self.nodes, name.to_owned(), node);

@@ -108,11 +108,13 @@ fn follower() -> (Follower, mpsc::Receiver<Change>, berth_telemetry::Health) {
         node: node("a"),
         known: BTreeSet::new(),
         listed: None,
+        names: BTreeSet::new(),
         happened: 0,
         outputs: Outputs {
             changes,
             board: Arc::default(),
             checks: watch::channel(Told::new()).0,
+            routes: watch::channel(Wanted::default()).0,
             metrics: Metrics::new(&mut crate::metrics::registry()),
         },
         synced: health.gate("synced"),

@@ -18,6 +18,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::component;
 use crate::kubelet::image;
 use crate::lab::Lab;
 use crate::progress::step;
@@ -60,6 +61,8 @@ pub struct BerthConfig {
     pub controller_replicas: Option<u32>,
     /// Changes of the speakers' template.
     pub speaker: PodEdit,
+    /// Whether the component `deploy/routes` is laid over it.
+    pub routes: bool,
 }
 
 impl BerthConfig {
@@ -118,6 +121,9 @@ impl Lab {
     /// Applies the manifest and waits for the kinds; the pods come up meanwhile.
     async fn apply_berth(&self, config: &BerthConfig) -> Result<()> {
         let mut objects = manifest()?;
+        if config.routes {
+            component::lay_over(&mut objects, "routes")?;
+        }
         for object in &mut objects {
             config.change(object);
         }

@@ -13,6 +13,7 @@
 mod ask;
 mod audit;
 mod berth;
+mod component;
 pub mod controlplane;
 mod enter;
 mod eventually;

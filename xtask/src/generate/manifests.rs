@@ -30,15 +30,25 @@ const WORKLOADS: [(&str, &str); 3] = [
     ("deploy/speaker.yaml", include_str!("templates/speaker.yaml")),
 ];
 
+/// What is laid over the rest by those who want it.
+const COMPONENTS: [(&str, &str); 1] = [("deploy/routes/kustomization.yaml", include_str!("templates/routes.yaml"))];
+
 const KUSTOMIZATION: &str = "deploy/kustomization.yaml";
 const INSTALL: &str = "deploy/install.yaml";
 
 /// Everything of `deploy/` but CRDs and rights.
 pub fn files() -> anyhow::Result<Vec<Generated>> {
+    filled(POLICIES.iter().chain(&WORKLOADS))
+}
+
+/// What is no part of an installation unless somebody adds it.
+pub fn components() -> anyhow::Result<Vec<Generated>> {
+    filled(COMPONENTS.iter())
+}
+
+fn filled<'a>(templates: impl Iterator<Item = &'a (&'a str, &'a str)>) -> anyhow::Result<Vec<Generated>> {
     let values = values()?;
-    POLICIES
-        .iter()
-        .chain(&WORKLOADS)
+    templates
         .map(|(path, template)| {
             let content = fill(template, &values).with_context(|| format!("filling in `{path}`"))?;
             Ok(Generated::new(*path, yaml::file(&[content])))

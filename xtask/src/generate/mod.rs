@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use crate::{output, workspace};
 
 /// Folders in which every file is generated; what else lies there is left over and goes.
-const OWNED_FOLDERS: [&str; 4] = ["deploy/admission", "deploy/crds", "deploy/rbac", "docs/reference"];
+const OWNED_FOLDERS: [&str; 5] = ["deploy/admission", "deploy/crds", "deploy/rbac", "deploy/routes", "docs/reference"];
 
 /// A file as it should be.
 struct Generated {
@@ -72,6 +72,7 @@ fn all() -> anyhow::Result<Vec<Generated>> {
     files.extend(rbac::files()?);
     files.extend(manifests::files()?);
     files.extend(manifests::collections(&files)?);
+    files.extend(manifests::components()?);
     files.extend(reference::files());
     Ok(files)
 }

@@ -20,6 +20,7 @@ fn read(text: &str) -> Result<(Vec<String>, Vec<String>), LoadError> {
             Object::Announcement(o) => ("Announcement", o.meta()),
             Object::Pool(o) => ("IPAddressPool", o.meta()),
             Object::Advertisement(o) => ("L2Advertisement", o.meta()),
+            Object::RouteAdvertisement(o) => ("RouteAdvertisement", o.meta()),
             Object::SpeakerNode(o) => ("SpeakerNode", o.meta()),
         };
         let namespace = meta.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();

@@ -32,6 +32,7 @@ fn cluster(services: &[Value]) -> Everything {
             .unwrap(),
         ]),
         advertisements: Seen::Here(vec![]),
+        route_advertisements: Seen::Here(vec![]),
         speakers: Seen::Here(vec![]),
         controller: Seen::KindMissing,
     }

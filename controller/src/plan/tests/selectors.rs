@@ -1,6 +1,7 @@
 //! Which Services advertisements announce, which nodes they prefer, and what is said where labels leave nobody.
 
 use berth_pool::report::advertisement_change;
+use berth_pool::view::AdvertisementKind;
 
 use super::*;
 
@@ -300,8 +301,9 @@ fn an_advertisement_says_what_of_it_cannot_be_read_and_the_rest_counts() {
     ] {
         let mut cluster = Cluster::new(&[VIP]);
         cluster.advertise(spec.clone());
-        let view = cluster.world.advertisement("all").unwrap();
-        let change = advertisement_change("all", view, &cluster.world, Timestamp::UNIX_EPOCH).unwrap();
+        let id = AdvertisementKind::Layer2.named("all");
+        let view = cluster.world.advertisement(&id).unwrap();
+        let change = advertisement_change(&id, view, &cluster.world, Timestamp::UNIX_EPOCH).unwrap();
         let condition = &change.body["status"]["conditions"][0];
         let said = ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap()).join(" ");
         assert!(said.starts_with(told), "{spec}: {said}");

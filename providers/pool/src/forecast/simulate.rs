@@ -9,7 +9,7 @@ use berth_api::service::ServiceKey;
 use jiff::Timestamp;
 
 use super::Course;
-use crate::placement::{Draining, holder, place};
+use crate::placement::{Draining, holder, named, place};
 use crate::plan::Terms;
 use crate::view::{AnnouncementView, NodeView, SliceView};
 use crate::world::{Change, World};
@@ -118,7 +118,7 @@ pub fn simulate(
     let others = BTreeMap::new();
     let mut course = Course::new(world, &others, now);
     course.run();
-    let before = owners(&course.world);
+    let (before, routed) = (owners(&course.world), routers(&course.world));
     let mut taken_over = BTreeSet::new();
     match fault {
         Fault::Drain => {
@@ -164,7 +164,14 @@ pub fn simulate(
         let services = world.announcement(*address).map(|seen| seen.holders().collect()).unwrap_or_default();
         Fate { address: *address, services, before: before.clone(), after: owner.cloned(), turn, reason, message }
     });
-    let addresses: Vec<_> = fates.collect();
+    let after = routers(&world);
+    let gone = |node: &String| fault == Fault::Fail && nodes.contains(node);
+    let routes = routed.into_iter().map(|(address, before)| {
+        let left = after.get(&address).into_iter().flatten().filter(|node| !gone(node)).cloned().collect();
+        routed_fate(&world, address, before, left)
+    });
+    let mut addresses: Vec<_> = fates.chain(routes).collect();
+    addresses.sort_by_key(|fate| fate.address);
     let count = |node: &String, of: fn(&Fate) -> Option<&String>| {
         addresses.iter().filter(|fate| of(fate) == Some(node)).count() as u64
     };
@@ -183,7 +190,27 @@ fn owners(world: &World) -> BTreeMap<IpAddr, Option<String>> {
         let terms = Terms::of_announcement(world, seen);
         holder(terms.question(world, seen.address, Some(seen))).0.map(str::to_owned)
     };
-    world.announcements().map(|seen| (seen.address, owner(seen))).collect()
+    let answered = world.announcements().filter(|seen| seen.routes.is_empty());
+    answered.map(|seen| (seen.address, owner(seen))).collect()
+}
+
+/// The nodes that route each address which is routed.
+fn routers(world: &World) -> BTreeMap<IpAddr, BTreeSet<String>> {
+    let routed = world.announcements().filter(|seen| !seen.routes.is_empty());
+    routed.map(|seen| (seen.address, seen.routes.iter().flat_map(|way| way.nodes.iter().cloned()).collect())).collect()
+}
+
+/// What becomes of a routed address: routers leave out the nodes that go, by themselves.
+fn routed_fate(world: &World, address: IpAddr, before: BTreeSet<String>, after: BTreeSet<String>) -> Fate {
+    let told = |nodes: &BTreeSet<String>| (!nodes.is_empty()).then(|| named(nodes.iter().cloned().collect()));
+    let (turn, reason, message) = if after.is_empty() {
+        (Turn::Lost, Reason::NoEligibleNode, "every node that routes the address goes, and no other can".to_owned())
+    } else {
+        let message = "routers go on with the nodes that are left; no address moves".to_owned();
+        (Turn::Stays, Reason::Announced, message)
+    };
+    let services = world.announcement(address).map(|seen| seen.holders().collect()).unwrap_or_default();
+    Fate { address, services, before: told(&before), after: told(&after), turn, reason, message }
 }
 
 fn why(world: &World, address: IpAddr, turn: Turn, fault: Fault) -> (Reason, String) {

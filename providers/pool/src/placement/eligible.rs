@@ -28,6 +28,8 @@ pub struct Node {
     pub dataplane: Option<Dataplane>,
     /// Settings of its kernel that break what is announced.
     pub kernel_traps: Vec<KernelTrap>,
+    /// Whether its speaker may make routes.
+    pub routes: bool,
 }
 
 impl Node {
@@ -38,6 +40,17 @@ impl Node {
             (true, Some(_)) => Tier::Draining,
             (false, _) => Tier::NotReady,
         }
+    }
+
+    /// The same among others, of which `met` says whether a kube-proxy was met on one. Where nobody has one, something else forwards.
+    pub(super) fn tier_among(&self, met: bool) -> Tier {
+        let absent = self.dataplane.is_some_and(|dataplane| dataplane.kube_proxy == KubeProxy::Absent);
+        if met && absent && self.tier() == Tier::Ready { Tier::Unproven } else { self.tier() }
+    }
+
+    /// Whether a kube-proxy was met on it that follows what changes.
+    pub(super) fn is_met(&self) -> bool {
+        self.dataplane.is_some_and(|dataplane| dataplane.kube_proxy == KubeProxy::Fresh)
     }
 }
 
@@ -81,11 +94,14 @@ pub enum LeftOut {
     #[error("its condition NetworkUnavailable is True")]
     NetworkUnavailable,
     /// No advertisement allows it.
-    #[error("no L2Advertisement selects it")]
+    #[error("no advertisement selects it")]
     NotSelected,
     /// It has no speaker that reported.
     #[error("its speaker has not reported")]
     NoSpeaker,
+    /// Its speaker makes no routes.
+    #[error("its speaker may make no routes")]
+    NoRoutes,
     /// None of its interfaces has the address's subnet.
     #[error("no allowed interface has the subnet of the address")]
     NoSubnet,
@@ -147,22 +163,16 @@ pub fn eligible<'a>(question: &Question<'a>) -> (Vec<Candidate>, BTreeMap<&'a st
             }
         }
     }
-    // Where nobody has one, something else forwards.
-    let kube_proxy = |candidate: &Candidate| {
-        question.nodes.get(&candidate.member.node).and_then(|node| Some(node.dataplane?.kube_proxy))
-    };
-    if candidates.iter().any(|candidate| kube_proxy(candidate) == Some(KubeProxy::Fresh)) {
-        for candidate in &mut candidates {
-            if candidate.tier == Tier::Ready && kube_proxy(candidate) == Some(KubeProxy::Absent) {
-                candidate.tier = Tier::Unproven;
-            }
-        }
+    let node = |candidate: &Candidate| question.nodes.get(&candidate.member.node);
+    let met = candidates.iter().filter_map(node).any(Node::is_met);
+    for candidate in &mut candidates {
+        candidate.tier = node(candidate).map_or(candidate.tier, |node| node.tier_among(met));
     }
     (candidates, left_out)
 }
 
 /// The advertisements that select a node.
-fn selecting<'a>(question: &Question<'a>, name: &str) -> impl Iterator<Item = &'a Rule> {
+pub(super) fn selecting<'a>(question: &Question<'a>, name: &str) -> impl Iterator<Item = &'a Rule> {
     question.rules.iter().map(AsRef::as_ref).filter(move |rule| rule.selects(name))
 }
 

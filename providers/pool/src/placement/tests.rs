@@ -46,6 +46,8 @@ struct Case {
     rules: Vec<Arc<Rule>>,
     serving: Option<BTreeSet<String>>,
     current: Option<Layer2Assignment>,
+    routed: Vec<RouteAssignment>,
+    refused: BTreeMap<&'static str, RefusedRoute>,
     claimed: Option<(&'static str, u64)>,
     load: Load,
     wish: Option<&'static str>,
@@ -58,6 +60,8 @@ impl Case {
             rules: everywhere(),
             serving: None,
             current: None,
+            routed: Vec::new(),
+            refused: BTreeMap::new(),
             claimed: None,
             load: Load::default(),
             wish: None,
@@ -90,6 +94,8 @@ impl Case {
             unselected: None,
             serving: self.serving.as_ref(),
             current: self.current.as_ref(),
+            routed: &self.routed,
+            refused: &self.refused.iter().map(|(node, why)| (*node, why)).collect(),
             claimed: self.claimed,
             load: &self.load,
             wish: self.wish,
@@ -377,7 +383,7 @@ fn nobody_answers_for_a_reason() {
                 c
             },
             Reason::NoAdvertisement,
-            "no L2Advertisement covers",
+            "no L2Advertisement or RouteAdvertisement covers",
         ),
         (|c| c.local(&[]), Reason::NoLocalEndpoints, "externalTrafficPolicy is Local"),
         (
@@ -410,7 +416,7 @@ fn nobody_answers_for_a_reason() {
                 c
             },
             Reason::NoEligibleNode,
-            "node-a: no L2Advertisement selects it",
+            "node-a: no advertisement selects it",
         ),
     ];
     for (change, reason, says) in cases {
@@ -476,6 +482,8 @@ fn a_member_is_found_at_its_own_address_of_the_family_and_subnet_of_the_virtual_
             unselected: None,
             serving: None,
             current: None,
+            routed: &[],
+            refused: &BTreeMap::new(),
             claimed: None,
             load: &Load::default(),
             wish: None,

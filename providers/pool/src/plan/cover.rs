@@ -30,7 +30,8 @@ impl Cover {
         let rules: Vec<_> = together.announced_by.iter().map(|covering| Arc::clone(&covering.rule)).collect();
         let unselected = together.first.filter(|_| rules.is_empty()).map(|service| Unselected {
             service,
-            advertisements: covering.iter().map(|covering| covering.advertisement.clone()).collect(),
+            kind: covering.first().map_or("advertisement", |covering| covering.advertisement.kind.as_str()),
+            advertisements: covering.iter().map(|covering| covering.advertisement.to_string()).collect(),
         });
         Self { rules, unselected: unselected.filter(|unselected| !unselected.advertisements.is_empty()) }
     }

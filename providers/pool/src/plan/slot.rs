@@ -1,13 +1,14 @@
 //! The address of one family of a Service: what it has, what it is to have, and how one becomes the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::ipam::Choice;
 use crate::placement::{Placement, Question, place};
 use berth_api::annotations::TAKEN_AGAIN;
 use berth_api::condition::types;
-use berth_api::crd::{AnnouncementSpec, Layer2Assignment, LocalPolicy, ServiceRef};
+use berth_api::crd::{AnnouncementSpec, Layer2Assignment, LocalPolicy, RefusedRoute, RouteAssignment, ServiceRef};
 use berth_api::names::announcement_name;
 use berth_api::service::{ServiceKey, TrafficPolicy};
 use berth_api::{Announcement, Condition, ConditionStatus, IpFamily, Reason};
@@ -143,14 +144,16 @@ impl<'a> Candidate<'a> {
 
     /// Whether a node has said that it answers.
     fn is_answered(&self) -> bool {
-        self.existing.is_some_and(|e| e.claimed.is_some())
+        self.existing.is_some_and(|e| e.claimed.is_some() || !e.routes.is_empty())
     }
 
     fn announced(&self) -> Condition {
         if let Some((reason, message)) = &self.placement.remark {
             return condition(types::ANNOUNCED, ConditionStatus::True, *reason, message.clone());
         }
-        let conflict = self.existing.and_then(|e| e.conflict.as_ref());
+        // What was said on the link is of no account where nobody answers there.
+        let is_routed = !self.placement.routes.is_empty();
+        let conflict = self.existing.filter(|_| !is_routed).and_then(|e| e.conflict.as_ref());
         if let (Reason::Announced, Some((answers, message))) = (self.placement.reason, conflict) {
             let status = if *answers { ConditionStatus::True } else { ConditionStatus::False };
             return condition(types::ANNOUNCED, status, Reason::AddressConflict, message.clone());
@@ -170,6 +173,7 @@ impl<'a> Candidate<'a> {
             Reason::Announced if let Some((reason, message)) = &self.spoilt => {
                 return condition(types::ANNOUNCED, ConditionStatus::True, *reason, message.clone());
             }
+            Reason::Announced if is_routed => (ConditionStatus::True, self.placement.message.clone()),
             Reason::Announced => (
                 ConditionStatus::True,
                 "nodes are named that answer for the address; its Announcement says which".to_owned(),
@@ -224,19 +228,21 @@ pub(super) fn without(world: &World, seen: &AnnouncementView, key: &ServiceKey) 
 }
 
 /// What decides which nodes may answer for an address, apart from what they are themselves.
-pub(crate) struct Terms {
+pub(crate) struct Terms<'a> {
     cover: Cover,
+    routed: Arc<[RouteAssignment]>,
+    refused: BTreeMap<&'a str, &'a RefusedRoute>,
     serving: Option<BTreeSet<String>>,
     current: Option<Layer2Assignment>,
 }
 
-impl Terms {
+impl<'a> Terms<'a> {
     /// Those of an address that these Services hold.
     ///
     /// Those who share an address came with the same policy, and with the Local policy with the same pods; where one has none on a node
     /// all the same, that node cannot answer for all. `policy` is that of the one who has it alone.
     pub(crate) fn of(
-        world: &World,
+        world: &'a World,
         services: &[ServiceRef],
         policy: TrafficPolicy,
         address: IpAddr,
@@ -253,15 +259,19 @@ impl Terms {
             let first = of_each.next().unwrap_or_default();
             of_each.fold(first, |all, one| all.intersection(&one).cloned().collect())
         };
+        let cover = Cover::of(world, pool, services);
+        let is_routed = cover.rules.iter().any(|rule| rule.route.is_some());
         Self {
-            cover: Cover::of(world, pool, services),
+            cover,
+            routed: existing.map(|e| e.routes.clone()).unwrap_or_default(),
+            refused: if is_routed { world.refused_routes(address) } else { BTreeMap::new() },
             serving: is_local.then(of_all),
             current: existing.and_then(|e| e.layer2.as_ref()).map(Assignment::written),
         }
     }
 
     /// Those of an Announcement as it is.
-    pub(crate) fn of_announcement(world: &World, seen: &AnnouncementView) -> Self {
+    pub(crate) fn of_announcement(world: &'a World, seen: &AnnouncementView) -> Self {
         let holder = seen.services.first().and_then(|service| world.service(&key_of(service)));
         let policy = holder.map_or(TrafficPolicy::Cluster, |view| view.policy);
         Self::of(world, &seen.services, policy, seen.address, &seen.pool, Some(seen))
@@ -281,6 +291,8 @@ impl Terms {
             unselected: self.cover.unselected.as_ref(),
             serving: self.serving.as_ref(),
             current: self.current.as_ref(),
+            routed: &self.routed,
+            refused: &self.refused,
             claimed: existing.and_then(|e| e.claimed.as_ref()).map(|(node, epoch)| (node.as_str(), *epoch)),
             load: world.load(),
             wish: existing.and_then(AnnouncementView::wish),
@@ -307,10 +319,10 @@ fn announcement(
     placement: Placement,
     existing: Option<&AnnouncementView>,
 ) -> Announcement {
-    let layer2 = placement.assignment;
+    let Placement { assignment: layer2, routes, .. } = placement;
     let mut labels = existing.map(|e| e.labels.unpacked()).unwrap_or_default();
-    labels.extend(part_labels(layer2.as_ref(), &services).into_iter().map(|(label, part)| (label, part.to_owned())));
-    let spec = AnnouncementSpec { address, pool: pool.to_owned(), services, layer2 };
+    labels.extend(part_labels(layer2.as_ref(), &routes, &services).into_iter().map(|(label, part)| (label, part.to_owned())));
+    let spec = AnnouncementSpec { address, pool: pool.to_owned(), services, layer2, routes };
     let mut announcement = Announcement::new(&announcement_name(address), spec);
     announcement.metadata.labels = (!labels.is_empty()).then_some(labels);
     announcement.metadata.resource_version = existing.map(|e| e.resource_version.clone());

@@ -1,8 +1,9 @@
-//! What is kept of an L2Advertisement.
+//! What is kept of an L2Advertisement or a RouteAdvertisement, which select in the same words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use berth_api::crd::PreferredNodeSelector;
+use berth_api::crd::{PreferredNodeSelector, RouteAdvertisement, RouteAssignment};
 use berth_api::interface::Interfaces;
 use berth_api::{L2Advertisement, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
@@ -14,7 +15,46 @@ use crate::ipam::Labels;
 /// The weights that a preference may have: MetalLB's, which are those of node affinity in Kubernetes.
 const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=100;
 
-/// An L2Advertisement.
+/// An advertisement's kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AdvertisementId {
+    /// Its kind.
+    pub kind: AdvertisementKind,
+    /// Its name.
+    pub name: String,
+}
+
+/// The kinds of advertisements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdvertisementKind {
+    /// L2Advertisement.
+    Layer2,
+    /// RouteAdvertisement.
+    Route,
+}
+
+impl AdvertisementKind {
+    /// The kind as the API has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Layer2 => "L2Advertisement",
+            Self::Route => "RouteAdvertisement",
+        }
+    }
+
+    /// The one of this kind with a name.
+    pub fn named(self, name: impl Into<String>) -> AdvertisementId {
+        AdvertisementId { kind: self, name: name.into() }
+    }
+}
+
+impl fmt::Display for AdvertisementId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// An L2Advertisement or a RouteAdvertisement.
 #[derive(Clone, Debug)]
 pub struct AdvertisementView {
     /// `metadata.uid`.
@@ -33,6 +73,8 @@ pub struct AdvertisementView {
     pub preferences: Vec<Preference>,
     /// What of it cannot be read and does not count, while all else does.
     pub passed_over: Option<(Reason, String)>,
+    /// How nodes route addresses by it, without the nodes; `None` for one of layer 2.
+    pub route: Option<RouteAssignment>,
     /// The condition Ready in its status.
     pub ready: Option<Condition>,
 }
@@ -82,9 +124,37 @@ impl AdvertisementView {
             pools: spec.ip_address_pools.iter().cloned().collect(),
             // An entry that cannot be read allows none, and does not make it all.
             interfaces: if spec.interfaces.is_empty() { Interfaces::All } else { Interfaces::Only(interfaces) },
-            selectors: Selectors::of(ad),
+            selectors: Selectors::of(
+                &spec.ip_address_pool_selectors,
+                &spec.node_selectors,
+                &spec.service_selectors,
+            ),
             preferences,
             passed_over: of_interface.or_else(|| bad_preference.map(|why| (Reason::InvalidPreference, why))),
+            route: None,
+            ready: ready(ad.status.as_ref().map(|s| &s.conditions)),
+        }
+    }
+
+    /// Parses a RouteAdvertisement.
+    pub fn of_routes(ad: &RouteAdvertisement) -> Self {
+        let spec = &ad.spec;
+        let (form, interface) = (spec.form, spec.interface.clone());
+        let (table, metric) = (spec.table, spec.metric);
+        Self {
+            uid: ad.metadata.uid.clone().unwrap_or_default(),
+            generation: ad.metadata.generation,
+            version: version(&ad.metadata),
+            pools: spec.ip_address_pools.iter().cloned().collect(),
+            interfaces: Interfaces::All,
+            selectors: Selectors::of(
+                &spec.ip_address_pool_selectors,
+                &spec.node_selectors,
+                &spec.service_selectors,
+            ),
+            preferences: Vec::new(),
+            passed_over: None,
+            route: Some(RouteAssignment { form, interface, table, metric, nodes: Vec::new() }),
             ready: ready(ad.status.as_ref().map(|s| &s.conditions)),
         }
     }
@@ -121,7 +191,7 @@ impl AdvertisementView {
 }
 
 impl Selectors {
-    fn of(ad: &L2Advertisement) -> Result<Self, String> {
+    fn of(pools: &[LabelSelector], nodes: &[LabelSelector], services: &[LabelSelector]) -> Result<Self, String> {
         let read = |field: &str, selectors: &[LabelSelector]| {
             let parse = |(index, selector): (usize, &LabelSelector)| {
                 Selector::try_from(selector.clone()).map_err(|e| format!("`spec.{field}[{index}]`: {e}"))
@@ -129,9 +199,9 @@ impl Selectors {
             selectors.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
-            pools: read("ipAddressPoolSelectors", &ad.spec.ip_address_pool_selectors)?,
-            nodes: read("nodeSelectors", &ad.spec.node_selectors)?,
-            services: read("serviceSelectors", &ad.spec.service_selectors)?,
+            pools: read("ipAddressPoolSelectors", pools)?,
+            nodes: read("nodeSelectors", nodes)?,
+            services: read("serviceSelectors", services)?,
         })
     }
 }

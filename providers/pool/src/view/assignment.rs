@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use berth_api::crd::{Layer2Assignment, Member};
+use berth_api::crd::{Layer2Assignment, Member, RouteAssignment};
 
 use crate::placement::Seat;
 
@@ -61,6 +61,7 @@ pub struct Interner {
     names: BTreeSet<Arc<str>>,
     /// By the node's own address, which no two have; the latest of each.
     members: BTreeMap<IpAddr, Arc<Member>>,
+    routes: BTreeSet<Arc<[RouteAssignment]>>,
 }
 
 impl Interner {
@@ -84,10 +85,21 @@ impl Interner {
         }
     }
 
+    /// Replaces ways in which an address is routed by the equal ones that are known.
+    pub fn routes(&mut self, routes: &mut Arc<[RouteAssignment]>) {
+        match self.routes.get(routes) {
+            Some(known) => routes.clone_from(known),
+            None => {
+                self.routes.insert(routes.clone());
+            }
+        }
+    }
+
     /// Forgets what nobody has any more.
     pub fn prune(&mut self) {
         self.names.retain(|name| Arc::strong_count(name) > 1);
         self.members.retain(|_, member| Arc::strong_count(member) > 1);
+        self.routes.retain(|routes| Arc::strong_count(routes) > 1);
     }
 }
 

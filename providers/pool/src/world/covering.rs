@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::World;
 use crate::placement::Rule;
-use crate::view::AdvertisementView;
+use crate::view::{AdvertisementId, AdvertisementKind, AdvertisementView};
 
 /// An advertisement that covers a pool.
 #[derive(Clone, Debug)]
 pub struct Covering {
-    /// Its name.
-    pub advertisement: String,
+    /// Which.
+    pub advertisement: AdvertisementId,
     /// Whether it is for some Services only.
     pub is_for_some_services: bool,
     /// What it says of nodes and interfaces.
@@ -20,11 +20,12 @@ pub struct Covering {
 }
 
 impl World {
-    /// The advertisements that cover a pool.
+    /// The advertisements by which the addresses of a pool are announced. Where one of layer 2 covers it, those of routes have no say: what
+    /// nodes answer for is not taken from them because another object comes.
     pub fn covering(&self, pool: &str) -> Cow<'_, [Covering]> {
         let all = || {
             let rules =
-                self.advertisements.iter().map(|(name, view)| (name.as_str(), Arc::new(self.rule(view)))).collect();
+                self.advertisements.iter().map(|(id, view)| (id, Arc::new(self.rule(view)))).collect();
             self.pools.keys().map(|name| (name.clone(), self.covering_now(name, &rules))).collect()
         };
         let known = self.covering.get_or_init(all).get(pool);
@@ -32,15 +33,32 @@ impl World {
     }
 
     /// The same; `rules` has those that are known already.
-    fn covering_now(&self, pool: &str, rules: &BTreeMap<&str, Arc<Rule>>) -> Vec<Covering> {
+    fn covering_now(&self, pool: &str, rules: &BTreeMap<&AdvertisementId, Arc<Rule>>) -> Vec<Covering> {
         let labels = self.pools.get(pool).map(|p| &p.labels);
         let covering = self.advertisements.iter().filter(|(_, view)| view.covers(pool, labels));
-        let covering = covering.map(|(name, view)| Covering {
-            advertisement: name.clone(),
+        let covering = covering.map(|(id, view)| Covering {
+            advertisement: id.clone(),
             is_for_some_services: view.is_for_some_services(),
-            rule: rules.get(name.as_str()).cloned().unwrap_or_else(|| Arc::new(self.rule(view))),
+            rule: rules.get(id).cloned().unwrap_or_else(|| Arc::new(self.rule(view))),
         });
-        covering.collect()
+        let mut covering: Vec<_> = covering.collect();
+        if self.is_left_to_layer2(pool) {
+            covering.retain(|covering| covering.advertisement.kind == AdvertisementKind::Layer2);
+        }
+        covering
+    }
+
+    /// Whether an advertisement of layer 2 covers a pool.
+    pub fn is_left_to_layer2(&self, pool: &str) -> bool {
+        let labels = self.pools.get(pool).map(|p| &p.labels);
+        let layer2 = self.advertisements.iter().filter(|(id, _)| id.kind == AdvertisementKind::Layer2);
+        layer2.into_iter().any(|(_, view)| view.covers(pool, labels))
+    }
+
+    /// The pools that an advertisement of routes covers and that are left to layer 2.
+    pub fn left_to_layer2(&self, view: &AdvertisementView) -> Vec<String> {
+        let covered = self.pools.iter().filter(|(name, pool)| view.covers(name, Some(&pool.labels)));
+        covered.map(|(name, _)| name).filter(|name| self.is_left_to_layer2(name)).cloned().collect()
     }
 
     /// Which nodes an advertisement selects and prefers, and on which interfaces.
@@ -51,6 +69,7 @@ impl World {
             nodes: Some(selected().map(|(name, _)| name.clone()).collect()),
             interfaces: view.interfaces.clone(),
             preferred: preferred.filter(|(_, preference)| *preference > 0).collect(),
+            route: view.route.clone(),
         }
     }
 }

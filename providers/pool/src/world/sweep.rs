@@ -54,8 +54,14 @@ impl World {
     /// nothing against them.
     fn sweeper(&self, pool: &str, next: &[IpAddr]) -> Option<(&str, IpAddr)> {
         let first = *next.first()?;
-        let rules: Vec<_> = self.covering(pool).iter().map(|covering| Arc::clone(&covering.rule)).collect();
-        let load = Load::default();
+        let rules: Vec<_> = self
+            .covering(pool)
+            .iter()
+            .map(|covering| Arc::clone(&covering.rule))
+            // What is routed is no question for the wire.
+            .filter(|rule| rule.route.is_none())
+            .collect();
+        let (load, refused) = (Load::default(), BTreeMap::new());
         let question = Question {
             address: first,
             nodes: &self.nodes,
@@ -63,6 +69,8 @@ impl World {
             unselected: None,
             serving: None,
             current: None,
+            routed: &[],
+            refused: &refused,
             claimed: None,
             load: &load,
             wish: None,

@@ -21,5 +21,7 @@ mod outage;
 mod rebalance;
 mod refresh;
 mod refusal;
+mod routes;
+mod routing;
 mod selectors;
 mod simulate;

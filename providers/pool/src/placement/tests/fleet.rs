@@ -37,6 +37,8 @@ impl Fleet {
             unselected: None,
             serving: None,
             current: self.placed.get(&address),
+            routed: &[],
+            refused: &BTreeMap::new(),
             claimed,
             load: &self.load,
             wish: None,

@@ -232,7 +232,7 @@ fn where_labels_or_missing_networks_leave_no_node_at_all_that_is_said() {
             vec![only(&[])],
             exclude,
             Reason::NoEligibleNode,
-            "node-a: no L2Advertisement selects it",
+            "node-a: no advertisement selects it",
         ),
     ];
     for (what, rules, change, reason, says) in cases {
