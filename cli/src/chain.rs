@@ -407,7 +407,9 @@ impl<'a> View<'a> {
         if !announcement.spec.routes.is_empty() {
             // What the kernels of the nodes have, each speaker says where it cannot be, and the condition tells it.
             return match self.condition(types::ANNOUNCED).map(Verdict::of_condition) {
-                Some(verdict) if verdict.state == State::Ok => Verdict::ok("nobody on the link: routing daemons make it known"),
+                Some(verdict) if verdict.state == State::Ok => {
+                    Verdict::ok("nobody on the link: routing daemons make it known")
+                }
                 Some(verdict) => verdict,
                 None => Verdict::skipped("the controller has not said whether it is routed"),
             };

@@ -126,7 +126,19 @@ impl<'a> Reader<'a> {
     /// Everything that the controller watches, and how it was started.
     pub async fn everything(&self) -> Result<Everything, CollectError> {
         let all = ListParams::default;
-        let (services, namespaces, cidrs, nodes, slices, announcements, pools, advertisements, routes, speakers, controller) = join!(
+        let (
+            services,
+            namespaces,
+            cidrs,
+            nodes,
+            slices,
+            announcements,
+            pools,
+            advertisements,
+            routes,
+            speakers,
+            controller,
+        ) = join!(
             self.list(self.all(), "services", all()),
             self.list(self.all(), "namespaces", all()),
             self.list(self.all(), "servicecidrs.networking.k8s.io", all()),

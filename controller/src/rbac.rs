@@ -13,8 +13,16 @@ pub fn rules() -> Vec<PolicyRule> {
         rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
         rule("networking.k8s.io", &["servicecidrs"], &["list", "watch"]),
         rule("", &["services/status"], &["patch"]),
-        rule("berth.dev", &["ipaddresspools", "l2advertisements", "routeadvertisements", "speakernodes"], &["list", "watch"]),
-        rule("berth.dev", &["ipaddresspools/status", "l2advertisements/status", "routeadvertisements/status", "speakernodes/status"], &["patch"]),
+        rule(
+            "berth.dev",
+            &["ipaddresspools", "l2advertisements", "routeadvertisements", "speakernodes"],
+            &["list", "watch"],
+        ),
+        rule(
+            "berth.dev",
+            &["ipaddresspools/status", "l2advertisements/status", "routeadvertisements/status", "speakernodes/status"],
+            &["patch"],
+        ),
         rule("berth.dev", &["announcements"], &["list", "watch", "create", "update", "delete"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ]

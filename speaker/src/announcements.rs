@@ -25,8 +25,8 @@ use crate::board::{Board, Seen};
 use crate::dataplane::Told;
 use crate::dataplane::ports::Check;
 use crate::metrics::{Metrics, Watch};
-use crate::routes::Wanted;
 use crate::retry::{Retry, WATCH_TIMEOUT_SECONDS, next_event};
+use crate::routes::Wanted;
 
 /// Objects in one page of a list: a speaker is small, and so is the part of a list that it holds at a time.
 const PAGE_SIZE: u32 = 100;

@@ -47,7 +47,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     if !is_permitted() {
-        tracing::error!("--routes needs the capability NET_ADMIN, which this process does not have; no routes are made");
+        tracing::error!(
+            "--routes needs the capability NET_ADMIN, which this process does not have; no routes are made"
+        );
         said.send_replace(Some(Routes::default()));
     }
     let follow = async {
@@ -137,7 +139,8 @@ fn refusal(step: Step, why: Option<Errno>) -> Refused {
     match (step, why) {
         (Step::AddRoute(route), Some(Errno::EEXIST)) => {
             let (address, table, metric) = (route.address, route.table, route.metric);
-            let message = format!("another route to {address} with metric {metric} is in table {table}, and not by Berth");
+            let message =
+                format!("another route to {address} with metric {metric} is in table {table}, and not by Berth");
             (RouteRefusal::RouteTaken, message)
         }
         (Step::AddAddress(address, _), Some(Errno::EEXIST)) => {
@@ -165,3 +168,6 @@ fn tell(said: &watch::Sender<Option<Routes>>, refused: BTreeMap<IpAddr, Refused>
 fn count(facts: &Facts) -> usize {
     facts.routes.len() + facts.addresses.iter().filter(|held| held.ours).count()
 }
+
+#[cfg(test)]
+mod tests;

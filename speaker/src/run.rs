@@ -54,7 +54,9 @@ use crate::metrics::Metrics;
 use crate::retry::WATCH_TIMEOUT_SECONDS;
 use crate::routes::Wanted;
 use crate::speaker_node::Known;
-use crate::{announcements, dataplane, events, evidence, gateways, kernel, links, metrics, routes, speaker_node, status};
+use crate::{
+    announcements, dataplane, events, evidence, gateways, kernel, links, metrics, routes, speaker_node, status,
+};
 
 /// Longest wait for the tasks to end once the engine did. They hold nothing that needs more.
 const END_LIMIT: Duration = Duration::from_millis(300);

@@ -97,8 +97,7 @@ async fn follow(client: Client, node: String, known: Known, sweep: watch::Sender
         let readiness = ready_kernel(&traps, of(&said, KERNEL_READY), Timestamp::now());
         let known = || seen.as_ref()?.routes.clone();
         let routes_now = routes.as_mut().and_then(|routes| routes.borrow_and_update().clone().or_else(known));
-        let current =
-            SpeakerNodeSpec { dataplane: dataplane_now, kernel_traps: traps, routes: routes_now, ..current };
+        let current = SpeakerNodeSpec { dataplane: dataplane_now, kernel_traps: traps, routes: routes_now, ..current };
         let now = Instant::now();
         note_missing(&mut missing, &current, seen.as_ref(), now);
         let Due { write: wanted, look_again } = due(current, seen.as_ref(), &missing, now);

@@ -36,6 +36,12 @@ pub fn cluster(progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+/// The same for tests, which run routing daemons besides.
+pub fn for_tests(progress: &Progress) -> Result<()> {
+    setup::install(progress, &setup::missing_daemons())?;
+    cluster(progress)
+}
+
 /// Builds Berth's programs and returns the folder that they are in.
 pub fn berth(progress: &Progress) -> Result<PathBuf> {
     progress.step("building Berth: controller, speaker and kubectl plugin");

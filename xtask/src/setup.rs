@@ -16,13 +16,17 @@ struct Program {
     purpose: &'static str,
 }
 
-const PROGRAMS: [Program; 8] = [
+const PROGRAMS: [Program; 6] = [
     Program { name: "nft", package: "nftables", purpose: "kube-proxy programs the nodes with it" },
     Program { name: "ip", package: "iproute2", purpose: "the lab lays its links with it" },
     Program { name: "unshare", package: "util-linux", purpose: "the lab's own namespaces" },
     Program { name: "nsenter", package: "util-linux", purpose: "to look into the lab's namespaces" },
     Program { name: "arping", package: "iputils-arping", purpose: "tests ask the lab's network who has an address" },
     Program { name: "curl", package: "curl", purpose: "the client of the demo" },
+];
+
+/// What tests run in a lab besides.
+const DAEMONS: [Program; 2] = [
     Program { name: "bird", package: "bird2", purpose: "tests have it make routes known" },
     Program { name: "vtysh", package: "frr", purpose: "tests have it make routes known" },
 ];
@@ -47,7 +51,16 @@ enum Installer {
 
 /// The programs that the lab needs and that are not there.
 pub fn missing_programs() -> Vec<Missing> {
-    let missing = PROGRAMS.iter().filter(|program| workspace::find_program(program.name).is_none());
+    missing_of(&PROGRAMS)
+}
+
+/// The routing daemons that tests need and that are not there.
+pub fn missing_daemons() -> Vec<Missing> {
+    missing_of(&DAEMONS)
+}
+
+fn missing_of(programs: &[Program]) -> Vec<Missing> {
+    let missing = programs.iter().filter(|program| workspace::find_program(program.name).is_none());
     missing
         .map(|Program { name, package, purpose }| Missing { what: format!("{package} (`{name}`: {purpose})"), package })
         .collect()
@@ -70,7 +83,8 @@ pub fn install(progress: &Progress, missing: &[Missing]) -> anyhow::Result<()> {
     let options = ["install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
     apt_get(installer, &[&options[..], &packages].concat())?;
     silence(installer, &packages)?;
-    if let Some(still) = missing_programs().first() {
+    let still = missing_programs().into_iter().chain(missing_daemons());
+    if let Some(still) = still.into_iter().find(|still| packages.contains(&still.package)) {
         bail!("apt-get installed {}, but there is still no {}", packages.join(", "), still.what);
     }
     progress.seen("installed");
@@ -80,7 +94,8 @@ pub fn install(progress: &Progress, missing: &[Missing]) -> anyhow::Result<()> {
 /// Routing daemons run in labs alone: Debian starts what it installs, and this machine asked for none.
 fn silence(installer: Installer, packages: &[&str]) -> anyhow::Result<()> {
     let services = [("bird2", "bird.service"), ("frr", "frr.service")];
-    let started: Vec<_> = services.iter().filter(|(package, _)| packages.contains(package)).map(|(_, unit)| *unit).collect();
+    let started: Vec<_> =
+        services.iter().filter(|(package, _)| packages.contains(package)).map(|(_, unit)| *unit).collect();
     if started.is_empty() || !Path::new("/run/systemd/system").is_dir() {
         return Ok(());
     }

@@ -55,7 +55,7 @@ fn unit(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
 }
 
 fn lab(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
-    prepare::cluster(progress)?;
+    prepare::for_tests(progress)?;
     let programs = prepare::berth(progress)?;
     progress.step("lab tests: each in a cluster of its own, on a real API server and real kube-proxy");
     let began = progress.elapsed();

@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.form != 'Address' || has(self.interface)").message("form Address needs an interface to put addresses on"))]
-#[x_kube(validation = Rule::new("self.form != 'Address' || (!has(self.table) && !has(self.metric))").message("table and metric are of form Route alone"))]
+#[x_kube(validation = Rule::new("!has(self.form) || self.form != 'Address' || has(self.interface)").message("form Address needs an interface to put addresses on"))]
+#[x_kube(validation = Rule::new("!has(self.form) || self.form != 'Address' || (!has(self.table) && !has(self.metric))").message("table and metric are of form Route alone"))]
 pub struct RouteAdvertisementSpec {
     /// Names of the pools. With no name and no selector, all pools. One that an L2Advertisement covers too is left to that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

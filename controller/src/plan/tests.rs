@@ -8,6 +8,7 @@ mod late;
 mod moves;
 mod quarantine;
 mod reinstall;
+mod routes;
 mod selectors;
 mod sharing;
 mod sweep;

@@ -31,8 +31,8 @@ pub use turns::Lack;
 use turns::{Rank, Turn, Waiting};
 
 use crate::view::{
-    AdvertisementId, AdvertisementKind, AdvertisementView, AnnouncementView, Assignment, Interner, NodeView, PoolView, Report, ServiceView, SliceView,
-    key_of,
+    AdvertisementId, AdvertisementKind, AdvertisementView, AnnouncementView, Assignment, Interner, NodeView, PoolView,
+    Report, ServiceView, SliceView, key_of,
 };
 
 /// Something the API server said. `None`: it is gone.

@@ -233,3 +233,44 @@ fn a_node_answers_the_health_checks_that_name_it() {
         assert!(checks.len() < 2 && checks.iter().all(|(_, check)| check.name == "web"));
     }
 }
+
+#[tokio::test]
+async fn the_ways_that_name_this_node_are_wished_until_their_announcement_is_gone_and_all_are_known_after_a_list() {
+    use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+    let routed = |address: &str, nodes: &[&str]| {
+        DeserializeGuard(Ok(announcement(|o| {
+            o["metadata"]["name"] = json!(announcement_name(address.parse().unwrap()));
+            o["spec"]["address"] = json!(address);
+            o["spec"].as_object_mut().unwrap().remove("layer2");
+            o["spec"]["routes"] = json!([{"nodes": nodes}, {"nodes": ["z"], "table": 7}]);
+        })))
+    };
+    let (mut follower, mut changes, _health) = follower();
+    let wanted = follower.outputs.routes.subscribe();
+    let said = || {
+        let wanted = wanted.borrow();
+        let addresses: Vec<_> =
+            wanted.wishes.iter().map(|(address, ways)| format!("{address} {}", ways.len())).collect();
+        (wanted.synced, addresses.join(", "))
+    };
+    follower.handle(Init).await;
+    follower.handle(InitApply(routed("192.0.2.1", &["a", "b"]))).await;
+    follower.handle(InitApply(routed("192.0.2.2", &["b"]))).await;
+    assert_eq!(said(), (false, "192.0.2.1 1".to_owned()), "there may be more");
+    follower.handle(InitDone).await;
+    assert_eq!(said(), (true, "192.0.2.1 1".to_owned()));
+    follower.handle(Apply(routed("2001:db8::1", &["a"]))).await;
+    follower.handle(Apply(routed("192.0.2.1", &["b"]))).await;
+    assert_eq!(said(), (true, "2001:db8::1 1".to_owned()), "another node's now");
+    follower.handle(Apply(routed("192.0.2.3", &["a"]))).await;
+    follower.handle(Apply(bad("192.0.2.3"))).await;
+    // A list that breaks off says nothing of what is missing in it.
+    follower.handle(Init).await;
+    follower.handle(InitApply(bad("192.0.2.3"))).await;
+    assert_eq!(said(), (true, "192.0.2.3 1, 2001:db8::1 1".to_owned()));
+    follower.handle(InitDone).await;
+    assert_eq!(said(), (true, "192.0.2.3 1".to_owned()), "what cannot be read stands, and what is gone does not");
+    follower.handle(Delete(bad("192.0.2.3"))).await;
+    assert_eq!(said(), (true, String::new()));
+    assert_eq!(told(&mut changes), [""; 0], "nobody on the link is told");
+}

@@ -25,7 +25,8 @@ const MARKS_SINCE: (u32, u32) = (5, 18);
 /// The bit of CAP_NET_ADMIN in a capability set (capabilities(7)).
 const NET_ADMIN: u32 = 12;
 /// Addresses that no other route than the default one leads to: the dummy address of RFC 7600, and one for documentation (RFC 9637).
-const FAR: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), IpAddr::V6(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1))];
+const FAR: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), IpAddr::V6(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1))];
 
 /// Netlink connections: one that asks and changes, one that listens.
 pub struct Netlink {
@@ -122,7 +123,9 @@ impl Netlink {
                 marked(request.message_mut(), address);
                 request.execute().await
             }
-            Step::RemoveAddress(address, interface) => self.handle.address().del(plain(address, interface)).execute().await,
+            Step::RemoveAddress(address, interface) => {
+                self.handle.address().del(plain(address, interface)).execute().await
+            }
         };
         let is_removal = matches!(step, Step::RemoveRoute(_) | Step::RemoveAddress(..));
         match done {
@@ -281,7 +284,9 @@ mod tests {
 
     #[test]
     fn kernels_mark_addresses_since_5_18_and_the_capability_is_read_from_the_effective_set() {
-        for (release, marks) in [("5.17.0", false), ("5.18.0-1", true), ("6.1.0-13-amd64", true), ("4.19.0", false), ("", false)] {
+        for (release, marks) in
+            [("5.17.0", false), ("5.18.0-1", true), ("6.1.0-13-amd64", true), ("4.19.0", false), ("", false)]
+        {
             assert_eq!(marks_addresses(release), marks, "{release}");
         }
         for (set, permitted) in [("0000000000002000", false), ("0000000000003000", true), ("", false)] {

@@ -131,7 +131,8 @@ pub fn plan(wishes: &Wishes, facts: &Facts) -> Plan {
         }
     }
     let ours: BTreeMap<_, _> = facts.routes.iter().map(|route| (route.key(), *route)).collect();
-    let held: BTreeSet<_> = facts.addresses.iter().filter(|held| held.ours).map(|h| (h.net.addr(), h.interface)).collect();
+    let held: BTreeSet<_> =
+        facts.addresses.iter().filter(|held| held.ours).map(|h| (h.net.addr(), h.interface)).collect();
     let new = routes.iter().filter_map(|(key, route)| match ours.get(key) {
         Some(known) if known == route => None,
         Some(_) => Some(Step::ReplaceRoute(*route)),
@@ -158,21 +159,27 @@ fn entry(address: IpAddr, way: &RouteAssignment, facts: &Facts) -> Result<Entry,
             let way_out = facts.ways_out[usize::from(address.is_ipv6())].or_else(|| known().map(|r| r.interface));
             let interface = named.or(way_out).ok_or_else(|| {
                 let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-                (RouteRefusal::RouteInterfaceMissing, format!("no interface is named, and there is no default route of {family}"))
+                (
+                    RouteRefusal::RouteInterfaceMissing,
+                    format!("no interface is named, and there is no default route of {family}"),
+                )
             })?;
             Ok(Entry::Route(Route { address, table, metric, interface }))
         }
         (RouteForm::Address, None) => {
             Err((RouteRefusal::RouteInterfaceMissing, "no interface is named to put the address on".to_owned()))
         }
-        (RouteForm::Address, Some(interface)) => may_hold(address, interface, facts).map(|()| Entry::Address(address, interface)),
+        (RouteForm::Address, Some(interface)) => {
+            may_hold(address, interface, facts).map(|()| Entry::Address(address, interface))
+        }
     }
 }
 
 /// Whether an address may be put on an interface. Every node that routes it has it then, so none may answer for it on a link.
 fn may_hold(address: IpAddr, interface: u32, facts: &Facts) -> Result<(), Refused> {
     if !facts.marks_addresses {
-        let message = "the kernel is older than 5.18, so an address of Berth's could not be told from others".to_owned();
+        let message =
+            "the kernel is older than 5.18, so an address of Berth's could not be told from others".to_owned();
         return Err((RouteRefusal::KernelTooOld, message));
     }
     let name = |index: u32| {
@@ -192,7 +199,10 @@ fn may_hold(address: IpAddr, interface: u32, facts: &Facts) -> Result<(), Refuse
         .collect();
     // No setting but one that keeps the node itself from being found has the kernel silent on the interface that has the address.
     if on_link.contains(&interface) {
-        let message = format!("{address} is of the subnet of {0}, where every node that has it on {0} answers for it", name(interface));
+        let message = format!(
+            "{address} is of the subnet of {0}, where every node that has it on {0} answers for it",
+            name(interface)
+        );
         return Err((RouteRefusal::OnLinkAddress, message));
     }
     // Neighbor discovery answers for what the asked interface has, whatever is set.
@@ -201,8 +211,10 @@ fn may_hold(address: IpAddr, interface: u32, facts: &Facts) -> Result<(), Refuse
     if answering.is_empty() {
         return Ok(());
     }
-    let message =
-        format!("{address} is of the subnet of {0}, where arp_ignore is 0, so the kernel answers ARP for it", answering.join(", "));
+    let message = format!(
+        "{address} is of the subnet of {0}, where arp_ignore is 0, so the kernel answers ARP for it",
+        answering.join(", ")
+    );
     Err((RouteRefusal::OnLinkAddress, message))
 }
 
@@ -297,7 +309,12 @@ mod tests {
         for (what, wishes, routes, expected) in [
             ("all there", &both, &["203.0.113.10 254 0 2", v6][..], ""),
             ("one there", &both, &[v6], "add 203.0.113.10 254 0 2"),
-            ("one that nobody wishes", &both, &["203.0.113.10 254 0 2", v6, "203.0.113.9 254 0 2"], "remove 203.0.113.9 254 0 2"),
+            (
+                "one that nobody wishes",
+                &both,
+                &["203.0.113.10 254 0 2", v6, "203.0.113.9 254 0 2"],
+                "remove 203.0.113.9 254 0 2",
+            ),
             ("by another interface", &both, &["203.0.113.10 254 0 3", v6], "replace 203.0.113.10 254 0 2"),
             (
                 "by another metric",
@@ -321,7 +338,10 @@ mod tests {
         assert_eq!(told(&ways(vec![way(), table]), &facts(&[])), "add 203.0.113.10 9 0 2, add 203.0.113.10 254 0 2");
         assert_eq!(told(&ways(vec![way(), stub.clone()]), &facts(&[])), "add 203.0.113.10 254 0 2");
         let one_fails = ways(vec![RouteAssignment { interface: Some("gone0".to_owned()), ..way() }, stub]);
-        assert_eq!(told(&one_fails, &facts(&[])), "add 203.0.113.10 254 0 3, refuse 203.0.113.10 RouteInterfaceMissing");
+        assert_eq!(
+            told(&one_fails, &facts(&[])),
+            "add 203.0.113.10 254 0 3, refuse 203.0.113.10 RouteInterfaceMissing"
+        );
     }
 
     #[test]
@@ -344,7 +364,12 @@ mod tests {
                 with(held(3, "203.0.113.10/32", false)),
                 "refuse 203.0.113.10 RouteTaken",
             ),
-            ("one that nobody wishes and somebody else has", Wishes::new(), with(held(3, "203.0.113.10/32", false)), ""),
+            (
+                "one that nobody wishes and somebody else has",
+                Wishes::new(),
+                with(held(3, "203.0.113.10/32", false)),
+                "",
+            ),
             ("no interface", wish(VIP, on("gone0")), facts(&[]), "refuse 203.0.113.10 RouteInterfaceMissing"),
             (
                 "an old kernel",
@@ -367,7 +392,10 @@ mod tests {
     fn an_address_of_a_subnet_is_refused_where_the_kernel_would_answer_for_it() {
         let near = "192.0.2.200";
         let with = |eth0: u32, stub0: u32| Facts { arp_ignore: BTreeMap::from([(2, eth0), (3, stub0)]), ..facts(&[]) };
-        let ours = |facts: Facts| Facts { addresses: [facts.addresses, vec![held(3, "192.0.2.200/32", true)]].concat(), ..facts };
+        let ours = |facts: Facts| Facts {
+            addresses: [facts.addresses, vec![held(3, "192.0.2.200/32", true)]].concat(),
+            ..facts
+        };
         for (what, wishes, facts, expected) in [
             ("arp_ignore 0", wish(near, on("stub0")), with(0, 0), "refuse 192.0.2.200 OnLinkAddress"),
             ("arp_ignore 1 where nobody asks", wish(near, on("stub0")), with(0, 1), "refuse 192.0.2.200 OnLinkAddress"),

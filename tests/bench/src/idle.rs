@@ -310,7 +310,13 @@ pub(crate) fn announcement(number: usize, address: IpAddr, members: &[Member]) -
         uid: format!("{number}"),
         ..ServiceRef::default()
     };
-    let spec = AnnouncementSpec { address, pool: "bench".to_owned(), services: vec![holder], layer2: Some(layer2), routes: Vec::new() };
+    let spec = AnnouncementSpec {
+        address,
+        pool: "bench".to_owned(),
+        services: vec![holder],
+        layer2: Some(layer2),
+        routes: Vec::new(),
+    };
     let mut announcement = Announcement::new(&announcement_name(address), spec);
     announcement.metadata.labels =
         Some(members.iter().map(|member| (part_label(&member.node), String::new())).collect());

@@ -82,7 +82,13 @@ async fn serve(client: Client, service: &Service, address: IpAddr) -> Result<()>
     let holder = ServiceRef { namespace: namespace.clone(), name: name.clone(), uid, ..ServiceRef::default() };
     let layer2 = scene::assignment();
     let parts = layer2.members.iter().map(|member| (part_label(&member.node), String::new())).collect();
-    let spec = AnnouncementSpec { address, pool: POOL.to_owned(), services: vec![holder], layer2: Some(layer2), routes: Vec::new() };
+    let spec = AnnouncementSpec {
+        address,
+        pool: POOL.to_owned(),
+        services: vec![holder],
+        layer2: Some(layer2),
+        routes: Vec::new(),
+    };
     let mut announcement = Announcement::new(&announcement_name(address), spec);
     announcement.metadata.labels = Some(parts);
     let announcements: Api<Announcement> = Api::all(client.clone());

@@ -47,7 +47,11 @@ pub(crate) fn lay_over(objects: &mut [DynamicObject], name: &str) -> Result<()> 
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let component: Component = serde_saphyr::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
     let (version, kind) = (component.api_version.as_str(), component.kind.as_str());
-    ensure!((version, kind) == ("kustomize.config.k8s.io/v1alpha1", "Component"), "{}: {version} {kind}", path.display());
+    ensure!(
+        (version, kind) == ("kustomize.config.k8s.io/v1alpha1", "Component"),
+        "{}: {version} {kind}",
+        path.display()
+    );
     for Patch { target, patch } in component.patches {
         let is_it = |object: &&mut DynamicObject| {
             object.types.as_ref().is_some_and(|types| types.kind == target.kind) && object.name_any() == target.name

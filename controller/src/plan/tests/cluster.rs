@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use berth_api::crd::{CoolingDown, IPAddressPoolStatus, Quarantined};
+use berth_api::crd::{CoolingDown, IPAddressPoolStatus, Quarantined, RefusedRoute, RouteRefusal};
 use berth_api::names::announcement_name;
-use berth_api::{IPAddressPool, L2Advertisement};
+use berth_api::{IPAddressPool, L2Advertisement, RouteAdvertisement};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -204,6 +204,29 @@ impl Cluster {
         }))
         .unwrap();
         self.world.learn(Change::Advertisement(name.to_owned(), Some(AdvertisementView::of(&ad))));
+    }
+
+    /// A RouteAdvertisement `routes` of this specification.
+    pub(super) fn advertise_routes(&mut self, spec: Value) {
+        self.version += 1;
+        let ad: RouteAdvertisement = serde_json::from_value(json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "RouteAdvertisement",
+            "metadata": {"name": "routes", "generation": self.version}, "spec": spec,
+        }))
+        .unwrap();
+        self.world.learn(Change::RouteAdvertisement("routes".to_owned(), Some(AdvertisementView::of_routes(&ad))));
+    }
+
+    /// What the speaker of a node reports that may make routes, and cannot route these addresses.
+    pub(super) fn routes_on(&mut self, n: u8, refused: &[&str]) {
+        let refuse = |address: &&str| RefusedRoute {
+            address: address.parse().unwrap(),
+            reason: RouteRefusal::RouteTaken,
+            message: "taken".to_owned(),
+        };
+        let refused = refused.iter().map(refuse).collect();
+        let report = Report { routes: true, refused, ..Report::default() };
+        self.world.learn(Change::SpeakerNode(format!("node-{n}"), Some(report)));
     }
 
     pub(super) fn endpoints(&mut self, service: &str, nodes: &[&str]) {

@@ -1,4 +1,5 @@
 mod fleet;
+mod routed;
 mod selected;
 
 use berth_api::crd::Interface;

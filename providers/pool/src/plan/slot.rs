@@ -321,7 +321,9 @@ fn announcement(
 ) -> Announcement {
     let Placement { assignment: layer2, routes, .. } = placement;
     let mut labels = existing.map(|e| e.labels.unpacked()).unwrap_or_default();
-    labels.extend(part_labels(layer2.as_ref(), &routes, &services).into_iter().map(|(label, part)| (label, part.to_owned())));
+    labels.extend(
+        part_labels(layer2.as_ref(), &routes, &services).into_iter().map(|(label, part)| (label, part.to_owned())),
+    );
     let spec = AnnouncementSpec { address, pool: pool.to_owned(), services, layer2, routes };
     let mut announcement = Announcement::new(&announcement_name(address), spec);
     announcement.metadata.labels = (!labels.is_empty()).then_some(labels);

@@ -124,11 +124,7 @@ impl AdvertisementView {
             pools: spec.ip_address_pools.iter().cloned().collect(),
             // An entry that cannot be read allows none, and does not make it all.
             interfaces: if spec.interfaces.is_empty() { Interfaces::All } else { Interfaces::Only(interfaces) },
-            selectors: Selectors::of(
-                &spec.ip_address_pool_selectors,
-                &spec.node_selectors,
-                &spec.service_selectors,
-            ),
+            selectors: Selectors::of(&spec.ip_address_pool_selectors, &spec.node_selectors, &spec.service_selectors),
             preferences,
             passed_over: of_interface.or_else(|| bad_preference.map(|why| (Reason::InvalidPreference, why))),
             route: None,
@@ -147,11 +143,7 @@ impl AdvertisementView {
             version: version(&ad.metadata),
             pools: spec.ip_address_pools.iter().cloned().collect(),
             interfaces: Interfaces::All,
-            selectors: Selectors::of(
-                &spec.ip_address_pool_selectors,
-                &spec.node_selectors,
-                &spec.service_selectors,
-            ),
+            selectors: Selectors::of(&spec.ip_address_pool_selectors, &spec.node_selectors, &spec.service_selectors),
             preferences: Vec::new(),
             passed_over: None,
             route: Some(RouteAssignment { form, interface, table, metric, nodes: Vec::new() }),

@@ -24,8 +24,7 @@ impl World {
     /// nodes answer for is not taken from them because another object comes.
     pub fn covering(&self, pool: &str) -> Cow<'_, [Covering]> {
         let all = || {
-            let rules =
-                self.advertisements.iter().map(|(id, view)| (id, Arc::new(self.rule(view)))).collect();
+            let rules = self.advertisements.iter().map(|(id, view)| (id, Arc::new(self.rule(view)))).collect();
             self.pools.keys().map(|name| (name.clone(), self.covering_now(name, &rules))).collect()
         };
         let known = self.covering.get_or_init(all).get(pool);

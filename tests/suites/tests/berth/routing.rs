@@ -60,7 +60,10 @@ impl Router {
         let prefix = if address.is_ipv4() { 32 } else { 128 };
         let mut command = Command::from(self.lab.router().netns.command("birdc"));
         command.arg("-s").arg(&self.control).args(["show", "route", "for", &format!("{address}/{prefix}")]);
-        let text = said(command).await?;
+        let output = command.output().await?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // Its exit code says whether there is one.
+        ensure!(output.status.success() || text.contains("Network not found"), "{output:?}");
         let named = text.split('[').skip(1).filter_map(|rest| rest.split('_').nth(1).map(|n| (rest, n)));
         Ok(named.filter(|(rest, _)| rest.starts_with("node_")).map(|(_, number)| format!("node-{number}")).collect())
     }
@@ -111,9 +114,10 @@ pub fn bird_on(lab: &Lab, name: &str, finds: Finds) -> Result<()> {
 /// Starts BIRD; returns where it is spoken to.
 fn bird(lab: &Lab, host: &str, netns: Netns, config: &str) -> Result<PathBuf> {
     let name = format!("bird-{host}");
-    let (file, control) = (written(lab, &format!("{name}.conf"), config)?, lab.run_dir().path().join(format!("{name}.ctl")));
+    let file = written(&format!("{name}.conf"), config)?;
+    let (control, number) = (folder()?.join(format!("{name}.ctl")), folder()?.join(format!("{name}.pid")));
     let mut args = vec!["-f".to_owned()];
-    for (flag, path) in [("-c", &file), ("-s", &control), ("-P", &lab.run_dir().path().join(format!("{name}.pid")))] {
+    for (flag, path) in [("-c", &file), ("-s", &control), ("-P", &number)] {
         args.extend([flag.to_owned(), path.display().to_string()]);
     }
     lab.spawn(ProcessSpec { name, program: "bird".into(), args, env: Vec::new(), netns })?;
@@ -144,31 +148,47 @@ pub async fn frr_on(lab: &Lab, name: &str, finds: Finds) -> Result<[Process; 2]>
              ipv6 prefix-list services seq 5 permit 2001:db8:77::/64 ge 128\n\
              route-map services-ipv4 permit 10\n match ip address prefix-list services\n\
              route-map services-ipv6 permit 10\n match ipv6 address prefix-list services\n";
-    let folder = lab.run_dir().path().join(format!("frr-{name}"));
+    let folder = folder()?.join(name);
     std::fs::create_dir_all(&folder)?;
+    // FRR runs as who is in this group; a lab has one user.
+    let group = written("group", "root:x:0:root\nfrrvty:x:0:root\n")?;
     let socket = folder.join("zserv.api");
     let daemon = |daemon: &str, config: PathBuf, more: &[&str]| {
-        let mut args: Vec<_> = ["-u", "root", "-g", "root", "-P", "0", "--log", "stdout"].map(str::to_owned).into();
-        for (flag, path) in [
-            ("-f", &config),
-            ("-i", &folder.join(format!("{daemon}.pid"))),
-            ("-z", &socket),
-            ("--vty_socket", &folder),
-        ] {
+        let program = format!("/usr/lib/frr/{daemon}");
+        let script = format!("mount --bind {} /etc/group; exec \"$@\"", group.display());
+        let words =
+            ["--mount", "sh", "-ec", &script, "sh", &program, "-u", "root", "-g", "root", "-P", "0", "--log", "stdout"];
+        let mut args: Vec<_> = words.map(str::to_owned).into();
+        for (flag, path) in
+            [("-f", &config), ("-i", &folder.join(format!("{daemon}.pid"))), ("-z", &socket), ("--vty_socket", &folder)]
+        {
             args.extend([flag.to_owned(), path.display().to_string()]);
         }
         args.extend(more.iter().map(|word| (*word).to_owned()));
-        let program = PathBuf::from("/usr/lib/frr").join(daemon);
-        lab.spawn(ProcessSpec { name: format!("{daemon}-{name}"), program, args, env: Vec::new(), netns: node.netns().clone() })
+        let program = "unshare".into();
+        lab.spawn(ProcessSpec {
+            name: format!("{daemon}-{name}"),
+            program,
+            args,
+            env: Vec::new(),
+            netns: node.netns().clone(),
+        })
     };
-    let zebra = daemon("zebra", written(lab, &format!("frr-{name}/zebra.conf"), &format!("hostname {name}\n"))?, &[])?;
+    let zebra = daemon("zebra", written(&format!("{name}/zebra.conf"), &format!("hostname {name}\n"))?, &[])?;
     lab.eventually("zebra listens", SOON, async || Ok(socket.exists().then_some(()))).await?;
-    let bgpd = daemon("bgpd", written(lab, &format!("frr-{name}/bgpd.conf"), &text)?, &["-p", "179"])?;
+    let bgpd = daemon("bgpd", written(&format!("{name}/bgpd.conf"), &text)?, &["-p", "179"])?;
     Ok([zebra, bgpd])
 }
 
-fn written(lab: &Lab, name: &str, text: &str) -> Result<PathBuf> {
-    let path = lab.run_dir().path().join(name);
+/// Where the daemons have their files: on the lab's own `/run`, because names of sockets are short.
+fn folder() -> Result<PathBuf> {
+    let folder = PathBuf::from("/run/routing");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn written(name: &str, text: &str) -> Result<PathBuf> {
+    let path = folder()?.join(name);
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
 }
@@ -188,6 +208,11 @@ async fn said(mut command: Command) -> Result<String> {
 
 /// The routes with Berth's number on a node, each without what the kernel adds.
 pub async fn routes(lab: &Lab, node: &str) -> Result<BTreeSet<String>> {
-    let listed = on(lab, node, &format!("ip route show table all proto {PROTOCOL}; ip -6 route show table all proto {PROTOCOL}")).await?;
+    let listed = on(
+        lab,
+        node,
+        &format!("ip route show table all proto {PROTOCOL}; ip -6 route show table all proto {PROTOCOL}"),
+    )
+    .await?;
     Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
