@@ -64,7 +64,16 @@ impl Verdict {
 
     fn of_condition(condition: &Condition) -> Self {
         if condition.status == "True" {
-            let doubtful = [Reason::AddressConflict, Reason::NotServing];
+            let doubtful = [
+                Reason::AddressConflict,
+                Reason::NotServing,
+                // Others route it.
+                Reason::RouteTaken,
+                Reason::RouteInterfaceMissing,
+                Reason::OnLinkAddress,
+                Reason::KernelTooOld,
+                Reason::RouteFailed,
+            ];
             if doubtful.iter().any(|reason| condition.reason == reason.as_str()) {
                 return Self::said(State::Warning, &condition.reason, &condition.message);
             }

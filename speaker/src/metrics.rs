@@ -183,6 +183,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers every metric, each label with every value, so that a rate is 0 and not missing until the first count.
+    #[allow(clippy::too_many_lines, reason = "one list")]
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             addresses_answering: registry.gauge("addresses_answering", "Addresses that this node answers for."),

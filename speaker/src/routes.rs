@@ -106,7 +106,7 @@ async fn follow(
             changed = wanted.changed() => {
                 // The watch ends with the process.
                 if changed.is_err() {
-                    return Ok(std::future::pending().await);
+                    std::future::pending::<()>().await;
                 }
                 sleep(GATHER).await;
             }

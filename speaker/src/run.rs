@@ -142,13 +142,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     ));
     let (asks, served) = look_for_evidence(&mut tasks, &end);
     let (found, dataplane) = watch::channel(None);
-    let inputs = dataplane::Inputs {
-        kube_proxy: kube_proxy_health,
-        mode: health_check_server,
-        told: checks_in,
-        found,
-        metrics: metrics.clone(),
-    };
+    let (kube_proxy, mode, told) = (kube_proxy_health, health_check_server, checks_in);
+    let inputs = dataplane::Inputs { kube_proxy, mode, told, found, metrics: metrics.clone() };
     tasks.spawn(named("dataplane", dataplane::run(inputs, end.clone())));
     let kernel = follow_kernel(&mut tasks, &links_in, &end);
     let routes = follow_routes(routes, &mut tasks, wanted_in, &metrics, &end).await;

@@ -119,6 +119,29 @@ fn a_service_that_works_has_a_whole_chain() {
 }
 
 #[test]
+fn a_routed_service_has_a_whole_chain_and_is_broken_where_its_condition_says_so() {
+    let said = |status: &str, reason: &str, message: &str| {
+        [
+            ("/announcements/0/spec/layer2", json!(null)),
+            ("/announcements/0/status", json!(null)),
+            (
+                "/announcements/0/spec/routes",
+                json!([{"nodes": ["node-1", "node-2"]}, {"nodes": ["node-2"], "table": 7}]),
+            ),
+            ("/service/status/conditions/1", condition("berth.dev/Announced", status, reason, message)),
+        ]
+    };
+    let whole = report(&with(&said("True", "Announced", "routed by 2 nodes: node-1; node-2")));
+    assert!(whole.ok, "{whole:?}");
+    let placed = whole.links.iter().find(|link| link.name == LinkName::Placed).unwrap();
+    assert_eq!(placed.message, "to be routed by node-1, node-2");
+    let taken = report(&with(&said("True", "RouteTaken", "routed by 1 node: node-1; and not by node-2: taken")));
+    assert_eq!((state(&taken, LinkName::Placed), state(&taken, LinkName::Answering)), (State::Warning, State::Warning));
+    let none = report(&with(&said("False", "OnLinkAddress", "no node routes it")));
+    assert_eq!(none.first_broken.map(|link| link.name), Some(LinkName::Placed));
+}
+
+#[test]
 #[allow(clippy::too_many_lines, reason = "one table")]
 fn the_first_link_that_is_broken_is_found_with_its_reason() {
     use LinkName::{Allocated, Answering, Claimed, Class, Endpoints, Ingress, Placed, Request};

@@ -38,6 +38,7 @@ pub fn installation() -> Value {
         "spec": {"ipAddressPools": ["office"]},
         "status": {"conditions": ready("True", "Valid", "in use")},
     }]);
+    cluster["routeAdvertisements"] = json!([]);
     cluster["speakers"] = json!([speaker("node-1"), speaker("node-2"), speaker("node-3")]);
     cluster["daemonSet"] = json!({
         "spec": {"selector": {}, "template": {}},

@@ -72,7 +72,7 @@ fn apply(data: &mut Value, Operation { op, path, value }: &Operation) -> Result<
     let parent = data.pointer_mut(parent).with_context(|| format!("there is no {parent}"))?;
     match (op.as_str(), parent) {
         ("test", _) => ensure!(there.as_ref() == Some(value), "{path} is {there:?}, not {value}"),
-        ("add", Value::Array(list)) if last == "-" => list.push(value.clone()),
+        ("add", Value::Array(items)) if last == "-" => items.push(value.clone()),
         ("add", Value::Object(fields)) => drop(fields.insert(last.to_owned(), value.clone())),
         ("replace", Value::Object(fields)) if there.is_some() => drop(fields.insert(last.to_owned(), value.clone())),
         (op, _) => bail!("cannot {op} at {path}"),

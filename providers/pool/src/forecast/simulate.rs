@@ -118,7 +118,7 @@ pub fn simulate(
     let others = BTreeMap::new();
     let mut course = Course::new(world, &others, now);
     course.run();
-    let (before, routed) = (owners(&course.world), routers(&course.world));
+    let (before, routers_before) = (owners(&course.world), routers(&course.world));
     let mut taken_over = BTreeSet::new();
     match fault {
         Fault::Drain => {
@@ -166,7 +166,7 @@ pub fn simulate(
     });
     let after = routers(&world);
     let gone = |node: &String| fault == Fault::Fail && nodes.contains(node);
-    let routes = routed.into_iter().map(|(address, before)| {
+    let routes = routers_before.into_iter().map(|(address, before)| {
         let left = after.get(&address).into_iter().flatten().filter(|node| !gone(node)).cloned().collect();
         routed_fate(&world, address, before, left)
     });

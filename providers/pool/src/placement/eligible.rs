@@ -10,6 +10,7 @@ use berth_api::names::{EXCLUDE_NODE_LABEL, OUT_OF_SERVICE_TAINT};
 use super::{Question, Rule};
 
 /// What is known of a node.
+#[allow(clippy::struct_excessive_bools, reason = "each says a thing of its own, and any of them may come together")]
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Node {
     /// The interfaces that its speaker reported.

@@ -31,9 +31,9 @@ pub fn route(question: Question<'_>) -> Placement {
     let (holds, epoch) = holder(question);
     // Nobody answers on the link any more; that there was somebody is kept, because an epoch never falls.
     let assignment = question.current.map(|_| nobody(epoch, holds));
-    let (works, refuses): (Vec<_>, Vec<_>) = chosen.iter().partition(|node| !question.refused.contains_key(**node));
+    let (works, unable): (Vec<_>, Vec<_>) = chosen.iter().partition(|node| !question.refused.contains_key(**node));
     let said = |nodes: &[&str]| named(nodes.iter().map(|node| (*node).to_owned()).collect());
-    let refused = refused_says(&question, &refuses);
+    let refused = refused_says(&question, &unable);
     let (reason, message, remark) = match (works.len(), refused) {
         (0, Some((reason, why))) => {
             let message = format!("no node routes {}: {why}", question.address);
@@ -92,9 +92,9 @@ fn ways(question: &Question<'_>, chosen: &BTreeSet<&str>) -> Vec<RouteAssignment
 }
 
 /// Which of these nodes said that they cannot, and why: under the reason that most have.
-fn refused_says(question: &Question<'_>, refuses: &[&str]) -> Option<(Reason, String)> {
+fn refused_says(question: &Question<'_>, unable: &[&str]) -> Option<(Reason, String)> {
     let mut counts = BTreeMap::<RouteRefusal, usize>::new();
-    let told = refuses.iter().filter_map(|node| Some((*node, question.refused.get(node)?)));
+    let told = unable.iter().filter_map(|node| Some((*node, question.refused.get(node)?)));
     let told = told.map(|(node, refused)| {
         *counts.entry(refused.reason).or_default() += 1;
         format!("{node}: {}", refused.message)

@@ -15,7 +15,7 @@ use crate::routing::{Finds, PROTOCOL, Router, bird_on, frr_on, on, routes};
 
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 /// Longest wait for a container that ended again and again: the kubelet waits longer each time.
-const RESTART: Duration = Duration::from_secs(60);
+const RESTART: Duration = Duration::from_mins(1);
 /// Addresses that are of no subnet of a node.
 const POOL: &str = "
 apiVersion: berth.dev/v1alpha1

@@ -131,7 +131,7 @@ fn the_installation_is_everything_and_in_an_order_that_an_api_server_takes() {
     let files = super::super::all().unwrap();
     let manifests = files.iter().filter(|f| f.path.starts_with("deploy")).map(|f| f.path.display().to_string());
     let rest: Vec<_> = manifests.filter(|path| !listed.contains(path)).collect();
-    assert_eq!(rest, [KUSTOMIZATION, INSTALL]);
+    assert_eq!(rest, [KUSTOMIZATION, INSTALL, COMPONENTS[0].0]);
     let distinct: BTreeSet<_> = installed.iter().map(identity).collect();
     assert_eq!(distinct.len(), installed.len());
 
@@ -145,6 +145,19 @@ fn the_installation_is_everything_and_in_an_order_that_an_api_server_takes() {
         kind => panic!("{kind}"),
     };
     assert!(installed.is_sorted_by_key(rank));
+}
+
+#[test]
+fn the_component_of_routes_changes_what_it_names_and_nothing_else_adds_its_capability() {
+    let component = &documents(COMPONENTS[0].0)[0];
+    let patches: Vec<_> = component["patches"].as_array().unwrap().iter().collect();
+    let targets: Vec<_> = patches.iter().map(|patch| patch["target"]["kind"].as_str().unwrap()).collect();
+    assert_eq!(targets, ["DaemonSet", "ValidatingAdmissionPolicy"]);
+    let policy = &documents("deploy/admission/speaker-pods.yaml")[0];
+    assert_eq!(policy["spec"]["variables"][0]["name"], "capabilities", "which the component replaces by its place");
+    let container = &documents("deploy/speaker.yaml")[0]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["securityContext"]["capabilities"]["add"], serde_json::json!(["NET_RAW"]));
+    assert!(container.get("args").is_none(), "the component adds all of them");
 }
 
 #[test]
