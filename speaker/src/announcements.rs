@@ -60,8 +60,8 @@ enum Unreadable {
 
 /// Follows the Announcements until `shutdown`. The gate opens when all have been read once.
 pub async fn run(client: Client, node: NodeName, outputs: Outputs, synced: Gate, shutdown: CancellationToken) {
-    let (known, names) = (BTreeSet::new(), BTreeSet::new());
-    let mut follower = Follower { node, known, listed: None, names, happened: 0, outputs, synced };
+    let (known, unlisted) = (BTreeSet::new(), BTreeSet::new());
+    let mut follower = Follower { node, known, listed: None, unlisted, happened: 0, outputs, synced };
     shutdown.run_until_cancelled(follower.follow(client)).await;
 }
 
@@ -99,8 +99,8 @@ struct Follower {
     known: BTreeSet<IpAddr>,
     /// While a list is read: what was known before and has not been listed yet.
     listed: Option<BTreeSet<IpAddr>>,
-    /// The names of what was listed so far.
-    names: BTreeSet<String>,
+    /// While a list is read: what health checks and routes followed from before and has not been listed yet.
+    unlisted: BTreeSet<String>,
     /// Events since memory was given back.
     happened: usize,
     outputs: Outputs,
@@ -148,15 +148,17 @@ impl Follower {
 
     async fn handle(&mut self, event: watcher::Event<DeserializeGuard<Announcement>>) {
         match event {
-            watcher::Event::Init => (self.listed, self.names) = (Some(self.known.clone()), BTreeSet::new()),
+            watcher::Event::Init => (self.listed, self.unlisted) = (Some(self.known.clone()), self.followed()),
             watcher::Event::InitApply(object) | watcher::Event::Apply(object) => self.applied(object).await,
             watcher::Event::Delete(object) => self.gone(&object.name_any()).await,
             watcher::Event::InitDone => {
                 for address in self.listed.take().unwrap_or_default() {
                     self.gone(&announcement_name(address)).await;
                 }
-                let names = std::mem::take(&mut self.names);
-                self.all_listed(&names);
+                for name in std::mem::take(&mut self.unlisted) {
+                    self.gone(&name).await;
+                }
+                self.outputs.routes.send_if_modified(|wanted| !std::mem::replace(&mut wanted.synced, true));
                 tracing::debug!(addresses = self.known.len(), "Announcements are in sync");
                 self.synced.open();
             }
@@ -165,12 +167,10 @@ impl Follower {
 
     async fn applied(&mut self, object: DeserializeGuard<Announcement>) {
         let name = object.name_any();
-        if let Some(unlisted) = &mut self.listed {
-            if let Some(address) = announced_address(&name) {
-                unlisted.remove(&address);
-            }
-            self.names.insert(name.clone());
+        if let (Some(unlisted), Some(address)) = (&mut self.listed, announced_address(&name)) {
+            unlisted.remove(&address);
         }
+        self.unlisted.remove(&name);
         if let Ok(object) = &object.0 {
             self.told(&name, checks(object, &self.node));
             self.wish(&name, ways(object, &self.node));
@@ -231,19 +231,11 @@ impl Follower {
         });
     }
 
-    /// All that is known is what was listed now; what an Announcement wished that is not there any more is not wished.
-    fn all_listed(&self, names: &BTreeSet<String>) {
-        self.outputs.checks.send_if_modified(|told| {
-            let before = told.len();
-            told.retain(|name, _| names.contains(name));
-            told.len() != before
-        });
-        self.outputs.routes.send_if_modified(|wanted| {
-            let before = (wanted.synced, wanted.wishes.len());
-            wanted.synced = true;
-            wanted.wishes.retain(|address, _| names.contains(&announcement_name(*address)));
-            before != (true, wanted.wishes.len())
-        });
+    /// The Announcements that health checks and routes follow from, by their names.
+    fn followed(&self) -> BTreeSet<String> {
+        let checked = self.outputs.checks.borrow().keys().cloned().collect::<BTreeSet<_>>();
+        let routed = self.outputs.routes.borrow().wishes.keys().map(|address| announcement_name(*address)).collect();
+        checked.union(&routed).cloned().collect()
     }
 
     /// The node has no part in an address.

@@ -108,7 +108,7 @@ fn follower() -> (Follower, mpsc::Receiver<Change>, berth_telemetry::Health) {
         node: node("a"),
         known: BTreeSet::new(),
         listed: None,
-        names: BTreeSet::new(),
+        unlisted: BTreeSet::new(),
         happened: 0,
         outputs: Outputs {
             changes,
