@@ -101,7 +101,13 @@ async fn follow(
         tokio::select! {
             lives = netlink.changed() => {
                 anyhow::ensure!(lives, "the kernel closed the netlink connection");
-                sleep_until(looked + LOOK_INTERVAL).await;
+                // What is wished does not wait for the kernel to be calm.
+                tokio::select! {
+                    lives = netlink.pass_over(looked + LOOK_INTERVAL) => {
+                        anyhow::ensure!(lives, "the kernel closed the netlink connection");
+                    }
+                    Ok(()) = wanted.changed() => sleep(GATHER).await,
+                }
             }
             changed = wanted.changed() => {
                 // The watch ends with the process.

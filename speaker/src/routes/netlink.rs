@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use futures::channel::mpsc::UnboundedReceiver;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo};
 use netlink_packet_route::link::LinkAttribute;
@@ -14,6 +14,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::{AddressMessageBuilder, Handle, MulticastGroup, RouteMessageBuilder};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::plan::{Facts, Held, PROTOCOL, Route, Step};
@@ -139,19 +140,25 @@ impl Netlink {
         }
     }
 
-    /// Waits for news that may concern us, and takes all that have come. False when the connection is lost.
+    /// Waits for news that may concern us. False when the connection is lost.
     pub async fn changed(&mut self) -> bool {
         loop {
             let Some((event, _)) = self.events.next().await else { return false };
             if concerns(&event.payload) {
-                break;
+                return true;
             }
         }
+    }
+
+    /// Takes whatever comes until then out of the connection's queue, because that has no bound. False when the connection is lost.
+    pub async fn pass_over(&mut self, until: Instant) -> bool {
         loop {
-            match self.events.next().now_or_never() {
-                Some(Some(_)) => {}
-                Some(None) => return false,
-                None => return true,
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => return true,
+                event = self.events.next() => if event.is_none() {
+                    return false;
+                },
             }
         }
     }

@@ -16,6 +16,9 @@ const MAIN_TABLE: u32 = 254;
 /// The metric that the kernel gives to an IPv6 route without one (`IP6_RT_PRIO_USER`). An IPv4 route without one has 0.
 const IPV6_METRIC: u32 = 1_024;
 
+/// How many interfaces a message names.
+const NAMED_INTERFACES: usize = 5;
+
 /// Everything that is wished of this node, in ways without nodes.
 pub type Wishes = BTreeMap<IpAddr, Vec<RouteAssignment>>;
 
@@ -207,7 +210,7 @@ fn may_hold(address: IpAddr, interface: u32, facts: &Facts) -> Result<(), Refuse
     }
     // Neighbor discovery answers for what the asked interface has, whatever is set.
     let answers = |index: &&u32| address.is_ipv4() && facts.arp_ignore.get(*index).copied().unwrap_or_default() == 0;
-    let answering: Vec<_> = on_link.iter().filter(answers).map(|index| name(*index)).collect();
+    let answering: Vec<_> = on_link.iter().filter(answers).take(NAMED_INTERFACES).map(|index| name(*index)).collect();
     if answering.is_empty() {
         return Ok(());
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 /// Longest wait for what takes well under a second on an idle machine.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A pool, another one that is wrong, an advertisement, and one that is wrong.
+/// A pool, another one that is wrong, an advertisement, one that is wrong, and one of routes that is left to the first.
 const OBJECTS: &str = "
 {apiVersion: berth.dev/v1alpha1, kind: IPAddressPool, metadata: {name: default}, spec: {addresses: [192.0.2.200-192.0.2.209, '2001:db8:2::200-2001:db8:2::209']}}
 ---
@@ -27,6 +27,8 @@ const OBJECTS: &str = "
 {apiVersion: berth.dev/v1alpha1, kind: L2Advertisement, metadata: {name: default}}
 ---
 {apiVersion: berth.dev/v1alpha1, kind: L2Advertisement, metadata: {name: wrong}, spec: {ipAddressPools: [nowhere]}}
+---
+{apiVersion: berth.dev/v1alpha1, kind: RouteAdvertisement, metadata: {name: default}}
 ";
 
 /// One right: of an account, in a namespace or everywhere, in a group, to do something with a kind of object.

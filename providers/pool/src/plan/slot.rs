@@ -144,7 +144,8 @@ impl<'a> Candidate<'a> {
 
     /// Whether a node has said that it answers.
     fn is_answered(&self) -> bool {
-        self.existing.is_some_and(|e| e.claimed.is_some() || !e.routes.is_empty())
+        let is_routed = |e: &AnnouncementView| !e.routes.is_empty() && self.placement.reason == Reason::Announced;
+        self.existing.is_some_and(|e| e.claimed.is_some() || is_routed(e))
     }
 
     fn announced(&self) -> Condition {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use berth_api::names::announcement_name;
-use berth_lab::{BerthConfig, Lab, lab_test};
+use berth_lab::{BerthConfig, Lab, LabConfig, lab_test};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, EVERY, SOON, answers, http};
@@ -326,6 +326,39 @@ lab_test! {
             Ok(Some(()))
         })
         .await
+    }
+}
+
+lab_test! {
+    LabConfig { nodes: 1, kube_proxy: false };
+    async fn a_route_advertisement_that_contradicts_itself_is_refused_at_once(lab: Lab) -> Result<()> {
+        lab.install_berth_without_workloads().await?;
+        let all: kube::Api<berth_api::RouteAdvertisement> = kube::Api::all(lab.admin());
+        for (spec, expected) in [
+            (json!({}), None),
+            (json!({"interface": "bond0.10", "table": 100, "metric": 7}), None),
+            (json!({"form": "Address", "interface": "stub0"}), None),
+            (json!({"form": "Address"}), Some("form Address needs an interface to put addresses on")),
+            (json!({"form": "Address", "interface": "stub0", "table": 9}), Some("table and metric are of form Route alone")),
+            (json!({"interface": "eth0:1"}), Some("not a name of an interface")),
+            (json!({"interface": "an-interface-too-long"}), Some("spec.interface")),
+            (json!({"table": 0}), Some("spec.table")),
+            (json!({"table": 255}), Some("table 255 is the kernel's own")),
+        ] {
+            let object = json!({
+                "apiVersion": "berth.dev/v1alpha1", "kind": "RouteAdvertisement", "metadata": {"name": "x"}, "spec": spec,
+            });
+            let params = kube::api::PostParams { dry_run: true, ..Default::default() };
+            let said = all.create(&params, &serde_json::from_value(object.clone())?).await.err().map(|error| error.to_string());
+            match (said, expected) {
+                (None, None) => {}
+                (Some(said), Some(part)) => ensure!(said.contains(part), "{object}: {said}"),
+                (said, expected) => anyhow::bail!("{object}: {said:?}, not {expected:?}"),
+            }
+        }
+        // Without a specification it is of all pools.
+        lab.apply_yaml("{apiVersion: berth.dev/v1alpha1, kind: RouteAdvertisement, metadata: {name: all}}").await?;
+        Ok(())
     }
 }
 

@@ -125,3 +125,38 @@ fn a_node_that_does_not_exist_is_an_error_that_names_those_that_do() {
     let error = simulate(scene().world, Fault::Fail, &nodes, Timestamp::UNIX_EPOCH).unwrap_err();
     assert_eq!(error.to_string(), "there is no node `node-9`; there are node-1, node-2, node-3, node-4");
 }
+
+#[test]
+fn what_is_routed_is_left_to_the_nodes_that_remain_and_lost_with_the_last_of_them() {
+    let mut scene = Scene::new(3);
+    scene.world.learn(Change::Advertisement("all".to_owned(), None));
+    let ad = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RouteAdvertisement", "metadata": {"name": "all"}, "spec": {}});
+    let ad = crate::view::AdvertisementView::of_routes(&serde_json::from_value(ad).unwrap());
+    scene.world.learn(Change::RouteAdvertisement("all".to_owned(), Some(ad)));
+    for n in 1..=3 {
+        let report = crate::view::Report { routes: true, ..crate::view::Report::default() };
+        scene.world.learn(Change::SpeakerNode(format!("node-{n}"), Some(report)));
+    }
+    scene.held("a", vip(1), json!({}), &[]);
+    scene.endpoints("local", &["node-1"]);
+    scene.held("local", vip(2), json!({"externalTrafficPolicy": "Local"}), &[]);
+    for (fault, nodes, expected) in [
+        (
+            Fault::Fail,
+            &["node-1"][..],
+            ["a node-1; node-2; node-3 > node-2; node-3: Stays Announced", "local node-1 > none: Lost NoEligibleNode"],
+        ),
+        (
+            Fault::Drain,
+            &["node-1", "node-2"],
+            ["a node-1; node-2; node-3 > node-3: Stays Announced", "local node-1 > node-1: Stays Announced"],
+        ),
+        (
+            Fault::Fail,
+            &["node-1", "node-2", "node-3"],
+            ["a node-1; node-2; node-3 > none: Lost NoEligibleNode", "local node-1 > none: Lost NoEligibleNode"],
+        ),
+    ] {
+        assert_eq!(told(&scene, fault, nodes)[..2], expected, "{fault:?} {nodes:?}");
+    }
+}
