@@ -1,5 +1,7 @@
 //! What a node keeps of thousands of addresses.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,9 @@ fn assignment(number: u32) -> Assignment {
 fn step(machines: &mut [Machine], now: Duration, given: &[Assignment]) {
     let mut said = Vec::new();
     for machine in &mut *machines {
-        given.iter().for_each(|assignment| machine.assign(now, assignment.clone()));
+        for assignment in given {
+            machine.assign(now, assignment.clone());
+        }
         machine.tick(now);
         while let Some(effect) = machine.poll_effect() {
             if let Effect::SendHeartbeat { to, message, .. } = effect {
@@ -89,6 +93,5 @@ fn owner_and_standbys_of_five_thousand_addresses_keep_little_of_each() {
         drop(machine);
         let each = (all - dhat::HeapStats::get().curr_bytes) / ADDRESSES as usize;
         assert!((100..OCTETS_MAX).contains(&each), "{node} keeps {each} octets of each address");
-        println!("{node} keeps {each} octets of each address");
     }
 }
