@@ -189,6 +189,8 @@ fn held(message: &AddressMessage) -> Option<Held> {
         }
     }
     let net = IpNet::new(local.or(found)?, message.header.prefix_len).ok()?;
+    // We put none but single addresses anywhere.
+    let ours = ours && net.prefix_len() == net.max_prefix_len();
     Some(Held { interface: message.header.index, net, ours })
 }
 
@@ -288,6 +290,21 @@ fn permits(status: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_route_is_ours_by_its_number_and_as_a_host_route_alone_whatever_the_kernel_lists() {
+        for address in ["203.0.113.1", "2001:db8::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            let ours = Route { address, table: 1_000, metric: 7, interface: 3 };
+            assert_eq!(route(&message(ours)), Some(ours), "{address}");
+            let mut another = message(ours);
+            another.header.protocol = RouteProtocol::Other(PROTOCOL - 1);
+            assert_eq!(route(&another), None, "another's number");
+            let mut wider = message(ours);
+            wider.header.destination_prefix_length -= 1;
+            assert_eq!(route(&wider), None, "a network");
+        }
+    }
 
     #[test]
     fn kernels_mark_addresses_since_5_18_and_the_capability_is_read_from_the_effective_set() {

@@ -2,6 +2,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use berth_api::crd::{RouteAssignment, RouteForm};
+use netlink_packet_route::address::{AddressAttribute, AddressProtocol};
 use tokio::time::timeout;
 
 use super::*;
@@ -91,6 +92,13 @@ fn addresses_are_put_on_an_interface_with_our_mark_and_found_again_by_it() {
                 std::fs::write(Path::new("/proc/sys/net/ipv4/conf").join(name).join("arp_ignore"), "0").unwrap();
             }
             ip("address add 203.0.113.5/32 dev far0");
+            // With a number that is not ours.
+            let mut another = handle.address().add(index(&handle, "far0").await, "203.0.113.6".parse().unwrap(), 32);
+            another
+                .message_mut()
+                .attributes
+                .push(AddressAttribute::Protocol(AddressProtocol::Other(plan::PROTOCOL - 1)));
+            another.execute().await.unwrap();
             let all = wishes(&[
                 ("192.0.2.200", on_far()),
                 ("203.0.113.4", on_far()),
@@ -116,7 +124,9 @@ fn addresses_are_put_on_an_interface_with_our_mark_and_found_again_by_it() {
             assert_eq!(settled(&Wishes::new()).await, [""; 0]);
             let shown = ip("address show dev far0");
             assert!(
-                shown.contains("203.0.113.5/32") && !shown.contains("203.0.113.4") && !shown.contains("2001:db8:77"),
+                ["203.0.113.5/32", "203.0.113.6/32"].iter().all(|other| shown.contains(other))
+                    && !shown.contains("203.0.113.4")
+                    && !shown.contains("2001:db8:77"),
                 "{shown}"
             );
         },
