@@ -44,8 +44,13 @@ impl TrafficPolicy {
     }
 }
 
-/// The lowest of a Service's TCP ports.
+/// The lowest of a Service's TCP ports, if a node may connect to it: with `spec.loadBalancerSourceRanges` kube-proxy refuses who is not of
+/// these, and a node may not be.
 pub fn tcp_port(service: &Service) -> Option<u16> {
+    let ranges = service.spec.as_ref().and_then(|s| s.load_balancer_source_ranges.as_ref());
+    if ranges.is_some_and(|ranges| !ranges.is_empty()) {
+        return None;
+    }
     let ports = service.spec.as_ref().and_then(|s| s.ports.as_ref()).into_iter().flatten();
     // A port without a protocol is one of TCP.
     let tcp = ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));

@@ -71,7 +71,8 @@ impl Report {
 /// An address.
 #[derive(Debug, Default)]
 struct Entry {
-    report: Option<KeptReport>,
+    /// Boxed: who stands by has none.
+    report: Option<Box<KeptReport>>,
     seen: Option<Kept>,
     /// Its Announcement is no longer watched, and there is something left to write about it.
     unwatched: bool,
@@ -87,7 +88,7 @@ struct Inner {
 
 impl Inner {
     fn report(&self, address: IpAddr) -> Option<&KeptReport> {
-        self.entries.get(&address)?.report.as_ref()
+        self.entries.get(&address)?.report.as_deref()
     }
 
     fn forget(&mut self, address: IpAddr) {
@@ -116,10 +117,10 @@ impl Board {
         let entry = inner.entries.entry(address).or_default();
         let former = entry.seen.as_ref().and_then(Kept::owner).filter(|owner| *owner != node);
         // The same ownership reported again still came from the same node.
-        let before = entry.report.as_ref().filter(|before| before.epoch == status.epoch);
+        let before = entry.report.as_deref().filter(|before| before.epoch == status.epoch);
         let former = former.or_else(|| before.and_then(KeptReport::former)).map(str::to_owned);
         let report = Report { status, since, former, released: false };
-        entry.report = Some(KeptReport::of(report, &mut inner.common));
+        entry.report = Some(Box::new(KeptReport::of(report, &mut inner.common)));
         inner.changed.insert(address);
         self.news.notify_one();
     }

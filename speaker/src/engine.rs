@@ -217,8 +217,8 @@ impl Engine {
                     }
                 }
             }
-            self.turn(first, links_changed);
-            if links_changed || wanted_changed {
+            let links_followed = self.turn(first, links_changed);
+            if links_followed || wanted_changed {
                 self.follow_sweep();
             }
             if stop_by.is_some_and(|limit| self.core.clock.now() >= limit) {
@@ -228,8 +228,8 @@ impl Engine {
         }
     }
 
-    /// Serves every source once.
-    fn turn(&mut self, first: Option<Change>, links_changed: bool) {
+    /// Serves every source once. Returns whether the interfaces were looked at.
+    fn turn(&mut self, first: Option<Change>, links_changed: bool) -> bool {
         let Self { sockets, core, changes, .. } = self;
         let shared: &Sockets = sockets;
         shared.read_heartbeats(HEARTBEATS_A_TURN, |interface, from, bytes| {
@@ -245,7 +245,8 @@ impl Engine {
         core.perform(sockets);
         let retry = self.reopen_at.is_some_and(|at| self.core.clock.now() >= at);
         // One that comes during a turn is taken up in the next.
-        if retry || links_changed {
+        let follows = retry || links_changed;
+        if follows {
             self.follow_links();
         }
         if retry {
@@ -261,6 +262,7 @@ impl Engine {
         } else {
             self.reopen_at.filter(|_| !retry).or_else(|| Some(self.core.clock.now() + REOPEN_DELAY))
         };
+        follows
     }
 
     /// When the next turn is due without anything happening.
@@ -602,8 +604,11 @@ fn watched(machine: &Machine, sweep: &Sweep, interface: &str) -> Watched {
 
 /// Where an address would be: the first interface in whose subnet it lies.
 fn spot(links: &Links, address: IpAddr) -> Option<Spot> {
-    let (name, link) = links.iter().find(|(_, link)| link.addresses.iter().any(|net| net.contains(&address)))?;
-    Some(Spot { interface: name.clone(), mac: link.mac })
+    let found = links
+        .iter()
+        .find_map(|(name, link)| Some((name, link, link.addresses.iter().find(|net| net.contains(&address))?)));
+    let (name, link, net) = found?;
+    Some(Spot { interface: name.clone(), mac: link.mac, own: net.addr() })
 }
 
 /// Names this start of the process: no two share it, and nobody can guess it, because partners prove by it that they hear this node.

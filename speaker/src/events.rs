@@ -22,6 +22,10 @@ const CONTROLLER: &str = "berth-speaker";
 /// what does not fit is dropped and counted.
 const QUEUE_LENGTH: usize = 1024;
 
+/// Events after which the recorder is a new one. It remembers each for six minutes, so that the same told again becomes one with a count; each is
+/// more than a kilobyte, and a node that takes over thousands has thousands.
+const REMEMBERED: usize = 128;
+
 /// Something that an event is made of.
 #[derive(Debug)]
 pub struct Happening {
@@ -117,14 +121,21 @@ pub fn queue(
 ) -> (Events, impl Future<Output = ()> + use<>) {
     let (queue, mut happenings) = mpsc::channel::<Happening>(QUEUE_LENGTH);
     let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: Some(node.to_owned()) };
-    let recorder = Recorder::new(client, reporter);
+    let new_recorder = move || Recorder::new(client.clone(), reporter.clone());
     let counted = metrics.clone();
     let task = async move {
         let publish = async {
             let mut retry = Retry::new("publish events");
+            let (mut recorder, mut published) = (new_recorder(), 0);
             while let Some(happening) = happenings.recv().await {
                 match within_limit(recorder.publish(&happening.event(), &happening.object)).await {
-                    Ok(()) => retry.succeeded(),
+                    Ok(()) => {
+                        retry.succeeded();
+                        published += 1;
+                        if published == REMEMBERED {
+                            (recorder, published) = (new_recorder(), 0);
+                        }
+                    }
                     // An event that is late misleads; the condition says what is so now.
                     Err(error) => {
                         counted.dropped(Queue::Event);

@@ -13,7 +13,7 @@ use berth_wire::filter::sent_to;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,15 +23,18 @@ use crate::dataplane::has_endpoints;
 /// without evidence, after its time, and counted.
 pub const ASKS_WAITING: usize = 256;
 
-/// Addresses that are looked at at a time. Each look is a connection on the node itself, and a packet socket for the moment that it takes.
+/// Addresses that are looked for: a few times what a node is named for at once. Most of a look is waiting for the next one.
+const LOOKS: usize = 1024;
+/// Looks that are made at the same moment. Each is a connection on the node itself, and a packet socket for the moment that it takes.
 const LOOKS_AT_ONCE: usize = 64;
 
 /// The first pause between two looks; each is half as long again as the one before. kube-proxy writes its rules within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest of them.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long is looked. Behind that a node that does not serve is no matter of its start.
-const LOOK_LIMIT: Duration = Duration::from_secs(30);
+/// How long is looked: twice the time after which a speaker answers health checks that nobody else does. Behind that a node that does not serve
+/// is no matter of its start.
+const LOOK_LIMIT: Duration = Duration::from_mins(2);
 
 /// Longest wait for a connection: across a cluster's network it takes a millisecond, and one that goes to the wire waits for an answer to
 /// its question, which nobody gives before the first use.
@@ -58,6 +61,7 @@ pub struct Ask {
 /// Looks until `shutdown`, and tells each address that is served. When the engine ends it has nothing more to do, and waits for that.
 pub async fn run(mut asks: mpsc::Receiver<Ask>, served: mpsc::Sender<IpAddr>, shutdown: CancellationToken) {
     let look = async {
+        let at_once = Semaphore::new(LOOKS_AT_ONCE);
         let mut looks = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -66,7 +70,7 @@ pub async fn run(mut asks: mpsc::Receiver<Ask>, served: mpsc::Sender<IpAddr>, sh
                         tracing::debug!(%address, "the engine has stopped");
                     }
                 }
-                Some(ask) = asks.recv(), if looks.len() < LOOKS_AT_ONCE => looks.push(look(ask)),
+                Some(ask) = asks.recv(), if looks.len() < LOOKS => looks.push(look(ask, &at_once)),
                 else => std::future::pending().await,
             }
         }
@@ -74,10 +78,12 @@ pub async fn run(mut asks: mpsc::Receiver<Ask>, served: mpsc::Sender<IpAddr>, sh
     shutdown.run_until_cancelled(look).await;
 }
 
-async fn look(ask: Ask) -> Option<IpAddr> {
+async fn look(ask: Ask, at_once: &Semaphore) -> Option<IpAddr> {
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
+        // It is never closed.
+        let turn = at_once.acquire().await.ok()?;
         let serves = match ask.sought {
             Evidence::HealthCheck(port) => has_endpoints(&ask.own, port).await,
             Evidence::Connection(port) => connects(&ask, port).await.unwrap_or_else(|error| {
@@ -85,6 +91,7 @@ async fn look(ask: Ask) -> Option<IpAddr> {
                 false
             }),
         };
+        drop(turn);
         if serves {
             tracing::debug!(address = %ask.address, after = ?began.elapsed(), "the node serves");
             return Some(ask.address);

@@ -4,6 +4,8 @@
 //! Read from `/proc`, which shows these of the network namespace of who reads them; nothing is ever set.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
@@ -80,17 +82,18 @@ pub fn look(settings: &Path, routes: &Path, links: &Links) -> Facts {
     };
     let all = of("all").unwrap_or_default();
     let with_ipv4 = links.iter().filter(|(_, link)| link.addresses.iter().any(|net| net.addr().is_ipv4()));
-    let interfaces = with_ipv4.filter_map(|(name, _)| Some((name.clone(), of(name)?.with(all)))).collect();
-    Facts {
-        has_ipvs: settings.join(IPVS_INTERFACE).is_dir(),
-        interfaces,
-        ways_out: ways_out(&std::fs::read_to_string(routes).unwrap_or_default()),
-    }
+    let interfaces: BTreeMap<_, Settings> =
+        with_ipv4.filter_map(|(name, _)| Some((name.clone(), of(name)?.with(all)))).collect();
+    // Read only where it matters: the table may be that of the whole Internet.
+    let matters = interfaces.values().any(|settings| settings.rp_filter == STRICT);
+    let table = matters.then(|| File::open(routes).ok()).flatten();
+    let ways_out = table.map(|table| ways_out(BufReader::new(table))).unwrap_or_default();
+    Facts { has_ipvs: settings.join(IPVS_INTERFACE).is_dir(), interfaces, ways_out }
 }
 
 /// The interfaces of the default routes in such a table, but for those that lead nowhere: interface, destination, gateway, flags, three
 /// counts, and mask are its first columns (route(8)).
-fn ways_out(routes: &str) -> BTreeSet<String> {
+fn ways_out(routes: impl BufRead) -> BTreeSet<String> {
     let of = |line: &str| {
         let columns: Vec<_> = line.split_whitespace().collect();
         let [interface, destination, _, flags, _, _, _, mask, ..] = columns[..] else { return None };
@@ -98,7 +101,7 @@ fn ways_out(routes: &str) -> BTreeSet<String> {
         let [Some(0), Some(flags), Some(0)] = numbers else { return None };
         (flags & RTF_REJECT == 0).then(|| interface.to_owned())
     };
-    routes.lines().filter_map(of).collect()
+    routes.lines().map_while(Result::ok).filter_map(|line| of(&line)).collect()
 }
 
 /// Keeps `found` up to date until `shutdown`.
@@ -215,7 +218,7 @@ mod tests {
             ("what is no route", &["eth0\t0000"], &[]),
         ] {
             let table = std::iter::once(&head).chain(lines).copied().collect::<Vec<_>>().join("\n");
-            assert_eq!(ways_out(&table).iter().map(String::as_str).collect::<Vec<_>>(), expected, "{what}");
+            assert_eq!(ways_out(table.as_bytes()).iter().map(String::as_str).collect::<Vec<_>>(), expected, "{what}");
         }
     }
 

@@ -9,6 +9,7 @@
 //! | `gateways` | follows the node's routes | a netlink socket | - |
 //! | `dataplane` | follows kube-proxy, and answers health checks where nobody else does | their listeners | a watch of what the Announcements say |
 //! | `evidence` | looks whether the node serves an address | - | a bounded queue, what does not fit is dropped and counted |
+//! | `kernel` | follows settings of the kernel that break what is announced | - | a watch of links |
 //! | `keys` | follows the keys of the heartbeats | - | - |
 //! | `announcements` | follows the cluster | its watch | - |
 //! | `routes` | with `--routes`: keeps the routes that routing daemons make known | two netlink sockets | a watch of what the Announcements say |

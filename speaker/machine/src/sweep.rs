@@ -18,6 +18,9 @@ pub struct Spot {
     pub interface: String,
     /// The Ethernet address of that.
     pub mac: MacAddr,
+    /// The node's own address there, of the same family. It is asked from there, as any host would: a probe from nowhere is what a machine
+    /// sends that wishes to have the address (RFC 5227 section 2.1.1), and an owner that asks for it the first time would take it for one.
+    pub own: IpAddr,
 }
 
 /// One address.
@@ -70,7 +73,8 @@ impl Sweep {
                 (asked.sent, asked.due) = (0, now + SWEEP_INTERVAL);
                 continue;
             }
-            frames.push((asked.spot.interface.clone(), Frame::probe(asked.spot.mac, *address)));
+            let question = Frame::request(asked.spot.mac, asked.spot.own, *address);
+            frames.extend(question.map(|question| (asked.spot.interface.clone(), question)));
             asked.sent += 1;
             asked.due = now + if asked.sent == PROBE_COUNT { SWEEP_SPACING } else { PROBE_SPACING };
         }
@@ -84,7 +88,9 @@ impl Sweep {
         let Some((address, mac)) = frame.claim().or(probed) else { return };
         let Some(asked) = self.asked.get_mut(&address) else { return };
         if asked.spot.interface == interface && asked.spot.mac != mac {
-            (asked.heard, asked.has) = (Some(mac), Some(mac));
+            asked.heard = Some(mac);
+            // Several that take turns are said no more often than once in a round.
+            asked.has.get_or_insert(mac);
         }
     }
 
@@ -116,8 +122,9 @@ mod tests {
     const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
     const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
-    fn spot() -> Spot {
-        Spot { interface: "eth0".to_owned(), mac: OWN }
+    fn spot(address: IpAddr) -> Spot {
+        let own = if address.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
+        Spot { interface: "eth0".to_owned(), mac: OWN, own: own.parse().unwrap() }
     }
 
     /// Runs until `end`, with `answers` for what is asked; how many probes went out.
@@ -125,7 +132,8 @@ mod tests {
         let mut count = 0;
         while let Some(now) = sweep.next_deadline().filter(|due| *due <= end) {
             for (interface, frame) in sweep.tick(now) {
-                assert!(frame.is_probe(), "nothing is claimed: {frame:?}");
+                assert!(!frame.is_probe(), "nobody is to think that it is wished for: {frame:?}");
+                assert_ne!(frame.claim().map(|(address, _)| address), frame.question(), "nothing is claimed");
                 count += 1;
                 if answers(frame.question().unwrap()) {
                     sweep.frame_received(&interface, &Frame::reply_to(&frame, OTHER));
@@ -140,12 +148,12 @@ mod tests {
         for addresses in [["192.0.2.7", "192.0.2.8"], ["2001:db8::7", "2001:db8::8"]] {
             let [taken, free]: [IpAddr; 2] = addresses.map(|address| address.parse().unwrap());
             let (mut sweep, start) = (Sweep::default(), Duration::from_secs(100));
-            sweep.follow(start, [taken, free].map(|address| (address, spot())));
+            sweep.follow(start, [taken, free].map(|address| (address, spot(address))));
             let first = run(&mut sweep, start + Duration::from_secs(1), |asked| asked == taken);
             assert_eq!((first, sweep.found()), (4, BTreeMap::from([(taken, OTHER)])));
             assert_eq!(run(&mut sweep, start + SWEEP_INTERVAL / 2, |_| true), 0, "then it is quiet");
             // What is told again changes nothing.
-            sweep.follow(start + SWEEP_INTERVAL / 2, [taken, free].map(|address| (address, spot())));
+            sweep.follow(start + SWEEP_INTERVAL / 2, [taken, free].map(|address| (address, spot(address))));
             assert_eq!((run(&mut sweep, start + SWEEP_INTERVAL / 2, |_| true), sweep.found().len()), (0, 1));
             // It has gone, and the other has come, which is heard without being asked.
             sweep.frame_received("eth0", &Frame::announcements(OTHER, free).next().unwrap());
@@ -153,7 +161,7 @@ mod tests {
             let end = start + SWEEP_INTERVAL + Duration::from_secs(2);
             assert_eq!(run(&mut sweep, end, |asked| asked == free), 4);
             assert_eq!(sweep.found(), BTreeMap::from([(free, OTHER)]));
-            sweep.follow(end, [(taken, spot())]);
+            sweep.follow(end, [(taken, spot(taken))]);
             assert_eq!((sweep.found(), sweep.addresses("eth0").collect::<Vec<_>>()), (BTreeMap::new(), vec![taken]));
         }
     }
@@ -163,7 +171,7 @@ mod tests {
         let address: IpAddr = "2001:db8::7".parse().unwrap();
         for (interface, mac, found) in [("eth0", OTHER, true), ("eth1", OTHER, false), ("eth0", OWN, false)] {
             let mut sweep = Sweep::default();
-            sweep.follow(Duration::ZERO, [(address, spot())]);
+            sweep.follow(Duration::ZERO, [(address, spot(address))]);
             sweep.frame_received(interface, &Frame::probe(mac, address));
             assert_eq!(!sweep.found().is_empty(), found, "{interface} {mac}");
         }

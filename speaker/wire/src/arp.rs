@@ -94,6 +94,11 @@ impl Frame {
         Self::broadcast(Operation::Request, sender_mac, Ipv4Addr::UNSPECIFIED, MacAddr::ZERO, ip)
     }
 
+    /// Asks who has `ip`, as a host does that has the address `own` and wishes to send something there (RFC 826).
+    pub fn request(sender_mac: MacAddr, own: Ipv4Addr, ip: Ipv4Addr) -> Self {
+        Self::broadcast(Operation::Request, sender_mac, own, MacAddr::ZERO, ip)
+    }
+
     /// Announces that `mac` has `ip`, as a request (RFC 5227 section 3 prefers this form).
     pub fn gratuitous_request(mac: MacAddr, ip: Ipv4Addr) -> Self {
         Self::broadcast(Operation::Request, mac, ip, MacAddr::ZERO, ip)

@@ -52,6 +52,16 @@ impl Frame {
         }
     }
 
+    /// Asks who has `target`, as any host does that has the address `own` on the same link and wishes to send something there: nobody takes
+    /// that for the wish to have it. `None` where the two are of different families.
+    pub fn request(mac: MacAddr, own: IpAddr, target: IpAddr) -> Option<Self> {
+        match (own, target) {
+            (IpAddr::V4(own), IpAddr::V4(target)) => Some(Self::Arp(arp::Frame::request(mac, own, target))),
+            (IpAddr::V6(own), IpAddr::V6(target)) => Some(Self::Ndp(ndp::Frame::solicit(mac, own, target))),
+            _ => None,
+        }
+    }
+
     /// Tells the link that `mac` has `address`: for IPv4 in both forms, because stations differ in which one they learn from.
     pub fn announcements(mac: MacAddr, address: IpAddr) -> impl Iterator<Item = Self> {
         let (first, second) = match address {

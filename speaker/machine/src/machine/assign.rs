@@ -56,6 +56,7 @@ impl Machine {
         let live = place.top.as_ref().is_some_and(|top| self.is_live(place, top));
         let claimed = assignment.claimed.clone();
         let Some(place) = self.places.get_mut(&address) else { return };
+        let before = (place.assignment.sought, place.assignment.serving);
         place.adopt(self.now, assignment, live);
         // Claims may have been heard before the assignment that makes them matter.
         let peers = place.peers.clone();
@@ -74,6 +75,7 @@ impl Machine {
             }
         }
         self.settle(address);
+        self.seek_again(address, before);
         if moved {
             self.reannounce(address);
         } else if relocated {

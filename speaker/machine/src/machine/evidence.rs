@@ -10,6 +10,7 @@ use berth_api::Reason;
 
 use super::{Machine, Timer};
 use crate::effect::Effect;
+use crate::input::Evidence;
 use crate::liveness::{Liveness, Session};
 use crate::takeover::{Ownership, Phase, Place, Serves, Verifying};
 use crate::timing::SERVE_WAIT;
@@ -46,6 +47,31 @@ impl Machine {
             Phase::Verifying(Verifying { serve_by, .. }) => Some(*serve_by.get_or_insert(until)),
             _ => None,
         }
+    }
+
+    /// Looks at once whether this node may go on waiting: the one that answered meanwhile may have gone.
+    pub(super) fn look_at_wait(&mut self, address: IpAddr) {
+        let Some(place) = self.places.get(&address) else { return };
+        if matches!(place.phase, Phase::Verifying(Verifying { serve_by: Some(_), .. })) {
+            self.timers.set(Timer::Step(address), Some(self.now));
+        }
+    }
+
+    /// Looks again where nothing showed yet that this node serves, because what would show it is another now, or there are endpoints.
+    pub(super) fn seek_again(&mut self, address: IpAddr, before: (Option<Evidence>, bool)) {
+        let Some(place) = self.places.get_mut(&address) else { return };
+        let Phase::Answering(ownership @ Ownership { cause: Reason::NotServing, .. }) = &mut place.phase else {
+            return;
+        };
+        if (place.assignment.sought, place.assignment.serving) == before {
+            return;
+        }
+        if place.assignment.sought.is_none() {
+            ownership.cause = Reason::Answering;
+            return self.report(address);
+        }
+        place.serves = Serves::Unasked;
+        self.seek(address);
     }
 
     /// Whether nobody is without the address while this node waits.

@@ -155,6 +155,7 @@ impl Machine {
             place.watch_since = self.now;
         }
         self.watch_top(address);
+        self.look_at_wait(address);
     }
 
     /// Silent from now on; says so if this node answered before.
@@ -176,6 +177,11 @@ impl Machine {
                 self.counters.care_ends += 1;
                 self.retract_care(address, care);
                 self.tell_dropped(address);
+            }
+            // What it said of a conflict is for the one to say that is named now.
+            Phase::Conflicted | Phase::Verifying(_) if place.rare().named.is_some() => {
+                place.change_rare(|rare| rare.named = None);
+                self.effects.push_back(Effect::Yielded { address, to, epoch: seen });
             }
             _ => return self.watch_top(address),
         }

@@ -22,6 +22,7 @@ impl Machine {
         // Its own addresses have lost their owner; in the line for others, those behind it move up.
         for address in shared {
             self.watch_top(address);
+            self.look_at_wait(address);
         }
     }
 

@@ -7,7 +7,7 @@ use berth_wire::{arp, ndp};
 
 use super::*;
 use crate::input::{Member, OwnerClaim};
-use crate::timing::{ANNOUNCE_AT, ANSWER_INTERVAL, PROBE_SPACING, PROBE_WAIT};
+use crate::timing::{ANNOUNCE_AT, ANSWER_INTERVAL, CONFLICT_RECHECK, PROBE_SPACING, PROBE_WAIT};
 
 mod passing_on;
 
@@ -573,6 +573,26 @@ fn a_foreign_machine_that_asks_for_an_address_at_the_same_time_keeps_it_from_bei
             machine.frame_received(T0 + PROBE_SPACING / 2, "eth0", &Frame::probe(asker, address));
             assert_eq!(machine.state(address), Some(state), "{address} asked for by {asker}");
         }
+    }
+}
+
+#[test]
+fn what_was_said_of_a_conflict_is_not_for_this_node_to_say_when_another_is_named() {
+    let foreign = MacAddr([2, 9, 9, 9, 9, 9]);
+    // While it waits to ask the wire again, and while it does.
+    for later in [Duration::ZERO, CONFLICT_RECHECK] {
+        let mut machine = speaker("a");
+        machine.assign(T0, assignment(vip(0), "a", 1));
+        machine.frame_received(T0, "eth0", &announcement(foreign, vip(0)));
+        let now = T0 + later;
+        let said = run(&mut machine, now);
+        let conflict =
+            |e: &Effect| matches!(e, Effect::StatusChanged { status, .. } if status.state == State::Conflicted);
+        assert!(said.iter().any(conflict));
+        machine.assign(now, assignment(vip(0), "b", 2));
+        let yielded = |e: &Effect| matches!(e, Effect::Yielded { address, .. } if *address == vip(0));
+        assert_eq!(drain(&mut machine).iter().filter(|e| yielded(e)).count(), 1, "{later:?}");
+        assert_eq!(machine.state(vip(0)), Some(State::Standby));
     }
 }
 

@@ -1,9 +1,10 @@
 //! Who may write which SpeakerNode.
 
 use anyhow::Result;
+use berth_api::names::SPEAKER_FIELD_MANAGER;
 use berth_lab::{Lab, lab_test};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::installed::{Installed, LAB, expect, refusal, speaker_nodes, write_speaker_node};
 
@@ -27,6 +28,24 @@ lab_test! {
         ] {
             expect(says, refusal(write_speaker_node(client, name, false).await)?, expected)?;
         }
+
+        // What the nodes ask the wire for is the controller's word, and stays when a speaker writes the rest of the status.
+        let write_status = async |client: &kube::Client, manager: &str, status: Value| {
+            let object = json!({
+                "apiVersion": "berth.dev/v1alpha1", "kind": "SpeakerNode", "metadata": { "name": "node-1" }, "status": status,
+            });
+            let params = PatchParams::apply(manager).force();
+            refusal(speaker_nodes(client).patch_status("node-1", &params, &Patch::Apply(object)).await)
+        };
+        let sweep = Some("status.sweep is the controller's to write");
+        let asked = json!({ "sweep": ["192.0.2.1"] });
+        expect("a list of its own", write_status(speaker_1, SPEAKER_FIELD_MANAGER, asked.clone()).await?, sweep)?;
+        expect("the controller's", write_status(&admin, "berth-controller", asked).await?, None)?;
+        expect("none any more", write_status(speaker_1, "berth-controller", json!({})).await?, sweep)?;
+        let condition = json!({ "conditions": [{
+            "type": "KernelReady", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-11-28T00:00:00Z",
+        }] });
+        expect("what is its own", write_status(speaker_1, SPEAKER_FIELD_MANAGER, condition).await?, None)?;
 
         // RBAC gives a speaker neither: the policy holds where somebody grants more.
         let rule = json!({

@@ -196,3 +196,47 @@ fn what_another_machine_has_is_not_connected_to_each_time_the_wire_is_asked() {
     }
     assert_eq!((looks, machine.state(VIP)), (1, Some(State::Conflicted)));
 }
+
+#[test]
+fn where_nothing_showed_that_it_serves_it_is_looked_again_when_that_may_have_changed() {
+    for (what, later, looks, expected) in [
+        ("nothing changed", named(1, Some(("b", 1))), 0, None),
+        ("endpoints are gone", Assignment { serving: false, ..named(1, None) }, 1, None),
+        ("another port", Assignment { sought: Some(Evidence::Connection(81)), ..named(1, None) }, 1, None),
+        ("nothing would show it any more", Assignment { sought: None, ..named(1, None) }, 0, Some(Reason::Answering)),
+    ] {
+        let mut machine = speaker();
+        machine.assign(T0, named(1, None));
+        let now = T0 + Duration::from_secs(2);
+        assert_eq!(cause(&run(&mut machine, now)), Some(Reason::NotServing));
+        machine.assign(now, later);
+        let effects = run(&mut machine, now);
+        let all = effects.iter().filter(|effect| matches!(effect, Effect::SeekEvidence { .. })).count();
+        assert_eq!((all, cause(&effects)), (looks, expected), "{what}");
+    }
+}
+
+#[test]
+fn who_waits_while_the_former_owner_goes_on_answers_when_that_one_falls_silent() {
+    let mut machine = speaker();
+    machine.assign(T0, named(2, Some(("a", 1))));
+    let mut now = T0;
+    for sequence in 1..=3 {
+        hear(&mut machine, now, sequence, Some(1));
+        now += Duration::from_millis(100);
+        run(&mut machine, now);
+    }
+    assert_eq!(machine.state(VIP), Some(State::Verifying), "it waits");
+    let effects = run(&mut machine, now + crate::timing::DETECTION_TIME);
+    assert_eq!((cause(&effects).is_some(), machine.state(VIP)), (true, Some(State::Answering)));
+    // Or when it says that it does not answer any more.
+    let mut machine = speaker();
+    machine.assign(T0, named(2, Some(("a", 1))));
+    hear(&mut machine, T0, 1, Some(1));
+    now = T0 + Duration::from_millis(200);
+    run(&mut machine, now);
+    assert_eq!(machine.state(VIP), Some(State::Verifying), "it waits");
+    hear(&mut machine, now, 2, None);
+    run(&mut machine, now);
+    assert_eq!(machine.state(VIP), Some(State::Answering));
+}
