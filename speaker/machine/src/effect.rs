@@ -48,8 +48,8 @@ pub enum Effect {
         /// What would show it.
         sought: Evidence,
     },
-    /// This node answered for an address and does no longer, because another one does. Nothing is to be written: that is the
-    /// other one's part, and what waits to be written about this address is stale.
+    /// This node answered for an address, or found it in conflict, and has no more to say of it, because another one does. Nothing is to be
+    /// written: that is the other one's part, and what waits to be written about this address is stale.
     Yielded {
         /// The address.
         address: IpAddr,
