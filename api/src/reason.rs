@@ -86,6 +86,13 @@ reasons! {
     ProviderUnavailable => "The other side did not answer or failed; it is tried again. What is there stays.",
     PermissionDenied => "The provider lacks a right, which the message names. Grant it; it is tried again every minute.",
     Unsupported => "The provider does not do what the Service asks for; the message names it. Remove it, or choose another `spec.loadBalancerClass`.",
+    CloudNotAdmitted => "The Service asks for something that its namespace may not have: a load balancer that the internet reaches, or one that uses an existing subnet, address or security group. The message names the flag by which an operator admits it.",
+    GroupDiffers => "The Service shares a load balancer (`berth.dev/load-balancer-group`) with an older one and asks for another load balancer than that one does. The message says in what they differ; make them equal, or leave the group.",
+    ReplacementNeeded => "What the Service asks for can only be had by replacing a cloud object, which interrupts its traffic. Set `berth.dev/allow-replacement: \"true\"`, or take the change back; what is there stays until then.",
+    DeletionProtected => "The load balancer is protected against deletion, and so stays. Remove the protection; it is tried again then.",
+    CloudNameTaken => "Something in the cloud that is not this Service's has the name that is asked for. It is left alone; ask for another name.",
+    CloudLimit => "A limit on what may be had in the cloud is reached, the cloud's own or the operator's. The message names it; raise it or need less.",
+    NoSubnet => "No subnet is fit for the load balancer. The message says of each one why it was left out.",
     UnknownClass => "`spec.loadBalancerClass` begins as Berth's do and is none of them, so nobody serves the Service. Correct it.",
     // Pools and advertisements.
     Valid => "The specification is valid and in use.",

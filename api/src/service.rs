@@ -198,11 +198,20 @@ impl RequestError {
 impl Request {
     /// Reads what a Service asks for.
     pub fn parse(service: &Service) -> Result<Self, RequestError> {
+        Self::parse_knowing(service, &[])
+    }
+
+    /// The same for a provider to which further annotations under our own name mean something.
+    ///
+    /// # Errors
+    /// As [`Request::parse`].
+    pub fn parse_knowing(service: &Service, further: &[&str]) -> Result<Self, RequestError> {
         let none = BTreeMap::new();
         let annotations = service.metadata.annotations.as_ref().unwrap_or(&none);
         let spec = service.spec.as_ref();
 
-        let ours = |key: &&String| key.starts_with(ann::PREFIX) && !ann::KNOWN.contains(&key.as_str());
+        let known = |key: &str| ann::KNOWN.contains(&key) || further.contains(&key);
+        let ours = |key: &&String| key.starts_with(ann::PREFIX) && !known(key);
         if let Some(unknown) = annotations.keys().find(ours) {
             return Err(RequestError::UnknownAnnotation { annotation: unknown.clone() });
         }

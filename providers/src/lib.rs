@@ -16,6 +16,6 @@ mod plan;
 mod provider;
 
 pub use failure::{Class, Failure, Retry, UnknownClass};
-pub use intent::{Intent, Port, Protocol, ServiceId, Wanted};
+pub use intent::{Intent, Port, Protocol, ServiceId, TargetPort, Wanted};
 pub use plan::{Carried, Outcome, Plan, PlannedStep, carry_out};
 pub use provider::{Owned, Provider, Shard, Target, TargetReport, Targets};
