@@ -1,0 +1,161 @@
+//! What AWS answers when a call fails, and the class of errors that it is of.
+
+use berth_api::Reason;
+use berth_provider::{Class, Failure};
+
+/// A call that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{action}: {code}: {message}")]
+pub struct CallError {
+    /// The IAM action, such as `elasticloadbalancing:CreateListener`.
+    pub action: &'static str,
+    /// AWS's own code; empty when nothing was answered.
+    pub code: String,
+    /// What AWS says.
+    pub message: String,
+}
+
+/// Codes that mean that fewer calls are asked for.
+const THROTTLED: &[&str] = &[
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "TooManyRequestsException",
+    "RequestThrottled",
+    "EC2ThrottledException",
+];
+/// Codes that mean that a right is missing.
+const DENIED: &[&str] = &[
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+    "AuthFailure",
+    "InvalidClientTokenId",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "SignatureDoesNotMatch",
+    "OptInRequired",
+];
+/// Codes that mean that a limit of the account is reached; a person raises it.
+const LIMITS: &[&str] = &[
+    "TooManyLoadBalancers",
+    "TooManyListeners",
+    "TooManyTargetGroups",
+    "TooManyTargets",
+    "TooManyCertificates",
+    "TooManyTags",
+    "TooManyRegistrationsForTargetId",
+    "TooManyUniqueTargetGroupsPerLoadBalancer",
+    "TargetGroupAssociationLimit",
+    "SecurityGroupLimitExceeded",
+    "RulesPerSecurityGroupLimitExceeded",
+    "SecurityGroupsPerInterfaceLimitExceeded",
+];
+/// Codes that mean that what was looked at has changed.
+const CONFLICTS: &[&str] = &[
+    "ResourceInUse",
+    "DependencyViolation",
+    "InvalidPermission.Duplicate",
+    "DuplicateListener",
+    "DuplicateTargetGroupName",
+    "InvalidGroup.Duplicate",
+    "PriorityInUse",
+    "ConcurrentModification",
+];
+
+impl CallError {
+    /// An answer of AWS.
+    pub fn new(action: &'static str, code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { action, code: code.into(), message: message.into() }
+    }
+
+    /// No answer at all: whether the call was carried out is not known.
+    pub fn unanswered(action: &'static str, message: impl Into<String>) -> Self {
+        Self::new(action, "", message)
+    }
+
+    /// Whether what was named does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.code.ends_with("NotFound")
+    }
+
+    /// Whether something of the same name, port or content exists already.
+    pub fn is_duplicate(&self) -> bool {
+        self.code.starts_with("Duplicate") || self.code.ends_with(".Duplicate")
+    }
+
+    fn class(&self) -> (Class, Option<Reason>) {
+        let is = |codes: &[&str]| codes.contains(&self.code.as_str());
+        match self.code.as_str() {
+            _ if is(THROTTLED) => (Class::Throttled, None),
+            _ if is(DENIED) => (Class::Permission, None),
+            _ if is(LIMITS) => (Class::Permission, Some(Reason::CloudLimit)),
+            "DuplicateLoadBalancerName" => (Class::Config, Some(Reason::CloudNameTaken)),
+            "OperationNotPermitted" => (Class::Permission, Some(Reason::DeletionProtected)),
+            _ if is(CONFLICTS) || self.is_not_found() => (Class::Conflict, None),
+            "ServiceUnavailable" | "Unavailable" | "InternalError" | "InternalFailure" | "RequestTimeout" | "" => {
+                (Class::Transient, None)
+            }
+            // What AWS says of a request itself; the same request gets the same answer.
+            code if code.starts_with("Invalid")
+                || code.starts_with("Validation")
+                || code.starts_with("Unsupported")
+                || code.starts_with("Incompatible")
+                || code.ends_with("NotSupported")
+                || code == "MissingParameter" =>
+            {
+                (Class::Config, None)
+            }
+            _ => (Class::Transient, None),
+        }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let (class, reason) = error.class();
+        let message = if class == Class::Permission && reason.is_none() {
+            format!("{error}; allow {} for Berth's role", error.action)
+        } else {
+            error.to_string()
+        };
+        Self::new(class, message).reason(reason.unwrap_or(class.reason()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_that_aws_answers_decides_the_class() {
+        for (code, class, reason) in [
+            ("Throttling", Class::Throttled, Reason::ProviderThrottled),
+            ("RequestLimitExceeded", Class::Throttled, Reason::ProviderThrottled),
+            ("AccessDenied", Class::Permission, Reason::PermissionDenied),
+            ("UnauthorizedOperation", Class::Permission, Reason::PermissionDenied),
+            ("TooManyLoadBalancers", Class::Permission, Reason::CloudLimit),
+            ("RulesPerSecurityGroupLimitExceeded", Class::Permission, Reason::CloudLimit),
+            ("DuplicateLoadBalancerName", Class::Config, Reason::CloudNameTaken),
+            ("OperationNotPermitted", Class::Permission, Reason::DeletionProtected),
+            ("DependencyViolation", Class::Conflict, Reason::ProviderConflict),
+            ("ResourceInUse", Class::Conflict, Reason::ProviderConflict),
+            ("LoadBalancerNotFound", Class::Conflict, Reason::ProviderConflict),
+            ("InvalidGroup.NotFound", Class::Conflict, Reason::ProviderConflict),
+            ("InvalidConfigurationRequest", Class::Config, Reason::InvalidRequest),
+            ("ValidationError", Class::Config, Reason::InvalidRequest),
+            ("ServiceUnavailable", Class::Transient, Reason::ProviderUnavailable),
+            ("", Class::Transient, Reason::ProviderUnavailable),
+            ("SomethingNew", Class::Transient, Reason::ProviderUnavailable),
+        ] {
+            let failure = Failure::from(CallError::new("elasticloadbalancing:CreateListener", code, "no"));
+            assert_eq!((failure.class, failure.reason), (class, reason), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_missing_right_names_the_action_to_allow() {
+        let failure = Failure::from(CallError::new("ec2:CreateSecurityGroup", "UnauthorizedOperation", "no"));
+        assert!(failure.message.ends_with("; allow ec2:CreateSecurityGroup for Berth's role"), "{failure}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Of Services that leave nothing remains, unless they say so.
+
+use std::collections::BTreeSet;
+
+use berth_api::annotations as own;
+use berth_provider::{Intent, PlannedStep, Wanted};
+
+use super::Steps;
+use crate::annotation::{full, map};
+use crate::intent::DELETION_PROTECTION;
+use crate::model::Holder;
+use crate::observed::{Observed, SeenLoadBalancer, SeenTargetGroup};
+use crate::step::{Step, Tagged};
+use crate::tags;
+
+pub(super) fn steps(wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Step>> {
+    let mut steps = Vec::new();
+    for intent in wanted.leaving.values() {
+        steps.extend(match Holder::of(intent) {
+            Holder::Service(_) if disowns(intent) => forgotten(intent, observed),
+            Holder::Service(_) => alone(intent, observed),
+            Holder::Group { .. } => of_group(intent, wanted, observed),
+        });
+    }
+    steps
+}
+
+fn disowns(intent: &Intent) -> bool {
+    intent.annotations.get(own::DISOWN).is_some_and(|value| value.trim() == "true")
+}
+
+fn is_of(intent: &Intent, of: &crate::cloud::Pairs) -> bool {
+    tags::service(of).is_some_and(|service| service.uid == intent.id.uid)
+}
+
+fn groups_of<'a>(intent: &'a Intent, observed: &'a Observed) -> impl Iterator<Item = &'a SeenTargetGroup> {
+    observed.target_groups.iter().filter(|seen| is_of(intent, &seen.tags))
+}
+
+/// Everything of one Service: the load balancer with its listeners, then what it used.
+fn alone(intent: &Intent, observed: &Observed) -> Vec<PlannedStep<Step>> {
+    let mut steps = Steps::of(vec![intent.id.clone()]);
+    for seen in observed.load_balancers.iter().filter(|seen| is_of(intent, &seen.tags)) {
+        load_balancer(intent, seen, &mut steps);
+    }
+    for seen in groups_of(intent, observed) {
+        steps.push(Step::DeleteTargetGroup { target_group: seen.is.name.clone() });
+    }
+    for group in observed.security_groups.iter().filter(|group| is_of(intent, &group.tags)) {
+        steps.push(Step::DeleteSecurityGroup { group_name: group.name.clone() });
+    }
+    steps.steps
+}
+
+/// A protected load balancer stays, and AWS says so, unless the Service takes the protection back. That is not done for it, because
+/// a person may have set it.
+fn load_balancer(intent: &Intent, seen: &SeenLoadBalancer, steps: &mut Steps) {
+    let name = &seen.is.name;
+    let is_protected = seen.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "true");
+    let attributes = intent.annotations.get(&full("attributes"));
+    let takes_back = attributes
+        .and_then(|text| map(&full("attributes"), text).ok())
+        .is_some_and(|pairs| pairs.get(DELETION_PROTECTION).is_some_and(|value| value == "false"));
+    if is_protected && takes_back {
+        let attributes = [(DELETION_PROTECTION.to_owned(), false.to_string())].into();
+        steps.push(Step::ModifyLoadBalancerAttributes { load_balancer: name.clone(), attributes });
+    }
+    steps.push(Step::DeleteLoadBalancer { load_balancer: name.clone() });
+}
+
+/// Takes the tags off by which it is ours. The load balancer's last: its listeners are found by it.
+fn forgotten(intent: &Intent, observed: &Observed) -> Vec<PlannedStep<Step>> {
+    let mut steps = Steps::of(vec![intent.id.clone()]);
+    let mut forget = |resource, of: &crate::cloud::Pairs| {
+        let tag_keys = tags::ownership(of);
+        if !tag_keys.is_empty() {
+            steps.push(Step::RemoveTags { resource, tag_keys });
+        }
+    };
+    for seen in groups_of(intent, observed) {
+        forget(Tagged::TargetGroup(seen.is.name.clone()), &seen.tags);
+    }
+    for group in observed.security_groups.iter().filter(|group| is_of(intent, &group.tags)) {
+        forget(Tagged::SecurityGroup(group.name.clone()), &group.tags);
+    }
+    for seen in observed.load_balancers.iter().filter(|seen| is_of(intent, &seen.tags)) {
+        for (port, listener) in seen.listeners.iter().filter(|(_, listener)| is_of(intent, &listener.tags)) {
+            forget(Tagged::Listener(seen.is.name.clone(), *port), &listener.tags);
+        }
+        forget(Tagged::LoadBalancer(seen.is.name.clone()), &seen.tags);
+    }
+    steps.steps
+}
+
+/// One Service's part of what a group shares; with the last one goes the rest.
+fn of_group(intent: &Intent, wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Step>> {
+    let mut steps = Steps::of(vec![intent.id.clone()]);
+    let shared: Vec<_> = observed.load_balancers.iter().filter(|seen| seen.holder().is_none()).collect();
+    for seen in &shared {
+        for (port, _) in seen.listeners.iter().filter(|(_, listener)| is_of(intent, &listener.tags)) {
+            steps.push(Step::DeleteListener { load_balancer: seen.is.name.clone(), port: *port });
+        }
+    }
+    for seen in groups_of(intent, observed) {
+        steps.push(Step::DeleteTargetGroup { target_group: seen.is.name.clone() });
+    }
+    // Of one that is here, or that nobody saw leaving, something may be on it.
+    let leaving: BTreeSet<_> = wanted.leaving.keys().map(|id| Some(id.uid.clone())).collect();
+    let goes = |of: &crate::cloud::Pairs| leaving.contains(&tags::service(of).map(|service| service.uid));
+    let all_go = observed.target_groups.iter().all(|seen| goes(&seen.tags))
+        && shared.iter().flat_map(|seen| seen.listeners.values()).all(|listener| goes(&listener.tags));
+    let is_last = wanted.leaving.keys().next_back() == Some(&intent.id);
+    if wanted.present.is_empty() && all_go && is_last {
+        for seen in shared {
+            load_balancer(intent, seen, &mut steps);
+        }
+        for group in observed.security_groups.iter().filter(|group| tags::service(&group.tags).is_none()) {
+            steps.push(Step::DeleteSecurityGroup { group_name: group.name.clone() });
+        }
+    }
+    steps.steps
+}

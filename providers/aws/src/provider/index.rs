@@ -1,0 +1,106 @@
+//! What of ours there is, by shard: learned in one sweep through all pages, kept up to date by our own effects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_provider::{Owned, Shard};
+
+use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs};
+use crate::settings::Settings;
+use crate::tags::{self, Resource};
+
+/// Things that `DescribeTags` takes at once (AWS rule).
+pub(super) const TAGS_AT_ONCE: usize = 20;
+
+/// What of ours there is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Index {
+    /// By identity: an ARN, or for a security group its id.
+    pub things: BTreeMap<String, Pairs>,
+    /// Every load balancer's name, ours or not, with its identity.
+    pub names: BTreeMap<String, String>,
+}
+
+/// The tags of many things.
+pub(super) async fn tags_of<C: Cloud>(cloud: &C, arns: &[String]) -> Result<BTreeMap<String, Pairs>, CallError> {
+    let mut tags = BTreeMap::new();
+    for chunk in arns.chunks(TAGS_AT_ONCE) {
+        tags.extend(cloud.describe_tags(chunk).await?);
+    }
+    Ok(tags)
+}
+
+impl Index {
+    pub(super) async fn sweep<C: Cloud>(cloud: &C, settings: &Settings) -> Result<Self, CallError> {
+        let load_balancers = cloud.describe_load_balancers(By::All).await?;
+        let target_groups = cloud.describe_target_groups(By::All).await?;
+        let names = load_balancers.iter().map(|is| (is.name.clone(), is.arn.clone())).collect();
+        // Those of other VPCs cannot be ours.
+        let arns = load_balancers.into_iter().filter(|is| is.vpc_id == settings.vpc).map(|is| is.arn);
+        let arns: Vec<_> = arns.chain(target_groups.into_iter().map(|is| is.arn)).collect();
+        let mut things = tags_of(cloud, &arns).await?;
+        things.retain(|_, of| tags::is_ours(settings, of));
+        let filter = GroupFilter::Tagged(tags::of_cluster(settings));
+        let groups = cloud.describe_security_groups(&settings.vpc, filter).await?;
+        things.extend(groups.into_iter().map(|group| (group.id, group.tags)));
+        Ok(Self { things, names })
+    }
+
+    /// The identities of a shard's things of one kind.
+    pub(super) fn of_shard(&self, shard: &Shard, is: fn(&Resource) -> bool) -> Vec<String> {
+        let theirs = |of: &Pairs| of.get(tags::SHARD) == Some(&shard.0) && tags::resource(of).is_some_and(|r| is(&r));
+        self.things.iter().filter(|(_, of)| theirs(of)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Names of load balancers that are not the shard's.
+    pub(super) fn other_names(&self, shard: &Shard) -> BTreeSet<String> {
+        let own: BTreeSet<_> = self.of_shard(shard, is_load_balancer).into_iter().collect();
+        self.names.iter().filter(|(_, arn)| !own.contains(*arn)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many load balancers the namespaces have, one shard's aside.
+    pub(super) fn by_namespace(&self, but: &Shard) -> BTreeMap<String, usize> {
+        let mut count = BTreeMap::new();
+        for of in self.things.values().filter(|of| tags::resource(of).as_ref().is_some_and(is_load_balancer)) {
+            let Some(shard) = of.get(tags::SHARD).filter(|shard| **shard != but.0) else { continue };
+            let namespace = shard.split('/').next().unwrap_or_default();
+            *count.entry(namespace.to_owned()).or_default() += 1;
+        }
+        count
+    }
+
+    pub(super) fn owned(&self) -> Vec<Owned> {
+        let shard_of = |of: &Pairs| Shard(of.get(tags::SHARD).cloned().unwrap_or_default());
+        let mut members = BTreeMap::new();
+        for of in self.things.values() {
+            if let Some(service) = tags::service(of) {
+                members.entry(shard_of(of)).or_insert(service);
+            }
+        }
+        let kind = |of: &Pairs| match tags::resource(of) {
+            Some(Resource::LoadBalancer { .. }) => "load balancer",
+            Some(Resource::TargetGroup { .. }) => "target group",
+            Some(Resource::SecurityGroup) => "security group",
+            Some(Resource::Listener { .. }) => "listener",
+            None => "unknown",
+        };
+        let each = self.things.iter().map(|(id, of)| {
+            let shard = shard_of(of);
+            // What a group shares is there for any of its Services.
+            let service = tags::service(of).or_else(|| members.get(&shard).cloned());
+            Owned { id: id.clone(), kind: kind(of).to_owned(), shard, service }
+        });
+        each.collect()
+    }
+}
+
+pub(super) fn is_load_balancer(resource: &Resource) -> bool {
+    matches!(resource, Resource::LoadBalancer { .. })
+}
+
+pub(super) fn is_target_group(resource: &Resource) -> bool {
+    matches!(resource, Resource::TargetGroup { .. })
+}
+
+pub(super) fn is_security_group(resource: &Resource) -> bool {
+    matches!(resource, Resource::SecurityGroup)
+}
