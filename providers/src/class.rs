@@ -6,13 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use berth_api::names::{CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
+use berth_api::names::{AWS_CLASS, CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
 use k8s_openapi::api::core::v1::Service;
 
 /// The providers that are switched on where nothing is said, as they are written on the command line.
 pub const DEFAULT_PROVIDERS: &str = "pool";
 /// Who serves a Service that names no class where nothing is said, as it is written on the command line.
 pub const DEFAULT_DEFAULT: &str = "none";
+
+/// What the annotations begin with that ALBC reads.
+const AWS_PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 
 /// The providers that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,17 +25,20 @@ pub enum ProviderName {
     Pool,
     /// Addresses for tests, which nobody answers at.
     Mock,
+    /// Network Load Balancers of AWS.
+    Aws,
 }
 
 impl ProviderName {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Pool, Self::Mock];
+    pub const ALL: [Self; 3] = [Self::Pool, Self::Mock, Self::Aws];
 
     /// Its word in flags, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pool => "pool",
             Self::Mock => "mock",
+            Self::Aws => "aws",
         }
     }
 
@@ -41,8 +47,35 @@ impl ProviderName {
         match self {
             Self::Pool => POOL_CLASS,
             Self::Mock => MOCK_CLASS,
+            Self::Aws => AWS_CLASS,
         }
     }
+
+    /// Whether it takes a Service that names no class where it is the default: the address providers take any, and AWS what ALBC would
+    /// take, because the cloud's own controller takes the rest.
+    fn takes_without_class(self, service: &Service) -> bool {
+        match self {
+            Self::Pool | Self::Mock => true,
+            Self::Aws => {
+                let annotation = |name: &str| {
+                    let value = service.metadata.annotations.as_ref()?.get(&format!("{AWS_PREFIX}{name}"));
+                    value.map(|value| value.trim())
+                };
+                match annotation("type") {
+                    Some("nlb-ip") => true,
+                    Some("external") => matches!(annotation("nlb-target-type"), Some("instance" | "ip")),
+                    _ => false,
+                }
+            }
+        }
+    }
+}
+
+/// The words of all providers, for people.
+fn words() -> String {
+    let mut words: Vec<_> = ProviderName::ALL.iter().map(|name| name.as_str()).collect();
+    let last = words.pop().unwrap_or_default();
+    format!("{} and {last}", words.join(", "))
 }
 
 impl fmt::Display for ProviderName {
@@ -61,6 +94,8 @@ pub enum DefaultProvider {
     Pool,
     /// The addresses for tests.
     Mock,
+    /// AWS, for what the AWS Load Balancer Controller would take: `aws-load-balancer-type` external with a target type, or nlb-ip.
+    Aws,
 }
 
 impl DefaultProvider {
@@ -70,6 +105,7 @@ impl DefaultProvider {
             Self::None => None,
             Self::Pool => Some(ProviderName::Pool),
             Self::Mock => Some(ProviderName::Mock),
+            Self::Aws => Some(ProviderName::Aws),
         }
     }
 }
@@ -90,7 +126,7 @@ pub enum MappingError {
     #[error("`{0}` is no mapping; write CLASS=PROVIDER, such as example.com/lb=pool")]
     Form(String),
     /// No such provider.
-    #[error("`{0}` is no provider; there are pool and mock")]
+    #[error("`{0}` is no provider; there are {words}", words = words())]
     Provider(String),
     /// No class that a Service could have.
     #[error("`{0}` is no class; one is a name such as example.com/lb")]
@@ -149,6 +185,13 @@ pub enum Served {
     Unknown(String),
 }
 
+impl Served {
+    /// Whether it is this provider's.
+    pub fn is_by(&self, name: ProviderName) -> bool {
+        *self == Self::By(name)
+    }
+}
+
 impl Classes {
     /// What the flags say.
     pub fn new(
@@ -180,7 +223,10 @@ impl Classes {
             return Served::Elsewhere;
         }
         match spec.load_balancer_class.as_deref() {
-            None => self.default.map_or(Served::Elsewhere, Served::By),
+            None => {
+                let takes = self.default.filter(|name| name.takes_without_class(service));
+                takes.map_or(Served::Elsewhere, Served::By)
+            }
             Some(class) => match self.served.get(class) {
                 Some(name) => Served::By(*name),
                 // The other providers' own classes may be another controller's of ours.
@@ -229,6 +275,33 @@ mod tests {
             (&pool, lb(Some("example.com/lb")), Served::Elsewhere),
         ] {
             assert_eq!(of(who, spec.clone()), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn aws_takes_without_a_class_what_albc_would_take_and_nothing_else() {
+        let by_default = classes(&[ProviderName::Aws], &["service.k8s.aws/nlb=aws"], Some(ProviderName::Aws));
+        for (class, annotations, is_aws) in [
+            (None, &[][..], false),
+            (None, &[("type", "nlb")], false),
+            (None, &[("type", "nlb-ip")], true),
+            (None, &[("type", "external")], false),
+            (None, &[("type", "external"), ("nlb-target-type", "ip")], true),
+            (None, &[("type", "external"), ("nlb-target-type", " instance ")], true),
+            (None, &[("type", "external"), ("nlb-target-type", "pod")], false),
+            (None, &[("nlb-target-type", "ip")], false),
+            (Some("berth.dev/aws-nlb"), &[], true),
+            (Some("service.k8s.aws/nlb"), &[("type", "nlb")], true),
+            (Some("example.com/other"), &[("type", "nlb-ip")], false),
+        ] {
+            let pairs = annotations.iter().map(|(name, value)| (format!("{AWS_PREFIX}{name}"), json!(value)));
+            let annotations: serde_json::Map<_, _> = pairs.collect();
+            let service = json!({
+                "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
+                "spec": {"type": "LoadBalancer", "loadBalancerClass": class},
+            });
+            let served = by_default.of(&serde_json::from_value(service).unwrap());
+            assert_eq!(served.is_by(ProviderName::Aws), is_aws, "{class:?} {annotations:?}");
         }
     }
 
