@@ -24,6 +24,11 @@ macro_rules! words {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
+
+            /// What the API's word says; nothing for one that we do not know.
+            pub fn from_word(word: &str) -> Option<Self> {
+                [$(Self::$variant,)+].into_iter().find(|one| one.as_str() == word)
+            }
         }
 
         impl fmt::Display for $name {
