@@ -12,6 +12,8 @@
 pub mod annotation;
 pub mod cloud;
 pub mod errors;
+#[cfg(feature = "clap")]
+pub mod flags;
 pub mod intent;
 pub mod model;
 pub mod names;
