@@ -12,15 +12,20 @@
 pub mod annotation;
 pub mod cloud;
 pub mod errors;
+#[cfg(feature = "clap")]
+pub mod flags;
 pub mod intent;
 pub mod model;
 pub mod names;
 pub mod observed;
+pub mod outlook;
 pub mod plan;
 mod provider;
 pub mod refusal;
+pub mod request;
 pub mod security;
 pub mod settings;
+pub mod snapshot;
 pub mod step;
 pub mod subnets;
 pub mod tags;
