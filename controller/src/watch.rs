@@ -17,8 +17,8 @@ use berth_pool::view::{
     self, AdvertisementView, AnnouncementView, Asks, NodeView, PoolView, Report, ServiceView, SliceView,
 };
 use berth_pool::world::Change;
-use berth_provider::class::{Classes, ProviderName, Served};
 use berth_provider::Failure;
+use berth_provider::class::{Classes, ProviderName, Served};
 use berth_telemetry::brief;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};

@@ -29,6 +29,7 @@ pub mod snapshot;
 pub mod step;
 pub mod subnets;
 pub mod tags;
+pub mod targets;
 
 pub use provider::Aws;
 pub use settings::{Admission, Namespaces, Settings};
