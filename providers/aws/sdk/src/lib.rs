@@ -1,0 +1,1 @@
+//! The calls of the AWS provider, over the official SDK.
