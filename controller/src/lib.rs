@@ -10,6 +10,7 @@
 
 mod apply;
 mod args;
+mod aws;
 mod backends;
 mod backoff;
 mod documents;
