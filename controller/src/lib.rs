@@ -30,6 +30,9 @@ mod status;
 mod watch;
 mod wish;
 
+#[cfg(test)]
+mod with_aws;
+
 use berth_telemetry::MetricDoc;
 
 pub use args::Args;

@@ -34,7 +34,7 @@ pub mod targets;
 pub use provider::Aws;
 pub use settings::{Admission, Namespaces, Settings};
 
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 #[cfg(test)]
 mod tests;
