@@ -11,8 +11,8 @@ pub const VERSION: &str = "v1alpha1";
 pub const POOL_CLASS: &str = "berth.dev/pool";
 /// `spec.loadBalancerClass` of Services that get an address for tests.
 pub const MOCK_CLASS: &str = "berth.dev/mock";
-/// `spec.loadBalancerClass` of Services that get an AWS Network Load Balancer.
-pub const AWS_CLASS: &str = "berth.dev/aws-nlb";
+/// `spec.loadBalancerClass` of the AWS provider's Network Load Balancers.
+pub const AWS_NLB_CLASS: &str = "berth.dev/aws-nlb";
 /// What the classes begin with that are Berth's own. Any other class is another controller's, unless it is mapped.
 pub const CLASS_PREFIX: &str = "berth.dev/";
 

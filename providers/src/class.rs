@@ -6,16 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use berth_api::names::{AWS_CLASS, CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
+use berth_api::names::{AWS_NLB_CLASS, CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
 use k8s_openapi::api::core::v1::Service;
 
 /// The providers that are switched on where nothing is said, as they are written on the command line.
 pub const DEFAULT_PROVIDERS: &str = "pool";
 /// Who serves a Service that names no class where nothing is said, as it is written on the command line.
 pub const DEFAULT_DEFAULT: &str = "none";
-
-/// What the annotations begin with that ALBC reads.
-const AWS_PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 
 /// The providers that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,35 +44,9 @@ impl ProviderName {
         match self {
             Self::Pool => POOL_CLASS,
             Self::Mock => MOCK_CLASS,
-            Self::Aws => AWS_CLASS,
+            Self::Aws => AWS_NLB_CLASS,
         }
     }
-
-    /// Whether it takes a Service that names no class where it is the default: the address providers take any, and AWS what ALBC would
-    /// take, because the cloud's own controller takes the rest.
-    fn takes_without_class(self, service: &Service) -> bool {
-        match self {
-            Self::Pool | Self::Mock => true,
-            Self::Aws => {
-                let annotation = |name: &str| {
-                    let value = service.metadata.annotations.as_ref()?.get(&format!("{AWS_PREFIX}{name}"));
-                    value.map(|value| value.trim())
-                };
-                match annotation("type") {
-                    Some("nlb-ip") => true,
-                    Some("external") => matches!(annotation("nlb-target-type"), Some("instance" | "ip")),
-                    _ => false,
-                }
-            }
-        }
-    }
-}
-
-/// The words of all providers, for people.
-fn words() -> String {
-    let mut words: Vec<_> = ProviderName::ALL.iter().map(|name| name.as_str()).collect();
-    let last = words.pop().unwrap_or_default();
-    format!("{} and {last}", words.join(", "))
 }
 
 impl fmt::Display for ProviderName {
@@ -94,7 +65,7 @@ pub enum DefaultProvider {
     Pool,
     /// The addresses for tests.
     Mock,
-    /// AWS, for what the AWS Load Balancer Controller would take: `aws-load-balancer-type` external with a target type, or nlb-ip.
+    /// Network Load Balancers of AWS, for what the AWS Load Balancer Controller takes without a class: that of the type external or nlb-ip.
     Aws,
 }
 
@@ -126,7 +97,7 @@ pub enum MappingError {
     #[error("`{0}` is no mapping; write CLASS=PROVIDER, such as example.com/lb=pool")]
     Form(String),
     /// No such provider.
-    #[error("`{0}` is no provider; there are {words}", words = words())]
+    #[error("`{0}` is no provider; there are pool, mock and aws")]
     Provider(String),
     /// No class that a Service could have.
     #[error("`{0}` is no class; one is a name such as example.com/lb")]
@@ -150,6 +121,22 @@ impl FromStr for Mapping {
             return Err(MappingError::Own(class.to_owned()));
         }
         Ok(Self { class: class.to_owned(), provider })
+    }
+}
+
+/// Says which controller a Service without a class is for, in AWS.
+const AWS_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-type";
+/// Has to be there beside the type `external`.
+const AWS_TARGET_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type";
+
+/// Whether a Service without a class is one that the AWS Load Balancer Controller would serve. All others are those of the
+/// cloud's own controller.
+fn asks_for_aws(service: &Service) -> bool {
+    let annotation = |name: &str| service.metadata.annotations.as_ref()?.get(name).map(|value| value.trim());
+    match annotation(AWS_TYPE) {
+        Some("nlb-ip") => true,
+        Some("external") => matches!(annotation(AWS_TARGET_TYPE), Some("instance" | "ip")),
+        _ => false,
     }
 }
 
@@ -185,13 +172,6 @@ pub enum Served {
     Unknown(String),
 }
 
-impl Served {
-    /// Whether it is this provider's.
-    pub fn is_by(&self, name: ProviderName) -> bool {
-        *self == Self::By(name)
-    }
-}
-
 impl Classes {
     /// What the flags say.
     pub fn new(
@@ -223,10 +203,10 @@ impl Classes {
             return Served::Elsewhere;
         }
         match spec.load_balancer_class.as_deref() {
-            None => {
-                let takes = self.default.filter(|name| name.takes_without_class(service));
-                takes.map_or(Served::Elsewhere, Served::By)
-            }
+            None => match self.default {
+                Some(ProviderName::Aws) if !asks_for_aws(service) => Served::Elsewhere,
+                default => default.map_or(Served::Elsewhere, Served::By),
+            },
             Some(class) => match self.served.get(class) {
                 Some(name) => Served::By(*name),
                 // The other providers' own classes may be another controller's of ours.
@@ -279,33 +259,6 @@ mod tests {
     }
 
     #[test]
-    fn aws_takes_without_a_class_what_albc_would_take_and_nothing_else() {
-        let by_default = classes(&[ProviderName::Aws], &["service.k8s.aws/nlb=aws"], Some(ProviderName::Aws));
-        for (class, annotations, is_aws) in [
-            (None, &[][..], false),
-            (None, &[("type", "nlb")], false),
-            (None, &[("type", "nlb-ip")], true),
-            (None, &[("type", "external")], false),
-            (None, &[("type", "external"), ("nlb-target-type", "ip")], true),
-            (None, &[("type", "external"), ("nlb-target-type", " instance ")], true),
-            (None, &[("type", "external"), ("nlb-target-type", "pod")], false),
-            (None, &[("nlb-target-type", "ip")], false),
-            (Some("berth.dev/aws-nlb"), &[], true),
-            (Some("service.k8s.aws/nlb"), &[("type", "nlb")], true),
-            (Some("example.com/other"), &[("type", "nlb-ip")], false),
-        ] {
-            let pairs = annotations.iter().map(|(name, value)| (format!("{AWS_PREFIX}{name}"), json!(value)));
-            let annotations: serde_json::Map<_, _> = pairs.collect();
-            let service = json!({
-                "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
-                "spec": {"type": "LoadBalancer", "loadBalancerClass": class},
-            });
-            let served = by_default.of(&serde_json::from_value(service).unwrap());
-            assert_eq!(served.is_by(ProviderName::Aws), is_aws, "{class:?} {annotations:?}");
-        }
-    }
-
-    #[test]
     fn a_service_that_is_being_deleted_is_nobodys() {
         let service = json!({
             "metadata": {"name": "web", "deletionTimestamp": "2026-01-01T00:00:00Z"},
@@ -313,6 +266,30 @@ mod tests {
         });
         let pool = classes(&[ProviderName::Pool], &[], None);
         assert_eq!(pool.of(&serde_json::from_value(service).unwrap()), Served::Elsewhere);
+    }
+
+    #[test]
+    fn without_a_class_aws_serves_only_what_the_aws_load_balancer_controller_would() {
+        let aws = classes(&[ProviderName::Aws], &["service.k8s.aws/nlb=aws"], Some(ProviderName::Aws));
+        for (class, kind, targets, is_served) in [
+            (None, None, None, false),
+            (None, Some("external"), None, false),
+            (None, Some("external"), Some("ip"), true),
+            (None, Some("external"), Some("instance"), true),
+            (None, Some("external"), Some("pod"), false),
+            (None, Some("nlb-ip"), None, true),
+            (None, Some("nlb"), Some("ip"), false),
+            (Some("berth.dev/aws-nlb"), None, None, true),
+            (Some("service.k8s.aws/nlb"), None, None, true),
+            (Some("example.com/lb"), Some("nlb-ip"), None, false),
+        ] {
+            let service = json!({
+                "metadata": {"name": "web", "annotations": {AWS_TYPE: kind.unwrap_or("-"), AWS_TARGET_TYPE: targets.unwrap_or("-")}},
+                "spec": {"type": "LoadBalancer", "loadBalancerClass": class},
+            });
+            let expected = if is_served { Served::By(ProviderName::Aws) } else { Served::Elsewhere };
+            assert_eq!(aws.of(&serde_json::from_value(service).unwrap()), expected, "{class:?} {kind:?} {targets:?}");
+        }
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl CallError {
         word.filter(is_action).unwrap_or(self.action)
     }
 
+    /// Whether a target is none that the group could have: an instance that is not running, an address of another network.
+    pub fn is_invalid_target(&self) -> bool {
+        self.code == "InvalidTarget"
+    }
+
     fn class(&self) -> (Class, Option<Reason>) {
         let is = |codes: &[&str]| codes.contains(&self.code.as_str());
         match self.code.as_str() {

@@ -13,25 +13,31 @@ pub mod action;
 pub mod annotation;
 pub mod cloud;
 pub mod errors;
+#[cfg(feature = "clap")]
+pub mod flags;
 pub mod intent;
 pub mod model;
 pub mod names;
 pub mod observed;
+pub mod outlook;
 pub mod pace;
 pub mod plan;
-
+pub mod policy;
 mod provider;
 pub mod refusal;
+pub mod request;
 pub mod security;
 pub mod settings;
+pub mod snapshot;
 pub mod step;
 pub mod subnets;
 pub mod tags;
+pub mod targets;
 
 pub use provider::Aws;
 pub use settings::{Admission, Namespaces, Settings};
 
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,17 @@ pub struct Observed {
     pub other_names: BTreeSet<String>,
     /// How many load balancers the other shards of this cluster have, by namespace.
     pub others_by_namespace: BTreeMap<String, usize>,
+    /// What was not looked at.
+    pub unseen: Unseen,
+}
+
+/// What a plan without a cloud cannot know; it is then planned as the Services say it. Whoever looks at a cloud sees everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// The subnets of the VPC.
+    pub subnets: bool,
+    /// Security groups that Services name.
+    pub named_groups: bool,
 }
 
 /// A load balancer.

@@ -13,6 +13,8 @@ use crate::refusal::Refusal;
 
 /// Free addresses that a subnet must have (AWS rule).
 const FREE_ADDRESSES: u32 = 8;
+/// Stands for a subnet where there is no cloud in which it could be chosen.
+pub const UNSEEN: &str = "<chosen in the cloud>";
 /// What a cluster's subnets are tagged with; its name follows.
 const CLUSTER_TAG: &str = "kubernetes.io/cluster/";
 
@@ -171,6 +173,27 @@ fn found(front: &Front, cluster: &str, subnets: &[Subnet]) -> Result<Choice, Ref
         return Err(Refusal::NoSubnet(what));
     }
     Ok(Choice { chosen: by_zone.into_values().cloned().collect(), left_out })
+}
+
+/// What a Service says of its subnets, where none was looked at: those that it names, and [`UNSEEN`] where it names none.
+pub fn unseen(front: &Front) -> Vec<SubnetMapping> {
+    let Addresses { allocations, private_v4, v6 } = &front.addresses;
+    let count = front.subnets.len().max(allocations.len()).max(private_v4.len()).max(v6.len()).max(1);
+    // Elastic IPs go by their order; an address goes to the subnet that it lies in.
+    let by_range = !(private_v4.is_empty() && v6.is_empty());
+    let subnet = |index: usize| match front.subnets.get(index) {
+        Some(_) if by_range => format!("<one of {}>", front.subnets.join(", ")),
+        Some(named) => named.clone(),
+        None => UNSEEN.to_owned(),
+    };
+    let (private_v4, v6): (Vec<_>, Vec<_>) = (private_v4.iter().copied().collect(), v6.iter().copied().collect());
+    let each = (0..count).map(|index| SubnetMapping {
+        subnet_id: subnet(index),
+        allocation_id: allocations.get(index).cloned(),
+        private_ipv4: private_v4.get(index).copied(),
+        ipv6: v6.get(index).copied(),
+    });
+    each.collect()
 }
 
 /// The chosen subnets, each with the address that was chosen for it.

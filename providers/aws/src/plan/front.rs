@@ -106,12 +106,17 @@ impl Shard<'_> {
             );
             return Err(Refusal::Limit(why));
         }
-        let choice = subnets::choose(front, &self.settings.cluster, &self.observed.subnets)?;
+        let subnet_mappings = if self.observed.unseen.subnets {
+            subnets::unseen(front)
+        } else {
+            let choice = subnets::choose(front, &self.settings.cluster, &self.observed.subnets)?;
+            subnets::mappings(&front.addresses, &choice.chosen)?
+        };
         let new = NewLoadBalancer {
             name: model.name.clone(),
             scheme: model.scheme,
             ip_address_type: model.ip_address_type,
-            subnet_mappings: subnets::mappings(&front.addresses, &choice.chosen)?,
+            subnet_mappings,
             security_groups: Vec::new(),
             tags: model.tags.clone(),
         };
@@ -130,7 +135,7 @@ impl Shard<'_> {
         let load_balancer = current.is.name.clone();
         let ip_address_type = model.ip_address_type;
         // The subnets that it has stay, unless some are named.
-        if !front.subnets.is_empty() {
+        if !front.subnets.is_empty() && !self.observed.unseen.subnets {
             let choice = subnets::choose(front, &self.settings.cluster, &self.observed.subnets)?;
             let wanted: BTreeSet<_> = choice.chosen.iter().map(|subnet| subnet.id.clone()).collect();
             let there: BTreeSet<_> = current.is.subnet_ids.iter().cloned().collect();
@@ -178,6 +183,9 @@ impl Shard<'_> {
         let Security::Given(words) = &front.security else {
             return Ok(own.into_iter().map(|name| Group::Own(name.to_owned())).collect());
         };
+        if self.observed.unseen.named_groups {
+            return Ok(words.iter().cloned().map(Group::Id).collect());
+        }
         let mut groups = BTreeSet::new();
         for word in words {
             let fits = |id: &str, name: Option<&String>| id == word || name == Some(word);

@@ -65,7 +65,7 @@ impl<C: Cloud> Aws<C> {
         tags::is_ours(&self.settings, of) && of.get(tags::SHARD) == Some(&shard.0)
     }
 
-    async fn index(&self) -> Result<Index, CallError> {
+    pub(super) async fn index(&self) -> Result<Index, CallError> {
         // Whoever else looks meanwhile waits for this sweep instead of making one too.
         let mut known = self.known.lock().await;
         match &known.index {
