@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 use crate::annotations as ann;
+use crate::names::FINALIZER;
 use crate::sharing::KEY_MAX;
 use crate::{IpFamily, PerFamily, Reason};
 
@@ -291,6 +293,11 @@ fn one_address(field: &str, value: &str, family: IpFamily, families: Families) -
         [one] => Ok(Some(one)),
         _ => Err(RequestError::TooMany { field: field.to_owned(), family, count: addresses.len() }),
     }
+}
+
+/// Whether a Service has our finalizer: something of it is outside the cluster, or is about to be.
+pub fn has_finalizer(meta: &ObjectMeta) -> bool {
+    meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
 #[cfg(test)]

@@ -10,20 +10,24 @@
 
 mod apply;
 mod args;
+mod backends;
 mod backoff;
 mod documents;
 mod events;
 mod heartbeat_keys;
 mod latest;
 mod lease;
+mod marker;
 mod metrics;
 mod note;
+mod own_writes;
 mod plan;
 pub mod rbac;
 mod reconciler;
 mod run;
 mod status;
 mod watch;
+mod wish;
 
 use berth_telemetry::MetricDoc;
 

@@ -96,8 +96,18 @@ pub(crate) fn plan(world: &World, others: &BTreeMap<ServiceKey, Outcome>, key: &
             }
             None => (None, Vec::new()),
         },
-        // It lost our class or type: the ingress goes first, then what it held.
-        Some(view) => (status::clear(key, view), releases(world, key, &[])),
+        // It lost our class or type: the ingress goes first, then what it held. A provider that cannot take away what it made for the
+        // Service says so.
+        Some(view) => {
+            let status = match others.get(key) {
+                Some(outcome) => {
+                    let outcome = Outcome { ingress: Vec::new(), ..outcome.clone() };
+                    status::change(key, view, &outcome, now)
+                }
+                None => status::clear(key, view),
+            };
+            (status, releases(world, key, &[]))
+        }
         None => {
             let after = releases(world, key, &[]);
             plan.steps.extend((!after.is_empty()).then(|| Step::Gone(key.clone())));

@@ -34,6 +34,10 @@ macro_rules! words {
     };
 }
 
+mod targets;
+
+pub use targets::{TargetDescription, TargetHealth, TargetState};
+
 words! {
     /// Who reaches a load balancer.
     Scheme {
@@ -372,6 +376,8 @@ type Called<T> = Result<T, CallError>;
 pub trait Cloud: Send + Sync + 'static {
     /// `DescribeSubnets`, `DescribeRouteTables` and `DescribeAvailabilityZones`, of one VPC.
     fn describe_subnets(&self, vpc: &str) -> impl Future<Output = Called<Vec<Subnet>>> + Send;
+    /// `DescribeVpcs`: the ranges of both families that are associated with it.
+    fn describe_vpc_ranges(&self, vpc: &str) -> impl Future<Output = Called<Vec<String>>> + Send;
     /// `DescribeSecurityGroups`, of one VPC.
     fn describe_security_groups(
         &self,
@@ -435,8 +441,20 @@ pub trait Cloud: Send + Sync + 'static {
     fn describe_target_group_attributes(&self, arn: &str) -> impl Future<Output = Called<Pairs>> + Send;
     /// `ModifyTargetGroupAttributes`.
     fn modify_target_group_attributes(&self, arn: &str, set: &Pairs) -> impl Future<Output = Called<()>> + Send;
-    /// `DescribeTargetHealth`: how many targets are registered that are not on their way out.
-    fn count_targets(&self, arn: &str) -> impl Future<Output = Called<usize>> + Send;
+    /// `RegisterTargets`, at most 200 at once.
+    fn register_targets(
+        &self,
+        target_group: &str,
+        targets: &[TargetDescription],
+    ) -> impl Future<Output = Called<()>> + Send;
+    /// `DeregisterTargets`, at most 200 at once.
+    fn deregister_targets(
+        &self,
+        target_group: &str,
+        targets: &[TargetDescription],
+    ) -> impl Future<Output = Called<()>> + Send;
+    /// `DescribeTargetHealth`, also of those that are on their way out.
+    fn describe_target_health(&self, target_group: &str) -> impl Future<Output = Called<Vec<TargetHealth>>> + Send;
     /// `DeleteTargetGroup`.
     fn delete_target_group(&self, arn: &str) -> impl Future<Output = Called<()>> + Send;
 

@@ -2,6 +2,7 @@
 
 mod calls;
 mod rules;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use berth_provider::conformance::{FaultGate, Verdict};
 
 use crate::cloud::{
-    CallError, Listener, LoadBalancer, Pairs, Rule, State as Coming, Subnet, SubnetMapping, TargetGroup,
+    CallError, Listener, LoadBalancer, Pairs, Rule, State as Coming, Subnet, SubnetMapping, TargetDescription,
+    TargetGroup, TargetState,
 };
 use crate::settings::Settings;
 use crate::tags;
@@ -25,6 +27,12 @@ pub struct Fake {
 pub struct State {
     made: u64,
     pub vpc: String,
+    /// Its ranges.
+    pub ranges: Vec<String>,
+    /// Instances that run in it.
+    pub instances: BTreeSet<String>,
+    /// Targets that answer no health check, by instance or address.
+    pub sick: BTreeSet<String>,
     pub subnets: Vec<Subnet>,
     /// Elastic IPs that the account has.
     pub allocations: BTreeSet<String>,
@@ -63,7 +71,7 @@ pub struct Targets {
     pub family: &'static str,
     pub attributes: Pairs,
     pub tags: Pairs,
-    pub count: usize,
+    pub registered: BTreeMap<TargetDescription, (TargetState, Option<&'static str>)>,
 }
 
 #[derive(Clone)]
@@ -83,6 +91,7 @@ impl Fake {
         let fake = Self::default();
         let mut state = fake.lock();
         state.vpc = vpc.to_owned();
+        state.ranges = vec!["10.0.0.0/16".to_owned(), "2001:db8::/56".to_owned()];
         state.balancers_max = 50;
         for (number, (zone, public)) in [("a", true), ("b", true), ("a", false), ("b", false)].into_iter().enumerate() {
             let role = if public { "kubernetes.io/role/elb" } else { "kubernetes.io/role/internal-elb" };
@@ -120,6 +129,7 @@ impl Fake {
         for balancer in state.balancers.values_mut().filter(|b| b.is.state == Coming::Provisioning) {
             balancer.is.state = Coming::Active;
         }
+        state.settle_targets();
     }
 
     /// Everything in it, one line for each thing, ours or not. Identities differ from one run to the next; names do not.

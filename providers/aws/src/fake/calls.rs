@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Balancer, Called, Ears, Fake, Group, State, Targets, rules};
+use super::{Balancer, Called, Ears, Fake, Group, State, Targets, rules, targets};
 use crate::cloud::{
     By, CallError, Cloud, GroupFilter, HealthCheck, IpAddressType, Listener, ListenerSettings, LoadBalancer,
     NewLoadBalancer, NewTargetGroup, Pairs, Protocol, Rule, SecurityGroup, State as Coming, Subnet, SubnetMapping,
-    TargetGroup,
+    TargetDescription, TargetGroup, TargetHealth,
 };
 
 /// Things that are described at once.
@@ -53,6 +53,13 @@ impl State {
 impl Cloud for Fake {
     async fn describe_subnets(&self, vpc: &str) -> Called<Vec<Subnet>> {
         self.read("ec2:DescribeSubnets", |state| Ok(if vpc == state.vpc { state.subnets.clone() } else { Vec::new() }))
+    }
+
+    async fn describe_vpc_ranges(&self, vpc: &str) -> Called<Vec<String>> {
+        let action = "ec2:DescribeVpcs";
+        self.read(action, |state| {
+            if vpc == state.vpc { Ok(state.ranges.clone()) } else { no(action, "InvalidVpcID.NotFound", vpc) }
+        })
     }
 
     async fn describe_security_groups(&self, _vpc: &str, filter: GroupFilter) -> Called<Vec<SecurityGroup>> {
@@ -352,7 +359,7 @@ impl Cloud for Fake {
                 family: new.ip_address_type.as_str(),
                 attributes: [("proxy_protocol_v2.enabled".to_owned(), "false".to_owned())].into(),
                 tags: new.tags.clone(),
-                count: 0,
+                registered: BTreeMap::new(),
             };
             state.targets.insert(arn, of.clone());
             Ok(of.is)
@@ -388,11 +395,16 @@ impl Cloud for Fake {
         })
     }
 
-    async fn count_targets(&self, arn: &str) -> Called<usize> {
-        let action = "elasticloadbalancing:DescribeTargetHealth";
-        self.read(action, |state| {
-            state.targets.get(arn).map(|of| of.count).map_or_else(|| no(action, "TargetGroupNotFound", arn), Ok)
-        })
+    async fn register_targets(&self, target_group: &str, targets: &[TargetDescription]) -> Called<()> {
+        self.write(targets::REGISTER, |state| state.register(target_group, targets))
+    }
+
+    async fn deregister_targets(&self, target_group: &str, targets: &[TargetDescription]) -> Called<()> {
+        self.write(targets::DEREGISTER, |state| state.deregister(target_group, targets))
+    }
+
+    async fn describe_target_health(&self, target_group: &str) -> Called<Vec<TargetHealth>> {
+        self.read(targets::HEALTH, |state| state.health(target_group))
     }
 
     async fn delete_target_group(&self, arn: &str) -> Called<()> {

@@ -33,7 +33,8 @@ impl<C: Cloud> Aws<C> {
         observed.target_groups.retain(|seen| self.is_of(shard, &seen.tags));
         let rivals = with_rivals(&observed);
         for seen in observed.target_groups.iter_mut().filter(|seen| rivals.contains(&seen.is.arn)) {
-            seen.targets = Some(self.cloud.count_targets(&seen.is.arn).await?);
+            let targets = self.cloud.describe_target_health(&seen.is.arn).await?;
+            seen.targets = Some(targets.iter().filter(|target| target.state.is_registered()).count());
         }
         let fronts: Vec<_> =
             wanted.present.values().filter_map(|intent| Asks::of(intent, &self.settings).ok()).collect();

@@ -4,7 +4,7 @@ use berth_provider::{Provider as _, Wanted};
 use serde_json::{Value, json};
 
 use super::scene::{Scene, ports, service, settings};
-use crate::cloud::{Cloud as _, IpProtocol, Pairs, Rule, Source};
+use crate::cloud::{Cloud as _, IpProtocol, Pairs, Rule, Source, TargetDescription, TargetState};
 use crate::fake::State;
 use crate::settings::{Namespaces, Settings};
 
@@ -28,7 +28,15 @@ async fn served(annotations: &[(&str, &str)], spec: Value) -> Scene {
 
 /// Gives every target group this many targets.
 fn targets(scene: &Scene, count: usize) {
-    scene.fake.with(|state| state.targets.values_mut().for_each(|group| group.count = count));
+    scene.fake.with(|state| {
+        for group in state.targets.values_mut() {
+            group.registered.clear();
+            for number in 0..count {
+                let target = TargetDescription { id: format!("i-{number:017x}"), port: 30_080, is_outside: false };
+                group.registered.insert(target, (TargetState::Healthy, None));
+            }
+        }
+    });
 }
 
 #[tokio::test]
