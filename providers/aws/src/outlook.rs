@@ -26,6 +26,10 @@ pub struct Outlook {
     pub outcomes: BTreeMap<ServiceKey, Outcome>,
     /// Which subnets were chosen and why the others were not, where the plan puts a load balancer into subnets and they were looked at.
     pub subnets: Option<Choice>,
+    /// The zones of all subnets that were looked at.
+    pub zones: BTreeMap<String, String>,
+    /// Whether the Services name their subnets.
+    pub names_subnets: bool,
     /// Load balancers whose places others take, which are deleted later: once no Service's status names them.
     pub replaced: Vec<String>,
 }
@@ -101,19 +105,20 @@ fn one(settings: &Settings, shard: &Shard, wanted: &Wanted, observed: &Observed)
         |uid: Option<String>| uid.is_none_or(|uid| wanted.present.values().any(|intent| intent.id.uid == uid));
     let others = observed.load_balancers.iter().filter(|seen| is_held(seen.holder())).map(|seen| seen.is.name.as_str());
     let replaced = others.filter(|name| creates && !deleted.contains(name)).map(str::to_owned).collect();
-    let choice = || {
-        let mut asks: Vec<_> = wanted.present.values().filter_map(|intent| Asks::of(intent, settings).ok()).collect();
-        // The oldest decides, as in the plan.
-        asks.sort_by(|a, b| (a.created, &a.service).cmp(&(b.created, &b.service)));
-        subnets::choose(&asks.first()?.front, &settings.cluster, &observed.subnets).ok()
-    };
+    let mut asks: Vec<_> = wanted.present.values().filter_map(|intent| Asks::of(intent, settings).ok()).collect();
+    // The oldest decides, as in the plan.
+    asks.sort_by(|a, b| (a.created, &a.service).cmp(&(b.created, &b.service)));
+    let front = asks.first().map(|asks| &asks.front);
+    let choice = front.and_then(|front| subnets::choose(front, &settings.cluster, &observed.subnets).ok());
     let leaving = wanted.leaving.keys().map(|id| id.key.clone());
     Outlook {
         shard: shard.0.clone(),
         services: wanted.present.keys().cloned().chain(leaving).collect(),
         steps: plan.steps,
         outcomes: plan.outcomes,
-        subnets: if is_placed { choice() } else { None },
+        subnets: choice.filter(|_| is_placed),
+        zones: observed.subnets.iter().map(|subnet| (subnet.id.clone(), subnet.zone.clone())).collect(),
+        names_subnets: front.is_some_and(|front| !front.subnets.is_empty()),
         replaced,
     }
 }

@@ -51,7 +51,7 @@ fn lay(objects: &mut Objects, text: &str) -> Vec<String> {
     for object in load(&source, "shop", &mut notes).unwrap() {
         objects.lay(object, &mut notes);
     }
-    objects.fill_in_families();
+    objects.fill_in_families(&mut notes);
     notes
 }
 
