@@ -8,3 +8,4 @@ mod golden;
 mod histories;
 mod lifecycle;
 pub mod scene;
+mod snapshot;
