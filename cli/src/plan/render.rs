@@ -192,6 +192,20 @@ Services: 1 keep, 1 move, 1 ignore
     }
 
     #[test]
+    fn services_that_nobody_serves_are_named_if_they_want_a_load_balancer() {
+        let unserved = |name: &str, reason: &str| service(name, "", "", ChangeWord::Ignore, reason);
+        let mut services: Vec<_> = (10..22).map(|number| unserved(&format!("s{number}"), "OtherClass")).collect();
+        services.extend([unserved("slip", "UnknownClass"), unserved("inside", "NotLoadBalancer")]);
+        let report = PlanReport { services, pools: Vec::new(), load_balancers: Vec::new() };
+        let text = tables(&report, false, Style::Plain);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "Service shop/s10: ignore: OtherClass: why s10");
+        assert_eq!(lines[10], "... and 2 more for the same reason; -o wide lists them");
+        assert_eq!(lines[11..], ["Service shop/slip: ignore: UnknownClass: why slip", "", "Services: 14 ignore"]);
+        assert!(!tables(&report, true, Style::Plain).contains("Service shop/slip"), "the table has it");
+    }
+
+    #[test]
     fn nothing_is_said_of_nothing() {
         let empty = PlanReport { services: Vec::new(), pools: Vec::new(), load_balancers: Vec::new() };
         assert_eq!(tables(&empty, false, Style::Plain), "Services: none\n");
