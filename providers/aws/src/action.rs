@@ -99,6 +99,8 @@ macro_rules! actions {
 
 actions! {
     DescribeAvailabilityZones: "ec2" Ec2Read Grant::Look,
+    DescribeInstances: "ec2" Ec2Read Grant::Look,
+    DescribeNetworkInterfaces: "ec2" Ec2Read Grant::Look,
     DescribeRouteTables: "ec2" Ec2Read Grant::Look,
     DescribeSecurityGroups: "ec2" Ec2Read Grant::Look,
     DescribeSubnets: "ec2" Ec2Read Grant::Look,

@@ -197,7 +197,10 @@ mod tests {
     #[test]
     fn the_action_to_allow_is_the_one_that_aws_names() {
         for (message, action) in [
-            ("User: arn:aws:iam::1:user/x is not authorized to perform: ec2:CreateTags on resource: y", "ec2:CreateTags"),
+            (
+                "User: arn:aws:iam::1:user/x is not authorized to perform: ec2:CreateTags on resource: y",
+                "ec2:CreateTags",
+            ),
             ("x is not authorized to perform: iam:CreateServiceLinkedRole.", "iam:CreateServiceLinkedRole"),
             ("x is not authorized to perform: this", "ec2:CreateSecurityGroup"),
             ("x is not authorized to perform:", "ec2:CreateSecurityGroup"),

@@ -1,23 +1,27 @@
 //! The calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use aws_sdk_ec2 as ec2;
 use aws_sdk_elasticloadbalancingv2 as elb;
 use berth_aws::action::Action;
 use berth_aws::cloud::{
-    By, Cloud, GroupFilter, HealthCheck, IpAddressType, Listener, ListenerSettings, LoadBalancer, NewLoadBalancer,
-    NewTargetGroup, Pairs, Rule, SecurityGroup, Subnet, SubnetMapping, TargetDescription, TargetGroup, TargetHealth,
+    By, Cloud, GroupFilter, HealthCheck, Instance, Interface, IpAddressType, Listener, ListenerSettings, LoadBalancer,
+    NewLoadBalancer, NewTargetGroup, Pairs, Rule, SecurityGroup, Subnet, SubnetMapping, TargetDescription, TargetGroup,
+    TargetHealth,
 };
 
 use crate::call::{Called, Sdk, lacks, paged};
-use crate::write::{certificates, ec2_tags, elb_tags, filter, forward, mappings, matcher, permissions, targets};
 use crate::read;
+use crate::write::{certificates, ec2_tags, elb_tags, filter, forward, mappings, matcher, permissions, targets};
 
 /// Things of EC2 that are asked for at once, the most that it takes.
 const EC2_PAGE: i32 = 1000;
 /// The same for route tables.
 const ROUTE_TABLES_PAGE: i32 = 100;
+/// Values that a filter takes (AWS rule).
+const FILTER_VALUES: usize = 200;
 
 impl Cloud for Sdk {
     async fn describe_subnets(&self, vpc: &str) -> Called<Vec<Subnet>> {
@@ -38,6 +42,40 @@ impl Cloud for Sdk {
         Ok(vpcs.iter().flat_map(read::ranges).collect())
     }
 
+    async fn describe_instances(&self, ids: &[String]) -> Called<Vec<Instance>> {
+        let mut all = Vec::new();
+        for ids in ids.chunks(FILTER_VALUES) {
+            let call = self.ec2.describe_instances().filters(filter("instance-id", ids)).max_results(EC2_PAGE);
+            let found = paged!(self, Action::DescribeInstances, call, set_next_token, next_token, reservations);
+            all.extend(found.iter().flat_map(|reservation| reservation.instances()).filter_map(read::instance));
+        }
+        Ok(all)
+    }
+
+    async fn describe_interfaces(&self, vpc: &str, addresses: &[IpAddr]) -> Called<Vec<Interface>> {
+        let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().copied().partition(IpAddr::is_ipv4);
+        // An interface may have several of the addresses.
+        let mut all = BTreeMap::new();
+        for (name, addresses) in [("addresses.private-ip-address", v4), ("ipv6-addresses.ipv6-address", v6)] {
+            for addresses in addresses.chunks(FILTER_VALUES) {
+                let call = self.ec2.describe_network_interfaces().filters(filter("vpc-id", [vpc]));
+                let words = addresses.iter().map(ToString::to_string);
+                let call = call.filters(filter(name, words)).max_results(EC2_PAGE);
+                let found = paged!(
+                    self,
+                    Action::DescribeNetworkInterfaces,
+                    call,
+                    set_next_token,
+                    next_token,
+                    network_interfaces
+                );
+                let found = found.iter().filter_map(read::interface);
+                all.extend(found.map(|interface| (interface.id.clone(), interface)));
+            }
+        }
+        Ok(all.into_values().collect())
+    }
+
     async fn describe_security_groups(&self, vpc: &str, by: GroupFilter) -> Called<Vec<SecurityGroup>> {
         let filters = match by {
             GroupFilter::Tagged(tags) => {
@@ -47,6 +85,7 @@ impl Cloud for Sdk {
             GroupFilter::Ids(ids) => vec![filter("group-id", ids)],
             GroupFilter::TagNames(names) => vec![filter("tag:Name", names)],
             GroupFilter::Named(name) => vec![filter("group-name", [name])],
+            GroupFilter::LettingIn(group) => vec![filter("ip-permission.group-id", [group])],
         };
         let call = self.ec2.describe_security_groups().filters(filter("vpc-id", [vpc]));
         let call = filters.into_iter().fold(

@@ -88,13 +88,18 @@ mod tests {
         let message = "You are not authorized to perform this operation. User: arn:aws:iam::1:user/x is not authorized to perform: \
             ec2:CreateTags on resource: y because no policy allows it. Encoded authorization failure message: AbCdEf123";
         let Failed { error, wait } = failed(ACTION, &refusal("UnauthorizedOperation", message, answer(403, &[])));
-        assert_eq!((error.action, error.code.as_str(), wait), ("ec2:CreateSecurityGroup", "UnauthorizedOperation", None));
+        assert_eq!(
+            (error.action, error.code.as_str(), wait),
+            ("ec2:CreateSecurityGroup", "UnauthorizedOperation", None)
+        );
         assert!(error.message.ends_with("because no policy allows it."), "{error}");
     }
 
     #[test]
     fn an_answer_without_a_code_is_told_by_its_status() {
-        for (status, code) in [(429, "TooManyRequestsException"), (502, "ServiceUnavailable"), (400, "ServiceUnavailable")] {
+        for (status, code) in
+            [(429, "TooManyRequestsException"), (502, "ServiceUnavailable"), (400, "ServiceUnavailable")]
+        {
             let error = SdkError::<Refusal, _>::response_error("no XML", answer(status, &[]));
             assert_eq!(failed(ACTION, &error).error.code, code);
             assert_eq!(failed(ACTION, &refusal("", "", answer(status, &[]))).error.code, code);
@@ -106,7 +111,9 @@ mod tests {
 
     #[test]
     fn a_wait_that_is_asked_for_is_believed_within_reason() {
-        for (value, expected) in [("7", Some(7)), ("86400", Some(60)), ("Wed, 21 Oct 2015 07:28:00 GMT", None), ("-1", None)] {
+        for (value, expected) in
+            [("7", Some(7)), ("86400", Some(60)), ("Wed, 21 Oct 2015 07:28:00 GMT", None), ("-1", None)]
+        {
             let error = refusal("Throttling", "Rate exceeded", answer(400, &[(RETRY_AFTER, value)]));
             assert_eq!(failed(ACTION, &error).wait, expected.map(Duration::from_secs), "{value}");
         }

@@ -3,8 +3,8 @@
 //! A crate of its own because of what it costs to compile: nothing but the controller, behind its feature `aws`, depends on it.
 
 mod call;
-mod connect;
 mod cloud;
+mod connect;
 mod failed;
 mod lanes;
 mod read;

@@ -6,9 +6,9 @@ use aws_sdk_ec2::types as ec2;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 
 use berth_aws::cloud::{
-    HealthCheck, HealthProtocol, IpAddressType, IpProtocol, Listener, ListenerSettings, LoadBalancer, Pairs, Protocol,
-    Rule, Scheme, SecurityGroup, Source, State, Subnet, TargetDescription, TargetGroup, TargetHealth, TargetState,
-    TargetType,
+    HealthCheck, HealthProtocol, Instance, Interface, IpAddressType, IpProtocol, Listener, ListenerSettings,
+    LoadBalancer, Pairs, Protocol, Rule, Scheme, SecurityGroup, Source, State, Subnet, TargetDescription, TargetGroup,
+    TargetHealth, TargetState, TargetType,
 };
 
 /// The part of a route's gateway that says that it is the internet.
@@ -81,11 +81,51 @@ fn rules(of: &ec2::IpPermission) -> Vec<Rule> {
     else {
         return Vec::new();
     };
-    let v4 = of.ip_ranges().iter().filter_map(|range| Some(Source::V4(range.cidr_ip()?.to_owned())));
-    let v6 = of.ipv6_ranges().iter().filter_map(|range| Some(Source::V6(range.cidr_ipv6()?.to_owned())));
+    let said = |text: Option<&str>| text.map(str::to_owned);
+    let v4 = of
+        .ip_ranges()
+        .iter()
+        .filter_map(|range| Some((Source::V4(range.cidr_ip()?.into()), said(range.description()))));
+    let v6 = of
+        .ipv6_ranges()
+        .iter()
+        .filter_map(|range| Some((Source::V6(range.cidr_ipv6()?.into()), said(range.description()))));
+    let lists = of.prefix_list_ids().iter();
     let lists =
-        of.prefix_list_ids().iter().filter_map(|list| Some(Source::PrefixList(list.prefix_list_id()?.to_owned())));
-    v4.chain(v6).chain(lists).map(|source| Rule { ip_protocol, from_port, to_port, source }).collect()
+        lists.filter_map(|list| Some((Source::PrefixList(list.prefix_list_id()?.into()), said(list.description()))));
+    let groups = of.user_id_group_pairs().iter();
+    let groups = groups.filter_map(|pair| Some((Source::Group(pair.group_id()?.into()), said(pair.description()))));
+    let rule = |(source, description)| Rule { ip_protocol, from_port, to_port, source, description };
+    v4.chain(v6).chain(lists).chain(groups).map(rule).collect()
+}
+
+/// What network interfaces have in common, however they are described.
+macro_rules! interface {
+    ($of:expr) => {{
+        let v4 = $of.private_ip_addresses().iter().filter_map(|address| address.private_ip_address());
+        let v6 = $of.ipv6_addresses().iter().filter_map(|address| address.ipv6_address());
+        let v4_prefixes = $of.ipv4_prefixes().iter().filter_map(|prefix| prefix.ipv4_prefix());
+        let v6_prefixes = $of.ipv6_prefixes().iter().filter_map(|prefix| prefix.ipv6_prefix());
+        let place = $of
+            .attachment()
+            .map(|at| (at.device_index().unwrap_or_default(), at.network_card_index().unwrap_or_default()));
+        Some(Interface {
+            id: $of.network_interface_id()?.to_owned(),
+            addresses: v4.chain(v6).filter_map(|address| address.parse().ok()).collect(),
+            prefixes: v4_prefixes.chain(v6_prefixes).filter_map(|prefix| prefix.parse().ok()).collect(),
+            security_groups: $of.groups().iter().filter_map(|group| group.group_id()).map(str::to_owned).collect(),
+            is_primary: place == Some((0, 0)),
+        })
+    }};
+}
+
+pub(crate) fn interface(of: &ec2::NetworkInterface) -> Option<Interface> {
+    interface!(of)
+}
+
+pub(crate) fn instance(of: &ec2::Instance) -> Option<Instance> {
+    let interfaces = of.network_interfaces().iter().filter_map(|of: &ec2::InstanceNetworkInterface| interface!(of));
+    Some(Instance { id: of.instance_id()?.to_owned(), interfaces: interfaces.collect() })
 }
 
 pub(crate) fn load_balancer(of: &elb::LoadBalancer) -> Option<LoadBalancer> {

@@ -26,11 +26,23 @@ pub(crate) fn permissions(rules: &[Rule]) -> Vec<ec2::types::IpPermission> {
             .ip_protocol(rule.ip_protocol.as_str())
             .from_port(rule.from_port.into())
             .to_port(rule.to_port.into());
+        let said = rule.description.clone();
         let permission = match &rule.source {
-            Source::V4(range) => permission.ip_ranges(ec2::types::IpRange::builder().cidr_ip(range).build()),
-            Source::V6(range) => permission.ipv6_ranges(ec2::types::Ipv6Range::builder().cidr_ipv6(range).build()),
+            Source::V4(range) => {
+                let range = ec2::types::IpRange::builder().cidr_ip(range).set_description(said);
+                permission.ip_ranges(range.build())
+            }
+            Source::V6(range) => {
+                let range = ec2::types::Ipv6Range::builder().cidr_ipv6(range).set_description(said);
+                permission.ipv6_ranges(range.build())
+            }
             Source::PrefixList(id) => {
-                permission.prefix_list_ids(ec2::types::PrefixListId::builder().prefix_list_id(id).build())
+                let list = ec2::types::PrefixListId::builder().prefix_list_id(id).set_description(said);
+                permission.prefix_list_ids(list.build())
+            }
+            Source::Group(id) => {
+                let group = ec2::types::UserIdGroupPair::builder().group_id(id).set_description(said);
+                permission.user_id_group_pairs(group.build())
             }
         };
         permission.build()

@@ -20,7 +20,8 @@ fn rates_are_read_by_lane_and_the_others_keep_theirs() {
     ] {
         assert_eq!(read(text).unwrap().of(lane), expected, "{text}");
     }
-    for text in ["elb-read", "elb-read=", "elb-read=x", "elb-read=5/", "elb-read=inf", "elb-read=NaN", "elb-read=1/2/3"] {
+    for text in ["elb-read", "elb-read=", "elb-read=x", "elb-read=5/", "elb-read=inf", "elb-read=NaN", "elb-read=1/2/3"]
+    {
         assert_eq!(read(text), Err(RatesError::Form(text.to_owned())), "{text}");
     }
     assert_eq!(read("s3=5"), Err(RatesError::Lane("s3=5".to_owned())));

@@ -31,6 +31,7 @@ fn permission(rule: &Rule) -> Value {
         Source::V4(range) => permission["IpRanges"] = json!([{ "CidrIp": range }]),
         Source::V6(range) => permission["Ipv6Ranges"] = json!([{ "CidrIpv6": range }]),
         Source::PrefixList(list) => permission["PrefixListIds"] = json!([{ "PrefixListId": list }]),
+        Source::Group(group) => permission["UserIdGroupPairs"] = json!([{ "GroupId": group }]),
     }
     permission
 }

@@ -34,7 +34,9 @@ fn client(endpoint: &str) -> imds::Client {
 
 fn loader() -> ConfigLoader {
     // The region of whoever runs the tests is of no matter.
-    aws_config::defaults(BehaviorVersion::latest()).region(aws_config::meta::region::RegionProviderChain::first_try(None::<Region>)).test_credentials()
+    aws_config::defaults(BehaviorVersion::latest())
+        .region(aws_config::meta::region::RegionProviderChain::first_try(None::<Region>))
+        .test_credentials()
 }
 
 const MAC: (&str, &str) = (MAC_PATH, "02:00:00:00:00:01");
