@@ -70,6 +70,15 @@ pub enum DefaultProvider {
 }
 
 impl DefaultProvider {
+    /// That one.
+    pub fn of(name: ProviderName) -> Self {
+        match name {
+            ProviderName::Pool => Self::Pool,
+            ProviderName::Mock => Self::Mock,
+            ProviderName::Aws => Self::Aws,
+        }
+    }
+
     /// The provider, if there is one.
     pub fn name(self) -> Option<ProviderName> {
         match self {
@@ -192,6 +201,11 @@ impl Classes {
             Some(default) => Err(ClassesError::Default(default)),
             None => Ok(Self { served, default }),
         }
+    }
+
+    /// Who serves a Service that names no class.
+    pub fn default_provider(&self) -> Option<ProviderName> {
+        self.default
     }
 
     /// Whose a Service is.

@@ -16,6 +16,7 @@ use crate::intent::{Asks, Security};
 use crate::observed::{Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup, Unseen};
 use crate::plan::with_rivals;
 use crate::settings::Settings;
+use crate::subnets::CLUSTER_TAG;
 use crate::tags::{self, Resource};
 use wire::{ByOwner, pairs};
 
@@ -278,7 +279,7 @@ impl Snapshot {
 
     /// Whether something of that VPC can be of the cluster's.
     fn may_be_here(&self, vpc: Option<&str>) -> bool {
-        self.vpc().zip(vpc).is_none_or(|(here, its)| here == its)
+        vpc.is_none_or(|vpc| self.vpcs().is_empty() || self.vpcs().contains(vpc))
     }
 
     fn read_load_balancers(&mut self, parts: &Parts) -> Result<(), SnapshotError> {
@@ -359,10 +360,23 @@ impl Snapshot {
         &self.lacks
     }
 
-    /// The VPC, if the subnets are of but one.
-    pub fn vpc(&self) -> Option<&str> {
-        let vpcs: BTreeSet<_> = self.subnets.iter().flatten().map(|(vpc, _)| vpc.as_str()).collect();
-        if vpcs.len() == 1 { vpcs.first().copied() } else { None }
+    /// The VPCs of what is there: of the subnets, else of what Berth made, else of security groups.
+    pub fn vpcs(&self) -> BTreeSet<&str> {
+        let subnets: BTreeSet<_> = self.subnets.iter().flatten().map(|(vpc, _)| vpc.as_str()).collect();
+        let made = || self.load_balancers.iter().map(|is| is.vpc_id.as_str()).collect::<BTreeSet<_>>();
+        let groups = || self.groups.iter().flatten().filter_map(|(vpc, _)| vpc.as_deref()).collect();
+        [subnets, made(), groups()].into_iter().find(|vpcs| !vpcs.is_empty()).unwrap_or_default()
+    }
+
+    /// The name of the cluster, if one alone has something here: a thing that Berth made, else a subnet.
+    pub fn cluster(&self) -> Option<&str> {
+        let groups = self.groups.iter().flatten().map(|(_, group)| &group.tags);
+        let named = self.tags.values().chain(groups).filter_map(|of| of.get(tags::CLUSTER)).map(String::as_str);
+        let named: BTreeSet<_> = named.collect();
+        let keys = self.subnets.iter().flatten().flat_map(|(_, subnet)| subnet.tags.keys());
+        let tagged: BTreeSet<_> = keys.filter_map(|key| key.strip_prefix(CLUSTER_TAG)).collect();
+        let names = if named.is_empty() { tagged } else { named };
+        if names.len() == 1 { names.first().copied() } else { None }
     }
 
     /// The UID of the cluster of that name, if all that Berth made for one says the same.

@@ -16,7 +16,7 @@ const FREE_ADDRESSES: u32 = 8;
 /// Stands for a subnet where there is no cloud in which it could be chosen.
 pub const UNSEEN: &str = "<chosen in the cloud>";
 /// What a cluster's subnets are tagged with; its name follows.
-const CLUSTER_TAG: &str = "kubernetes.io/cluster/";
+pub const CLUSTER_TAG: &str = "kubernetes.io/cluster/";
 
 /// Why a subnet was not chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -166,7 +166,7 @@ impl<C: Cloud> Aws<C> {
     async fn rules(&self, group: &str) -> Result<BTreeSet<Rule>, CallError> {
         let filter = GroupFilter::Ids(vec![group.to_owned()]);
         let groups = self.cloud.describe_security_groups(&self.settings.vpc, filter).await?;
-        Ok(groups.into_iter().flat_map(|group| group.rules).collect())
+        Ok(groups.iter().flat_map(|group| &group.rules).map(Rule::bare).collect())
     }
 
     async fn authorize(&self, group: &str, rules: &BTreeSet<Rule>) -> Done {
