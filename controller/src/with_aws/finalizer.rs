@@ -106,7 +106,10 @@ async fn a_service_that_loses_its_type_or_class_loses_what_it_had_also_while_no_
             cluster.rest().await;
             assert_eq!(cluster.ours(), NONE, "{what}, {runs}");
             assert_eq!(cluster.api(|api| api.finalizers("web")), Some(vec![OTHERS.to_owned()]), "{what}, {runs}");
-            assert_eq!(cluster.api(|api| api.hostname("web")), None, "{what}, {runs}");
+            // What the pools' provider publishes is its own affair.
+            if !what.starts_with("the pools") {
+                assert_eq!(cluster.api(|api| api.hostname("web")), None, "{what}, {runs}");
+            }
             let says = cluster.api(|api| api.says("web", "Active"));
             assert_eq!(says, "", "{what}, {runs}");
         }
@@ -260,14 +263,10 @@ async fn one_that_joins_a_group_or_leaves_it_leaves_nothing_behind_also_killed_i
             cluster.cloud.gate().set(Fault::None);
             cluster.start();
             cluster.rest().await;
-            // A kill just before the last of what a group shares is taken away leaves that as an orphan, which a person is shown.
-            let left = cluster.ours();
-            let orphan = if before.is_empty() { 0 } else { 1 };
-            assert!((4..=4 + orphan).contains(&left.len()), "{before:?}, {writes} writes: {left:#?}");
+            assert_eq!(cluster.ours().len(), 4, "{before:?}, {writes} writes: {:#?}", cluster.ours());
             cluster.api(|api| api.delete("web"));
             cluster.rest().await;
-            assert_eq!(cluster.uid("web"), None);
-            assert!(cluster.ours().len() <= orphan, "{before:?}, {writes} writes: {:#?}", cluster.ours());
+            assert_eq!((cluster.uid("web"), cluster.ours()), (None, vec![]), "{before:?}, {writes} writes");
         }
     }
 }
