@@ -91,8 +91,7 @@ impl SliceState {
             let conditions = endpoint.conditions.as_ref();
             // Ready unless said otherwise (EndpointSlice API). One that is about to end takes no new connections, also where it is
             // published all the same.
-            conditions.and_then(|c| c.ready).unwrap_or(true)
-                && !conditions.and_then(|c| c.terminating).unwrap_or(false)
+            conditions.and_then(|c| c.ready).unwrap_or(true) && !conditions.and_then(|c| c.terminating).unwrap_or(false)
         });
         // The addresses of an endpoint are the same to who sends there; the first is what kube-proxy goes by, too.
         let addresses = takes.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());

@@ -86,8 +86,10 @@ pub(crate) fn plan(world: &World, others: &BTreeMap<ServiceKey, Outcome>, key: &
         }
         Some(view) if view.asks == Asks::AnotherProvider => match others.get(key) {
             Some(outcome) => {
-                // Until a request is met, what is published stays; what that is, is known best here and now.
-                let ingress = if outcome.met { outcome.ingress.clone() } else { view.ingress() };
+                // Until a request is met, what is published stays; what that is, is known best here and now. Where nothing is, a name that
+                // is known already is.
+                let published = view.ingress();
+                let ingress = if outcome.met || published.is_empty() { outcome.ingress.clone() } else { published };
                 // What the status names, or is about to, goes on being announced.
                 let named: Vec<_> = addresses(&ingress).chain(view.addresses()).collect();
                 let outcome = Outcome { ingress, ..outcome.clone() };

@@ -17,8 +17,8 @@ use berth_pool::view::{
     self, AdvertisementView, AnnouncementView, Asks, NodeView, PoolView, Report, ServiceView, SliceView,
 };
 use berth_pool::world::Change;
-use berth_provider::class::{Classes, ProviderName, Served};
 use berth_provider::Failure;
+use berth_provider::class::{Classes, ProviderName, Served};
 use berth_telemetry::brief;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -150,7 +150,7 @@ pub(crate) fn start(
     tasks
 }
 
-fn service_news(classes: &Classes, key: ServiceKey, service: Option<&Service>) -> News {
+pub(crate) fn service_news(classes: &Classes, key: ServiceKey, service: Option<&Service>) -> News {
     let Some(service) = service else {
         let gone = ServiceNews { uid: String::new(), whose: Whose::NotOthers, has_finalizer: false, seen: None };
         return News { change: Change::Service(key, None), service: Some(gone) };

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use berth_api::service::ServiceKey;
 use berth_api::{Condition, ConditionStatus, condition::types};
-use berth_provider::{Class, Endpoint, Failure, Intent, ServiceId, ServiceTargets, Shard, TargetNode, TargetReport, Targets};
+use berth_provider::{
+    Class, Endpoint, Failure, Intent, ServiceId, ServiceTargets, Shard, TargetNode, TargetReport, Targets,
+};
 
 use crate::backends::{NodeState, SliceId, SliceState, eligible};
 

@@ -91,7 +91,7 @@ pub const KNOWN: &[(&str, Treatment)] = &[
     ("healthcheck-healthy-threshold", Honoured),
     ("healthcheck-unhealthy-threshold", Honoured),
     ("healthcheck-success-codes", Honoured),
-    ("target-node-labels", Refused { harmless: &[], why: "targets are not chosen by the labels of nodes" }),
+    ("target-node-labels", Honoured),
     ("additional-resource-tags", Honoured),
     ("minimum-load-balancer-capacity", Refused { harmless: &[], why: "capacity is not reserved" }),
     ("multi-cluster-target-group", Refused { harmless: FALSE, why: "target groups are not shared between clusters" }),

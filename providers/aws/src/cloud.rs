@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
@@ -24,6 +24,11 @@ macro_rules! words {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
+
+            /// What the API's word says; nothing for one that we do not know.
+            pub fn from_word(word: &str) -> Option<Self> {
+                [$(Self::$variant,)+].into_iter().find(|one| one.as_str() == word)
+            }
         }
 
         impl fmt::Display for $name {
@@ -34,8 +39,10 @@ macro_rules! words {
     };
 }
 
+mod instances;
 mod targets;
 
+pub use instances::{Instance, Interface};
 pub use targets::{TargetDescription, TargetHealth, TargetState};
 
 words! {
@@ -296,6 +303,9 @@ pub enum Source {
     /// A list of ranges.
     #[serde(rename = "PrefixListId")]
     PrefixList(String),
+    /// Whoever is in this security group, by its identity.
+    #[serde(rename = "GroupId")]
+    Group(String),
 }
 
 /// A rule by which a security group lets traffic in.
@@ -310,6 +320,17 @@ pub struct Rule {
     pub to_port: u16,
     /// From whom.
     pub source: Source,
+    /// What AWS keeps beside it. It is no part of what tells rules apart: of two that differ in it alone there can be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+impl Rule {
+    /// Without what is kept beside it: what AWS tells rules apart by.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        Self { description: None, ..self.clone() }
+    }
 }
 
 /// A security group, as `DescribeSecurityGroups` shows it.
@@ -357,6 +378,8 @@ pub enum GroupFilter {
     TagNames(Vec<String>),
     /// The one of this name in the VPC.
     Named(String),
+    /// Those with a rule that lets in who is in this security group (`ip-permission.group-id`).
+    LettingIn(String),
 }
 
 /// What is asked for among load balancers or target groups.
@@ -378,6 +401,14 @@ pub trait Cloud: Send + Sync + 'static {
     fn describe_subnets(&self, vpc: &str) -> impl Future<Output = Called<Vec<Subnet>>> + Send;
     /// `DescribeVpcs`: the ranges of both families that are associated with it.
     fn describe_vpc_ranges(&self, vpc: &str) -> impl Future<Output = Called<Vec<String>>> + Send;
+    /// `DescribeInstances`: those of these that exist, by the filter `instance-id`, because AWS fails where one that is named does not.
+    fn describe_instances(&self, ids: &[String]) -> impl Future<Output = Called<Vec<Instance>>> + Send;
+    /// `DescribeNetworkInterfaces`: those of the VPC that have one of these private addresses of either family, as far as they exist.
+    fn describe_interfaces(
+        &self,
+        vpc: &str,
+        addresses: &[IpAddr],
+    ) -> impl Future<Output = Called<Vec<Interface>>> + Send;
     /// `DescribeSecurityGroups`, of one VPC.
     fn describe_security_groups(
         &self,
@@ -487,7 +518,8 @@ pub trait Cloud: Send + Sync + 'static {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, to) = (self.from_port, self.to_port);
-        let (Source::V4(source) | Source::V6(source) | Source::PrefixList(source)) = &self.source;
+        let (Source::V4(source) | Source::V6(source) | Source::PrefixList(source) | Source::Group(source)) =
+            &self.source;
         match (self.ip_protocol, from == to) {
             (IpProtocol::Icmp | IpProtocol::Icmpv6, _) => write!(f, "{} {from}/{to} from {source}", self.ip_protocol),
             (protocol, true) => write!(f, "{protocol} {from} from {source}"),

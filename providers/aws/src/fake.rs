@@ -1,6 +1,9 @@
-//! EC2 and ELBv2 in memory, as strict as AWS is: where `moto` accepts what AWS refuses, this refuses it.
+//! EC2 and ELBv2 in memory, as strict as AWS is: where `moto` accepts what AWS refuses, this refuses it. For tests alone.
+
+#![allow(missing_docs, reason = "its fields have the names that AWS gives them")]
 
 mod calls;
+mod network;
 mod rules;
 mod targets;
 
@@ -10,11 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use berth_provider::conformance::{FaultGate, Verdict};
 
 use crate::cloud::{
-    CallError, Listener, LoadBalancer, Pairs, Rule, State as Coming, Subnet, SubnetMapping, TargetDescription,
-    TargetGroup, TargetState,
+    CallError, IpProtocol, Listener, LoadBalancer, Pairs, Rule, Source, State as Coming, Subnet, SubnetMapping,
+    TargetDescription, TargetGroup, TargetState,
 };
 use crate::settings::Settings;
 use crate::tags;
+pub use network::{Fitted, NODES_GROUP};
 
 /// A cloud in memory. Cheap to clone; all clones are the same cloud.
 #[derive(Clone, Default)]
@@ -37,6 +41,8 @@ pub struct State {
     /// Elastic IPs that the account has.
     pub allocations: BTreeSet<String>,
     pub groups: BTreeMap<String, Group>,
+    /// Network interfaces that are not as [`State::shown_instances`] makes them up.
+    pub interfaces: BTreeMap<String, Fitted>,
     pub balancers: BTreeMap<String, Balancer>,
     pub targets: BTreeMap<String, Targets>,
     pub listeners: BTreeMap<String, Ears>,
@@ -93,6 +99,16 @@ impl Fake {
         state.vpc = vpc.to_owned();
         state.ranges = vec!["10.0.0.0/16".to_owned(), "2001:db8::/56".to_owned()];
         state.balancers_max = 50;
+        // Somebody made it with the instances, and lets in by it what they need.
+        let ssh = Rule {
+            ip_protocol: IpProtocol::Tcp,
+            from_port: 22,
+            to_port: 22,
+            source: Source::V4("10.0.0.0/8".to_owned()),
+            description: Some("ssh".to_owned()),
+        };
+        let nodes = Group { name: "nodes".to_owned(), rules: [ssh].into(), tags: Pairs::new() };
+        state.groups.insert(NODES_GROUP.to_owned(), nodes);
         for (number, (zone, public)) in [("a", true), ("b", true), ("a", false), ("b", false)].into_iter().enumerate() {
             let role = if public { "kubernetes.io/role/elb" } else { "kubernetes.io/role/internal-elb" };
             let id = format!("subnet-{}{zone}", if public { "public" } else { "private" });

@@ -15,6 +15,7 @@ use crate::annotation::{Annotations, SOURCE_RANGES, contradiction, full};
 use crate::cloud::{HealthCheck, IpAddressType, Pairs, Protocol, TargetFamily, TargetType};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
+use crate::targets::NODE_LABELS;
 
 pub use front::{Addresses, DELETION_PROTECTION, Front, Security};
 
@@ -41,6 +42,8 @@ pub struct Asks {
     pub ports: BTreeMap<u16, PortAsks>,
     /// Who may reach them.
     pub sources: Sources,
+    /// Labels of the nodes that are targets; of all of them where there are none.
+    pub node_labels: Pairs,
 }
 
 /// What TLS needs to end at the load balancer.
@@ -163,9 +166,14 @@ impl Asks {
         let front = Front::of(intent, &annotations, settings)?;
         let ports = ports::read(intent, &annotations, &front, settings)?;
         let sources = Sources::of(intent, &annotations, &front)?;
+        let node_labels = annotations.map(NODE_LABELS)?;
+        if !node_labels.is_empty() && ports::target_kind(&annotations, settings)? == TargetKind::Ip {
+            let why = "targets are addresses of pods, for which no node stands; remove it, or use instance targets";
+            return Err(contradiction(NODE_LABELS, why));
+        }
         let allow_replacement = own_truth(intent, own::ALLOW_REPLACEMENT)?;
         let (service, created) = (intent.id.clone(), intent.created);
-        Ok(Self { service, created, allow_replacement, disown, front, ports, sources })
+        Ok(Self { service, created, allow_replacement, disown, front, ports, sources, node_labels })
     }
 }
 

@@ -9,6 +9,7 @@
 //! The annotations are those of the AWS Load Balancer Controller, with its meanings; see [`annotation`] for how each is treated.
 //! What carries our tags with this cluster's name and kube-system UID is ours, nothing else is, and names identify nothing.
 
+pub mod action;
 pub mod annotation;
 pub mod cloud;
 pub mod errors;
@@ -19,7 +20,9 @@ pub mod model;
 pub mod names;
 pub mod observed;
 pub mod outlook;
+pub mod pace;
 pub mod plan;
+pub mod policy;
 mod provider;
 pub mod refusal;
 pub mod request;
@@ -29,11 +32,12 @@ pub mod snapshot;
 pub mod step;
 pub mod subnets;
 pub mod tags;
+pub mod targets;
 
 pub use provider::Aws;
 pub use settings::{Admission, Namespaces, Settings};
 
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,11 @@ impl Holder {
         }
     }
 
+    /// Whether a shard is that of a group.
+    pub fn is_of_group(shard: &str) -> bool {
+        shard.split('/').nth(1) == Some("group")
+    }
+
     /// The Service, unless it is a group.
     pub fn service(&self) -> Option<&ServiceId> {
         match self {

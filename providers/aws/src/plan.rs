@@ -203,18 +203,19 @@ impl<'a> Shard<'a> {
     ) -> Outcome {
         let Some(current) = current else {
             let message = format!("the load balancer {name} is being made");
-            return unmet(intent, Reason::Provisioning, message, None);
+            let mut outcome = unmet(intent, Reason::Provisioning, message, None);
+            outcome.conditions.extend(coming(State::Provisioning, true, name));
+            return outcome;
         };
         let hostname = current.hostname();
         // What clients use already stays published until its replacement works.
         let serves = |seen: &SeenLoadBalancer| is_published(intent, seen) && seen.is.name != current.is.name;
         let replaces = self.mine().any(serves);
         let ingress = if replaces { intent.published.clone() } else { at(&hostname) };
-        let pending = |reason, message: String, again| Outcome {
-            ingress: ingress.clone(),
-            conditions: vec![condition(ConditionStatus::False, reason, message)],
-            met: false,
-            look_again: again,
+        let pending = |reason, message: String, again| {
+            let mut conditions = vec![condition(ConditionStatus::False, reason, message)];
+            conditions.extend(coming(current.is.state, true, &hostname));
+            Outcome { ingress: ingress.clone(), conditions, met: false, look_again: again }
         };
         match current.is.state {
             State::Provisioning => {
@@ -232,11 +233,36 @@ impl<'a> Shard<'a> {
                     return pending(Reason::Provisioning, message.clone(), Some(TARGETS));
                 }
                 let message = format!("{hostname}, an AWS Network Load Balancer named {}", current.is.name);
-                let conditions = vec![condition(ConditionStatus::True, Reason::Allocated, message)];
+                let mut conditions = vec![condition(ConditionStatus::True, Reason::Allocated, message)];
+                conditions.extend(coming(current.is.state, false, &hostname));
                 Outcome { ingress: at(&hostname), conditions, met: true, look_again: None }
             }
         }
     }
+}
+
+/// How far a load balancer has come, for people who wait for it: whether something is still under way, and whether it takes traffic.
+fn coming(state: State, is_under_way: bool, which: &str) -> [Condition; 2] {
+    let says = |kind, status, reason, message: &str| Condition { kind, status, reason, message: message.to_owned() };
+    let (status, reason) = if is_under_way && state != State::Failed {
+        (ConditionStatus::True, Reason::Provisioning)
+    } else {
+        (ConditionStatus::False, if state == State::Failed { Reason::ProviderUnavailable } else { Reason::Active })
+    };
+    let message = if is_under_way { "AWS is bringing it up or changing it" } else { "nothing is under way" };
+    let provisioning = says(types::PROVISIONING, status, reason, message);
+    let message = match state {
+        State::Active => format!("{which} takes traffic"),
+        State::ActiveImpaired => format!("{which} takes traffic; AWS says that it lacks resources to scale"),
+        State::Provisioning => format!("{which} does not take traffic yet"),
+        State::Failed => format!("AWS says that {which} failed"),
+    };
+    let (status, reason) = match state {
+        State::Active | State::ActiveImpaired => (ConditionStatus::True, Reason::Active),
+        State::Provisioning => (ConditionStatus::False, Reason::Provisioning),
+        State::Failed => (ConditionStatus::False, Reason::ProviderUnavailable),
+    };
+    [provisioning, says(types::ACTIVE, status, reason, &message)]
 }
 
 /// What two wishes for one load balancer differ in.

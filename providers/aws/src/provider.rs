@@ -3,10 +3,14 @@
 mod apply;
 mod index;
 mod observe;
+mod sync;
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use berth_provider::{Class, Failure, Intent, Owned, Plan, Provider, Shard, Wanted};
+use berth_provider::{Class, Failure, Intent, Owned, Plan, Provider, Shard, TargetReport, Targets, Wanted};
+use ipnet::IpNet;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -17,12 +21,16 @@ use crate::observed::Observed;
 use crate::settings::Settings;
 use crate::step::Step;
 use index::Index;
+use sync::Sent;
 
 /// How long what was learned of all load balancers is gone by. Our own effects are noted in it; this is for those of others.
 const INDEX_LASTS: Duration = Duration::from_hours(1);
 /// How long subnets and their routes are gone by: long enough for Services that are made together, short enough for a person who
 /// has just tagged one.
 const SUBNETS_LAST: Duration = Duration::from_secs(30);
+
+/// How long the ranges of the VPC are gone by; hardly anybody changes them.
+const VPC_LASTS: Duration = Duration::from_hours(1);
 
 /// The provider `aws`.
 pub struct Aws<C> {
@@ -31,6 +39,8 @@ pub struct Aws<C> {
     known: Mutex<Known>,
     /// Held while a load balancer is made where there is a limit to how many.
     makes: Mutex<()>,
+    /// What is known of the targets of target groups, by their identities.
+    sent: std::sync::Mutex<BTreeMap<String, Sent>>,
 }
 
 /// What one look serves many shards with.
@@ -38,12 +48,13 @@ pub struct Aws<C> {
 struct Known {
     index: Option<(Instant, Index)>,
     subnets: Option<(Instant, Vec<Subnet>)>,
+    ranges: Option<(Instant, Vec<IpNet>)>,
 }
 
 impl<C: Cloud> Aws<C> {
     /// A provider of this cloud.
     pub fn new(cloud: C, settings: Settings) -> Self {
-        Self { cloud, settings, known: Mutex::default(), makes: Mutex::default() }
+        Self { cloud, settings, known: Mutex::default(), makes: Mutex::default(), sent: Default::default() }
     }
 
     /// Whatever was learned may be outdated.
@@ -69,6 +80,15 @@ impl<C: Cloud> Provider for Aws<C> {
         if let Ok(mut known) = self.known.try_lock() {
             *known = Known::default();
         }
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn leaves_alone(&self, intent: &Intent) -> bool {
+        Asks::of(intent, &self.settings).is_ok_and(|asks| asks.disown)
+    }
+
+    fn needs_targets(&self) -> bool {
+        true
     }
 
     fn validate(&self, intent: &Intent) -> Result<(), Failure> {
@@ -103,7 +123,16 @@ impl<C: Cloud> Provider for Aws<C> {
         applied
     }
 
+    async fn sync_targets(&self, shard: &Shard, targets: &Targets) -> Result<TargetReport, Failure> {
+        self.send(shard, targets).await
+    }
+
     async fn list_owned(&self) -> Result<Vec<Owned>, Failure> {
-        Ok(Index::sweep(&self.cloud, &self.settings).await?.owned())
+        // Whoever looks at a shard meanwhile waits for this sweep instead of making one too.
+        let mut known = self.known.lock().await;
+        let index = Index::sweep(&self.cloud, &self.settings).await?;
+        let owned = index.owned();
+        known.index = Some((Instant::now(), index));
+        Ok(owned)
     }
 }

@@ -104,7 +104,8 @@ mod tests {
     fn a_step_is_written_as_the_api_is_asked_for_it() {
         let (name, group) = ("berth-web".to_owned(), "berth-web-sg".to_owned());
         let tags = || [("team".to_owned(), "a".to_owned())].into();
-        let rule = |source| Rule { ip_protocol: IpProtocol::Tcp, from_port: 80, to_port: 81, source };
+        let rule =
+            |source| Rule { ip_protocol: IpProtocol::Tcp, from_port: 80, to_port: 81, source, description: None };
         let tls =
             Tls { certificates: vec!["arn:a".to_owned()], policy: "P".to_owned(), alpn: Some("HTTP2Only".to_owned()) };
         let listener = |tls| ListenerStep {

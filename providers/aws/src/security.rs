@@ -35,10 +35,10 @@ pub fn rules(members: &[&Asks]) -> Result<BTreeSet<Rule>, Refusal> {
                 Source::V4(_) => (IpProtocol::Icmp, ICMP_FRAGMENTATION_NEEDED),
                 Source::V6(_) => (IpProtocol::Icmpv6, ICMPV6_PACKET_TOO_BIG),
                 // ALBC has none for these: their families are not known here.
-                Source::PrefixList(_) => continue,
+                Source::PrefixList(_) | Source::Group(_) => continue,
             };
             if asks.sources.path_mtu {
-                rules.insert(Rule { ip_protocol, from_port, to_port, source });
+                rules.insert(Rule { ip_protocol, from_port, to_port, source, description: None });
             }
         }
     }
@@ -48,6 +48,7 @@ pub fn rules(members: &[&Asks]) -> Result<BTreeSet<Rule>, Refusal> {
             from_port,
             to_port,
             source: source.clone(),
+            description: None,
         }));
     }
     let count = |is: fn(&Source) -> bool| rules.iter().filter(|rule| is(&rule.source)).count();

@@ -9,3 +9,4 @@ mod histories;
 mod lifecycle;
 pub mod scene;
 mod snapshot;
+mod targets;

@@ -1,18 +1,17 @@
 //! The calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use super::{Balancer, Called, Ears, Fake, Group, State, Targets, rules, targets};
+use super::{Balancer, Called, Ears, Fake, Group, State, Targets, network, rules, targets};
 use crate::cloud::{
-    By, CallError, Cloud, GroupFilter, HealthCheck, IpAddressType, Listener, ListenerSettings, LoadBalancer,
-    NewLoadBalancer, NewTargetGroup, Pairs, Protocol, Rule, SecurityGroup, State as Coming, Subnet, SubnetMapping,
-    TargetDescription, TargetGroup, TargetHealth,
+    By, CallError, Cloud, GroupFilter, HealthCheck, Instance, Interface, IpAddressType, Listener, ListenerSettings,
+    LoadBalancer, NewLoadBalancer, NewTargetGroup, Pairs, Protocol, Rule, SecurityGroup, Source, State as Coming,
+    Subnet, SubnetMapping, TargetDescription, TargetGroup, TargetHealth,
 };
 
 /// Things that are described at once.
 const AT_ONCE: usize = 20;
-/// Rules of a security group, of each family.
-const RULES_MAX: usize = 60;
 
 fn no<T>(action: &'static str, code: &str, message: impl Into<String>) -> Called<T> {
     Err(CallError::new(action, code, message))
@@ -62,22 +61,33 @@ impl Cloud for Fake {
         })
     }
 
+    async fn describe_instances(&self, ids: &[String]) -> Called<Vec<Instance>> {
+        let action = "ec2:DescribeInstances";
+        if ids.is_empty() {
+            return no(action, "InvalidParameterValue", "a filter has a value");
+        }
+        self.read(action, |state| Ok(state.shown_instances(ids)))
+    }
+
+    async fn describe_interfaces(&self, _vpc: &str, addresses: &[IpAddr]) -> Called<Vec<Interface>> {
+        let action = "ec2:DescribeNetworkInterfaces";
+        if addresses.is_empty() {
+            return no(action, "InvalidParameterValue", "a filter has a value");
+        }
+        self.read(action, |state| Ok(state.shown_interfaces(addresses)))
+    }
+
     async fn describe_security_groups(&self, _vpc: &str, filter: GroupFilter) -> Called<Vec<SecurityGroup>> {
         self.read("ec2:DescribeSecurityGroups", |state| {
-            let fits = |id: &String, group: &Group| match &filter {
+            let refers =
+                |group: &Group, id: &String| group.rules.iter().any(|rule| rule.source == Source::Group(id.clone()));
+            Ok(state.shown(|id, group| match &filter {
                 GroupFilter::Tagged(tags) => tags.iter().all(|(key, value)| group.tags.get(key) == Some(value)),
                 GroupFilter::Ids(ids) => ids.contains(id),
                 GroupFilter::TagNames(names) => group.tags.get("Name").is_some_and(|name| names.contains(name)),
                 GroupFilter::Named(name) => group.name == *name,
-            };
-            let groups = state.groups.iter().filter(|(id, group)| fits(id, group));
-            let groups = groups.map(|(id, group)| SecurityGroup {
-                id: id.clone(),
-                name: group.name.clone(),
-                rules: group.rules.iter().cloned().collect(),
-                tags: group.tags.clone(),
-            });
-            Ok(groups.collect())
+                GroupFilter::LettingIn(other) => refers(group, other),
+            }))
         })
     }
 
@@ -100,46 +110,15 @@ impl Cloud for Fake {
     }
 
     async fn authorize_ingress(&self, group: &str, add: &[Rule]) -> Called<()> {
-        let action = "ec2:AuthorizeSecurityGroupIngress";
-        self.write(action, |state| {
-            let of = found(action, "InvalidGroup.NotFound", &mut state.groups, group)?;
-            if add.is_empty() {
-                return no(action, "MissingParameter", "no rule");
-            }
-            if add.iter().any(|rule| of.rules.contains(rule)) {
-                return no(action, "InvalidPermission.Duplicate", "a rule is there");
-            }
-            if of.rules.len() + add.len() > RULES_MAX {
-                return no(action, "RulesPerSecurityGroupLimitExceeded", "more than 60");
-            }
-            of.rules.extend(add.iter().cloned());
-            Ok(())
-        })
+        self.write(network::AUTHORIZE, |state| state.authorize(group, add))
     }
 
     async fn revoke_ingress(&self, group: &str, remove: &[Rule]) -> Called<()> {
-        let action = "ec2:RevokeSecurityGroupIngress";
-        self.write(action, |state| {
-            let of = found(action, "InvalidGroup.NotFound", &mut state.groups, group)?;
-            if remove.iter().any(|rule| !of.rules.contains(rule)) {
-                return no(action, "InvalidPermission.NotFound", "a rule is not there");
-            }
-            of.rules.retain(|rule| !remove.contains(rule));
-            Ok(())
-        })
+        self.write(network::REVOKE, |state| state.revoke(group, remove))
     }
 
     async fn delete_security_group(&self, group: &str) -> Called<()> {
-        let action = "ec2:DeleteSecurityGroup";
-        self.write(action, |state| {
-            found(action, "InvalidGroup.NotFound", &mut state.groups, group)?;
-            let used = state.balancers.values().any(|b| b.is.security_groups.iter().any(|id| id == group));
-            if used || state.lingering.iter().any(|id| id == group) {
-                return no(action, "DependencyViolation", group);
-            }
-            state.groups.remove(group);
-            Ok(())
-        })
+        self.write(network::DELETE_GROUP, |state| state.delete_group(group))
     }
 
     async fn create_tags(&self, id: &str, tags: &Pairs) -> Called<()> {

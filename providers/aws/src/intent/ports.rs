@@ -124,7 +124,7 @@ fn target_port(port: &Port, kind: TargetKind) -> Option<u16> {
     }
 }
 
-fn target_kind(annotations: &Annotations<'_>, settings: &Settings) -> Result<TargetKind, Refusal> {
+pub(super) fn target_kind(annotations: &Annotations<'_>, settings: &Settings) -> Result<TargetKind, Refusal> {
     let by_type = annotations.word("type", &[("external", None), ("nlb-ip", Some(TargetKind::Ip))])?.flatten();
     let words = [("instance", TargetType::Instance), ("ip", TargetType::Ip)];
     Ok(by_type.or(annotations.word("nlb-target-type", &words)?).unwrap_or(settings.target_kind))

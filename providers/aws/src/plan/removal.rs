@@ -7,6 +7,7 @@ use berth_provider::{Intent, PlannedStep, Wanted};
 
 use super::Steps;
 use crate::annotation::{full, map};
+use crate::cloud::Pairs;
 use crate::intent::DELETION_PROTECTION;
 use crate::model::Holder;
 use crate::observed::{Observed, SeenLoadBalancer, SeenTargetGroup};
@@ -16,10 +17,10 @@ use crate::tags;
 pub(super) fn steps(wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Step>> {
     let mut steps = Vec::new();
     for intent in wanted.leaving.values() {
+        // What it asks for now need not be what it has here: it may have had a load balancer of its own before it joined a group.
         steps.extend(match Holder::of(intent) {
             Holder::Service(_) if disowns(intent) => forgotten(intent, observed),
-            Holder::Service(_) => alone(intent, observed),
-            Holder::Group { .. } => of_group(intent, wanted, observed),
+            _ => removed(intent, wanted, observed),
         });
     }
     steps
@@ -29,27 +30,12 @@ fn disowns(intent: &Intent) -> bool {
     intent.annotations.get(own::DISOWN).is_some_and(|value| value.trim() == "true")
 }
 
-fn is_of(intent: &Intent, of: &crate::cloud::Pairs) -> bool {
+fn is_of(intent: &Intent, of: &Pairs) -> bool {
     tags::service(of).is_some_and(|service| service.uid == intent.id.uid)
 }
 
 fn groups_of<'a>(intent: &'a Intent, observed: &'a Observed) -> impl Iterator<Item = &'a SeenTargetGroup> {
     observed.target_groups.iter().filter(|seen| is_of(intent, &seen.tags))
-}
-
-/// Everything of one Service: the load balancer with its listeners, then what it used.
-fn alone(intent: &Intent, observed: &Observed) -> Vec<PlannedStep<Step>> {
-    let mut steps = Steps::of(vec![intent.id.clone()]);
-    for seen in observed.load_balancers.iter().filter(|seen| is_of(intent, &seen.tags)) {
-        load_balancer(intent, seen, &mut steps);
-    }
-    for seen in groups_of(intent, observed) {
-        steps.push(Step::DeleteTargetGroup { target_group: seen.is.name.clone() });
-    }
-    for group in observed.security_groups.iter().filter(|group| is_of(intent, &group.tags)) {
-        steps.push(Step::DeleteSecurityGroup { group_name: group.name.clone() });
-    }
-    steps.steps
 }
 
 /// A protected load balancer stays, and AWS says so, unless the Service takes the protection back. That is not done for it, because
@@ -71,7 +57,7 @@ fn load_balancer(intent: &Intent, seen: &SeenLoadBalancer, steps: &mut Steps) {
 /// Takes the tags off by which it is ours. The load balancer's last: its listeners are found by it.
 fn forgotten(intent: &Intent, observed: &Observed) -> Vec<PlannedStep<Step>> {
     let mut steps = Steps::of(vec![intent.id.clone()]);
-    let mut forget = |resource, of: &crate::cloud::Pairs| {
+    let mut forget = |resource, of: &Pairs| {
         let tag_keys = tags::ownership(of);
         if !tag_keys.is_empty() {
             steps.push(Step::RemoveTags { resource, tag_keys });
@@ -92,21 +78,17 @@ fn forgotten(intent: &Intent, observed: &Observed) -> Vec<PlannedStep<Step>> {
     steps.steps
 }
 
-/// One Service's part of what a group shares; with the last one goes the rest.
-fn of_group(intent: &Intent, wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Step>> {
+/// Everything of one Service: its load balancer with the listeners, then what that used. Of what a group shares its part; with the last
+/// Service goes the rest, and before its own, by which it is found again should this process end in between.
+fn removed(intent: &Intent, wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Step>> {
     let mut steps = Steps::of(vec![intent.id.clone()]);
-    let shared: Vec<_> = observed.load_balancers.iter().filter(|seen| seen.holder().is_none()).collect();
-    for seen in &shared {
-        for (port, _) in seen.listeners.iter().filter(|(_, listener)| is_of(intent, &listener.tags)) {
-            steps.push(Step::DeleteListener { load_balancer: seen.is.name.clone(), port: *port });
-        }
+    for seen in observed.load_balancers.iter().filter(|seen| is_of(intent, &seen.tags)) {
+        load_balancer(intent, seen, &mut steps);
     }
-    for seen in groups_of(intent, observed) {
-        steps.push(Step::DeleteTargetGroup { target_group: seen.is.name.clone() });
-    }
+    let shared: Vec<_> = observed.load_balancers.iter().filter(|seen| is_shared(&seen.tags)).collect();
     // Of one that is here, or that nobody saw leaving, something may be on it.
     let leaving: BTreeSet<_> = wanted.leaving.keys().map(|id| Some(id.uid.clone())).collect();
-    let goes = |of: &crate::cloud::Pairs| leaving.contains(&tags::service(of).map(|service| service.uid));
+    let goes = |of: &Pairs| leaving.contains(&tags::service(of).map(|service| service.uid));
     let all_go = observed.target_groups.iter().all(|seen| goes(&seen.tags))
         && shared.iter().flat_map(|seen| seen.listeners.values()).all(|listener| goes(&listener.tags));
     let is_last = wanted.leaving.keys().next_back() == Some(&intent.id);
@@ -114,9 +96,26 @@ fn of_group(intent: &Intent, wanted: &Wanted, observed: &Observed) -> Vec<Planne
         for seen in shared {
             load_balancer(intent, seen, &mut steps);
         }
-        for group in observed.security_groups.iter().filter(|group| tags::service(&group.tags).is_none()) {
+        for group in observed.security_groups.iter().filter(|group| is_shared(&group.tags)) {
             steps.push(Step::DeleteSecurityGroup { group_name: group.name.clone() });
         }
+    } else {
+        for seen in shared {
+            for (port, _) in seen.listeners.iter().filter(|(_, listener)| is_of(intent, &listener.tags)) {
+                steps.push(Step::DeleteListener { load_balancer: seen.is.name.clone(), port: *port });
+            }
+        }
+    }
+    for seen in groups_of(intent, observed) {
+        steps.push(Step::DeleteTargetGroup { target_group: seen.is.name.clone() });
+    }
+    for group in observed.security_groups.iter().filter(|group| is_of(intent, &group.tags)) {
+        steps.push(Step::DeleteSecurityGroup { group_name: group.name.clone() });
     }
     steps.steps
+}
+
+/// Whether it is there for all Services of a group.
+fn is_shared(of: &Pairs) -> bool {
+    tags::service(of).is_none() && of.get(tags::SHARD).is_some_and(|shard| Holder::is_of_group(shard))
 }

@@ -1,11 +1,13 @@
 //! Carries out one step. What it names is looked up in what was seen, which is ours alone: nothing else can be reached.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 
 use berth_provider::{Class, Failure, Shard};
 
 use super::Aws;
 use super::index::Index;
+use super::sync::Sent;
 use crate::cloud::{
     By, CallError, Cloud, GroupFilter, Listener, ListenerSettings, LoadBalancer, NewLoadBalancer, NewTargetGroup,
     Pairs, Rule, SecurityGroup, TargetGroup,
@@ -63,7 +65,12 @@ impl<C: Cloud> Aws<C> {
                 let arn = seen.is.arn.clone();
                 removed(self.cloud.delete_target_group(&arn).await)?;
                 observed.target_groups.retain(|seen| seen.is.arn != arn);
-                self.note(|index| drop(index.things.remove(&arn))).await;
+                self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
+                self.note(|index| {
+                    index.things.remove(&arn);
+                    index.kinds.remove(&arn);
+                })
+                .await;
                 Ok(())
             }
             Step::CreateLoadBalancer { new, groups, limit } => {
@@ -159,7 +166,7 @@ impl<C: Cloud> Aws<C> {
     async fn rules(&self, group: &str) -> Result<BTreeSet<Rule>, CallError> {
         let filter = GroupFilter::Ids(vec![group.to_owned()]);
         let groups = self.cloud.describe_security_groups(&self.settings.vpc, filter).await?;
-        Ok(groups.into_iter().flat_map(|group| group.rules).collect())
+        Ok(groups.iter().flat_map(|group| &group.rules).map(Rule::bare).collect())
     }
 
     async fn authorize(&self, group: &str, rules: &BTreeSet<Rule>) -> Done {
@@ -201,12 +208,21 @@ impl<C: Cloud> Aws<C> {
                 (named, tags)
             }
             // AWS answers with one that is there where it is made in the same way. Nobody else's has a name with our digest.
-            other => (other?, new.tags.clone()),
+            other => {
+                let is = other?;
+                // Should it be one that was made by a call whose answer was lost, its first look at health shows what it has.
+                self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(is.arn.clone(), Sent::nothing());
+                (is, new.tags.clone())
+            }
         };
         if !is_it(&tags, &new.tags) {
             return Err(Refusal::NameTaken { kind: "target group", name: new.name.clone() }.into());
         }
-        self.note(|index| drop(index.things.insert(is.arn.clone(), tags.clone()))).await;
+        self.note(|index| {
+            index.things.insert(is.arn.clone(), tags.clone());
+            index.kinds.insert(is.arn.clone(), is.target_type);
+        })
+        .await;
         observed.target_groups.retain(|seen| seen.is.arn != is.arn);
         observed.target_groups.push(SeenTargetGroup { is, tags, attributes: Pairs::new(), targets: None });
         Ok(())

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_provider::{Owned, Shard};
 
-use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs};
+use super::sync::Group;
+use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs, TargetType};
 use crate::settings::Settings;
 use crate::tags::{self, Resource};
 
@@ -16,6 +17,8 @@ pub(super) const TAGS_AT_ONCE: usize = 20;
 pub(super) struct Index {
     /// By identity: an ARN, or for a security group its id.
     pub things: BTreeMap<String, Pairs>,
+    /// The kind of targets of target groups, by the same.
+    pub kinds: BTreeMap<String, TargetType>,
     /// Every load balancer's name, ours or not, with its identity.
     pub names: BTreeMap<String, String>,
 }
@@ -36,19 +39,32 @@ impl Index {
         let names = load_balancers.iter().map(|is| (is.name.clone(), is.arn.clone())).collect();
         // Those of other VPCs cannot be ours.
         let arns = load_balancers.into_iter().filter(|is| is.vpc_id == settings.vpc).map(|is| is.arn);
+        let kinds = target_groups.iter().map(|is| (is.arn.clone(), is.target_type)).collect();
         let arns: Vec<_> = arns.chain(target_groups.into_iter().map(|is| is.arn)).collect();
         let mut things = tags_of(cloud, &arns).await?;
         things.retain(|_, of| tags::is_ours(settings, of));
         let filter = GroupFilter::Tagged(tags::of_cluster(settings));
         let groups = cloud.describe_security_groups(&settings.vpc, filter).await?;
         things.extend(groups.into_iter().map(|group| (group.id, group.tags)));
-        Ok(Self { things, names })
+        Ok(Self { things, kinds, names })
     }
 
     /// The identities of a shard's things of one kind.
     pub(super) fn of_shard(&self, shard: &Shard, is: fn(&Resource) -> bool) -> Vec<String> {
         let theirs = |of: &Pairs| of.get(tags::SHARD) == Some(&shard.0) && tags::resource(of).is_some_and(|r| is(&r));
         self.things.iter().filter(|(_, of)| theirs(of)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The shard's target groups.
+    pub(super) fn groups_of(&self, shard: &Shard) -> Vec<Group> {
+        let theirs = self.things.iter().filter(|(_, of)| of.get(tags::SHARD) == Some(&shard.0));
+        let groups = theirs.filter_map(|(arn, of)| match tags::resource(of)? {
+            Resource::TargetGroup { port, .. } => {
+                Some(Group { arn: arn.clone(), kind: *self.kinds.get(arn)?, port, service: tags::service(of)? })
+            }
+            _ => None,
+        });
+        groups.collect()
     }
 
     /// Names of load balancers that are not the shard's.

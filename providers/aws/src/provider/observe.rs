@@ -28,6 +28,10 @@ impl<C: Cloud> Aws<C> {
             let seen = self.groups(GroupFilter::Ids(groups)).await?;
             // A tag may have been taken off since.
             observed.security_groups = seen.into_iter().filter(|seen| self.is_of(shard, &seen.tags)).collect();
+            // What is kept beside a rule is for people.
+            for rule in observed.security_groups.iter_mut().flat_map(|group| &mut group.rules) {
+                rule.description = None;
+            }
         }
         observed.load_balancers.retain(|seen| self.is_of(shard, &seen.tags));
         observed.target_groups.retain(|seen| self.is_of(shard, &seen.tags));
@@ -65,7 +69,7 @@ impl<C: Cloud> Aws<C> {
         tags::is_ours(&self.settings, of) && of.get(tags::SHARD) == Some(&shard.0)
     }
 
-    async fn index(&self) -> Result<Index, CallError> {
+    pub(super) async fn index(&self) -> Result<Index, CallError> {
         // Whoever else looks meanwhile waits for this sweep instead of making one too.
         let mut known = self.known.lock().await;
         match &known.index {

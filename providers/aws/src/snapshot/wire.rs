@@ -167,7 +167,10 @@ impl Permission {
         let v4 = self.ip_ranges.into_iter().map(|range| Source::V4(range.cidr_ip));
         let v6 = self.ipv6_ranges.into_iter().map(|range| Source::V6(range.cidr_ipv6));
         let lists = self.prefix_list_ids.into_iter().map(|list| Source::PrefixList(list.prefix_list_id));
-        v4.chain(v6).chain(lists).map(|source| Rule { ip_protocol: protocol, from_port, to_port, source }).collect()
+        v4.chain(v6)
+            .chain(lists)
+            .map(|source| Rule { ip_protocol: protocol, from_port, to_port, source, description: None })
+            .collect()
     }
 }
 

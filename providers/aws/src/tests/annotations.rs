@@ -22,6 +22,7 @@ const HTTP: With = &[("healthcheck-protocol", "http")];
 const HONOURED: &[(&str, &str, With, &str)] = &[
     ("type", "nlb-ip", &[], "kind: Ip, protocol: Tcp, port: 8080"),
     ("nlb-target-type", "ip", &[], "kind: Ip, protocol: Tcp, port: 8080"),
+    ("target-node-labels", "pool=edge", &[], r#"node_labels: {"pool": "edge"}"#),
     ("name", "my-nlb", &[], r#"name: Some("my-nlb")"#),
     ("scheme", "internet-facing", &[], "scheme: InternetFacing"),
     ("internal", "false", &[], "scheme: InternetFacing"),
@@ -177,6 +178,14 @@ const WRONG: &[(&str, &str, With, Reason, &str)] = &[
     ("enable-tcp-udp-listener", "maybe", &[], Reason::InvalidRequest, "neither true nor false"),
     ("berth.dev/load-balancer-grup", "edge", &[], Reason::InvalidRequest, "is none of Berth's"),
     ("made-up", "1", &[], Reason::InvalidRequest, "none that an AWS load balancer has"),
+    ("target-node-labels", "pool", &[], Reason::InvalidRequest, "`pool`"),
+    (
+        "target-node-labels",
+        "pool=edge",
+        &[("nlb-target-type", "ip")],
+        Reason::InvalidRequest,
+        "for which no node stands",
+    ),
     ("service.beta.kubernetes.io/actions.TCP-80", "{}", &[], Reason::Unsupported, "by weight"),
     (SOURCE_RANGES, "everybody", &[], Reason::InvalidRequest, "no range"),
     (SOURCE_RANGES, "2001:db8::/32", &[], Reason::InvalidRequest, "not dual-stack"),
