@@ -479,10 +479,10 @@ mod tests {
     fn no_command_of_the_examples_is_wrapped_on_a_terminal_of_80_columns() {
         for sub in command().get_subcommands() {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let commands = help.lines().filter(|line| line.starts_with("    "));
-            for line in commands.filter(|line| sub.get_name() != "completion" && line.len() > 80) {
-                panic!("{}: {line}", sub.get_name());
-            }
+            let mut commands = help.lines().filter(|line| line.starts_with("    "));
+            // The script of completion goes to a file whose name is as long as it is.
+            let wide = commands.find(|line| sub.get_name() != "completion" && line.len() > 80);
+            assert_eq!(wide, None, "{}", sub.get_name());
         }
     }
 

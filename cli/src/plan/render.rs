@@ -64,16 +64,16 @@ fn unserved(report: &PlanReport) -> Option<String> {
     for service in ignored.filter(|service| wants_one(service)) {
         by_reason.entry(&service.reason).or_default().push(service);
     }
-    let mut text = String::new();
+    let mut text = Vec::new();
     for services in by_reason.into_values() {
-        for PlannedService { namespace, name, reason, message, .. } in services.iter().take(NAMED) {
-            text += &format!("Service {namespace}/{name}: ignore: {reason}: {message}\n");
-        }
-        if let Some(more) = services.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            text += &format!("... and {more} more for the same reason; -o wide lists them\n");
-        }
+        text.extend(services.iter().take(NAMED).map(|service| {
+            let PlannedService { namespace, name, reason, message, .. } = service;
+            format!("Service {namespace}/{name}: ignore: {reason}: {message}\n")
+        }));
+        let more = services.len().checked_sub(NAMED).filter(|more| *more > 0);
+        text.extend(more.map(|more| format!("... and {more} more for the same reason; -o wide lists them\n")));
     }
-    (!text.is_empty()).then_some(text)
+    (!text.is_empty()).then(|| text.concat())
 }
 
 /// Whether a Service that is ignored is of type LoadBalancer.

@@ -147,6 +147,7 @@ mod tests {
         placed.into_iter().flatten().map(|mapping| (mapping.subnet_id.clone(), address(mapping))).collect()
     }
 
+    #[allow(clippy::type_complexity, reason = "a table reads better with its values in place")]
     #[test]
     fn without_a_cloud_subnets_are_what_the_service_names_or_chosen_in_the_cloud() {
         const PUBLIC: (&str, &str) = ("scheme", "internet-facing");

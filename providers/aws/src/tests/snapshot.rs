@@ -117,7 +117,7 @@ async fn written(scene: &Scene) -> String {
         let described = described.iter().map(|(arn, of)| json!({"ResourceArn": arn, "Tags": tags(of)}));
         answers.push(json!({"TagDescriptions": described.collect::<Vec<_>>()}));
     }
-    answers.iter().map(|answer| format!("{answer:#}\n")).collect()
+    answers.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 async fn snapshot(scene: &Scene) -> Snapshot {
