@@ -11,7 +11,7 @@ use crate::action::Lane;
 /// The slowest that a lane becomes, in calls a second. AWS's buckets refill with more than this; below it nothing would ever be done.
 const SLOWEST: f64 = 0.5;
 /// How much of its rate a lane keeps when AWS asks for fewer calls.
-const KEPT: f64 = 0.5;
+const KEPT: f64 = 0.7;
 /// Refusals within this time are one: they answer calls that were all on their way.
 const ONE_REFUSAL: Duration = Duration::from_secs(1);
 /// How long a lane takes from a standstill to its full rate when AWS asks for nothing any more. Short enough that one bad moment is not felt

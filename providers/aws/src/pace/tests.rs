@@ -32,14 +32,14 @@ fn rates_are_read_by_lane_and_the_others_keep_theirs() {
 }
 
 #[test]
-fn a_refusal_halves_the_rate_once_for_all_calls_that_were_on_their_way_and_no_call_is_made_while_aws_said_to_wait() {
+fn a_refusal_slows_down_once_for_all_calls_that_were_on_their_way_and_no_call_is_made_while_aws_said_to_wait() {
     let mut bucket = Bucket::new(RATE, millis(0));
     for now in [0, 10, 500, 999] {
         bucket.refused(millis(now), None);
     }
-    assert!((10.0..10.2).contains(&bucket.rate()), "{}", bucket.rate());
+    assert!((14.0..14.2).contains(&bucket.rate()), "{}", bucket.rate());
     bucket.refused(millis(1100), Some(Duration::from_secs(7)));
-    assert!((5.0..5.3).contains(&bucket.rate()), "{}", bucket.rate());
+    assert!((9.8..10.1).contains(&bucket.rate()), "{}", bucket.rate());
     assert_eq!(bucket.take(millis(8000)), Err(millis(100)));
     assert_eq!(bucket.take(millis(8100)), Ok(()));
 }
@@ -101,7 +101,7 @@ fn what_aws_allows_is_found_and_nearly_used_up() {
         let calls = 240;
         let (took, refused) = make(calls, &mut Aws { rate, burst, tokens: burst });
         let least = (calls as f64 - burst) / rate;
-        assert!(took.as_secs_f64() < least * 1.7, "{rate}: {took:?}, at least {least} s");
+        assert!(took.as_secs_f64() < least * 1.6, "{rate}: {took:?}, at least {least} s");
         assert!(refused < calls, "{rate}: {refused} of {calls} refused");
     }
     let (took, refused) = make(300, &mut Aws { rate: 100.0, burst: 500.0, tokens: 500.0 });
