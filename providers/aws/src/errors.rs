@@ -56,6 +56,8 @@ const CONFLICTS: &[&str] = &[
     "ResourceInUse",
     "DependencyViolation",
     "InvalidPermission.Duplicate",
+    // A security group that went while a load balancer was being made with it.
+    "InvalidSecurityGroup",
     "DuplicateListener",
     "DuplicateTargetGroupName",
     "InvalidGroup.Duplicate",
@@ -82,6 +84,11 @@ impl CallError {
     /// Whether something of the same name, port or content exists already.
     pub fn is_duplicate(&self) -> bool {
         self.code.starts_with("Duplicate") || self.code.ends_with(".Duplicate")
+    }
+
+    /// Whether a security group has as many rules as it may have.
+    pub fn is_too_many_rules(&self) -> bool {
+        self.code == "RulesPerSecurityGroupLimitExceeded"
     }
 
     /// Whether a target is none that the group could have: an instance that is not running, an address of another network.

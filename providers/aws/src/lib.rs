@@ -10,6 +10,7 @@
 //! What carries our tags with this cluster's name and kube-system UID is ours, nothing else is, and names identify nothing.
 
 pub mod annotation;
+pub mod backend;
 pub mod cloud;
 pub mod errors;
 #[cfg(feature = "clap")]
@@ -32,7 +33,7 @@ pub mod tags;
 pub mod targets;
 
 pub use provider::Aws;
-pub use settings::{Admission, Namespaces, Settings};
+pub use settings::{Admission, Namespaces, NodePorts, Settings};
 
 #[cfg(test)]
 mod fake;
