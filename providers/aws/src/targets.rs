@@ -83,7 +83,7 @@ pub fn is_outside(address: IpAddr, ranges: &[IpNet]) -> bool {
 }
 
 /// The identity of the instance that a node is: the end of `aws:///eu-central-1a/i-0123`.
-fn instance(provider_id: &str) -> Option<&str> {
+pub fn instance(provider_id: &str) -> Option<&str> {
     let id = provider_id.strip_prefix("aws://")?.rsplit('/').next()?;
     id.starts_with("i-").then_some(id)
 }
