@@ -126,7 +126,8 @@ pub enum Command {
   One Service, link by link, from its class to its endpoints:
     kubectl berth status web
   For a script:
-    kubectl berth status web -o json | jq -r '.links[] | select(.state == \"broken\") | .reason'")]
+    kubectl berth status web -o json |
+      jq -r '.links[] | select(.state == \"broken\") | .reason'")]
     Status(StatusArgs),
     /// Show what the controller would do, by its own planner: who keeps, gains or loses an address, and why
     #[command(after_help = PLAN_HELP)]
@@ -472,6 +473,40 @@ mod tests {
             let Command::Status(status) = cli.command else { panic!("{line:?}") };
             assert_eq!((status.service.as_deref(), status.output), (Some("web"), Some(StatusOutput::Json)));
         }
+    }
+
+    #[test]
+    fn no_command_of_the_examples_is_wrapped_on_a_terminal_of_80_columns() {
+        for sub in command().get_subcommands() {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let mut commands = help.lines().filter(|line| line.starts_with("    "));
+            // The script of completion goes to a file whose name is as long as it is.
+            let wide = commands.find(|line| sub.get_name() != "completion" && line.len() > 80);
+            assert_eq!(wide, None, "{}", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn a_provider_is_planned_for_alone_and_by_default() {
+        let of = |words: &[&str]| {
+            let words = ["kubectl-berth", "plan", "-f", "a.yaml"].iter().chain(words);
+            let Command::Plan(args) = Cli::try_parse_from(words).unwrap().command else { panic!("no plan") };
+            let ClassArgs { providers, default_provider, .. } = args.controller().classes;
+            (providers, default_provider)
+        };
+        assert_eq!(of(&["--provider", "aws"]), (Some(vec![ProviderName::Aws]), Some(DefaultProvider::Aws)));
+        let given = of(&["--provider", "aws", "--default-provider", "none"]);
+        assert_eq!(given, (Some(vec![ProviderName::Aws]), Some(DefaultProvider::None)));
+        assert_eq!(of(&[]), (None, None), "as the controller's Deployment says");
+    }
+
+    #[test]
+    fn the_plugin_reads_no_variables_of_the_controllers() {
+        let plan = command();
+        let plan = plan.get_subcommands().find(|sub| sub.get_name() == "plan").unwrap();
+        let flags: Vec<_> = plan.get_arguments().filter(|argument| argument.get_env().is_some()).collect();
+        assert!(flags.is_empty(), "{flags:?}");
+        assert!(plan.get_arguments().any(|argument| argument.get_long() == Some("aws-cluster-name")));
     }
 
     #[test]

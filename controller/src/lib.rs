@@ -10,6 +10,7 @@
 
 mod apply;
 mod args;
+mod aws;
 mod backends;
 mod backoff;
 mod documents;
@@ -28,6 +29,9 @@ mod run;
 mod status;
 mod watch;
 mod wish;
+
+#[cfg(test)]
+mod with_aws;
 
 use berth_telemetry::MetricDoc;
 

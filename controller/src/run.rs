@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::Applier;
 use crate::args::Args;
+use crate::aws;
 use crate::backends::Feed;
 use crate::documents::{Asked, Documents, Outcomes, Ties};
 use crate::events;
@@ -52,6 +53,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// task ends that must not.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let classes = args.served_classes()?;
+    aws::check(&args)?;
     let shutdown = shutdown_on_signal().context("cannot listen for signals")?;
     let mut config = kube::Config::infer().await.context("cannot find out how to reach the API server")?;
     // Writes and watches have their own retries, with the latest state; the client's would hold old ones for minutes.
@@ -89,6 +91,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut driven = Driven::default();
     if args.providers.contains(&ProviderName::Mock) {
         driven.start(ProviderName::Mock, Mock::new(Cloud::new()), &ties, &shutdown);
+    }
+    #[cfg(feature = "aws")]
+    if args.providers.contains(&ProviderName::Aws)
+        && let Some(provider) = aws::provider(&args, &client, &shutdown).await?
+    {
+        driven.start(ProviderName::Aws, provider, &ties, &shutdown);
     }
     let Driven { tasks: mut documents, mailboxes, feeds } = driven;
     let (to, mut changes) = mpsc::channel(CHANGES);

@@ -150,7 +150,7 @@ pub(crate) fn start(
     tasks
 }
 
-fn service_news(classes: &Classes, key: ServiceKey, service: Option<&Service>) -> News {
+pub(crate) fn service_news(classes: &Classes, key: ServiceKey, service: Option<&Service>) -> News {
     let Some(service) = service else {
         let gone = ServiceNews { uid: String::new(), whose: Whose::NotOthers, has_finalizer: false, seen: None };
         return News { change: Change::Service(key, None), service: Some(gone) };

@@ -1,6 +1,7 @@
 //! The objects that are planned with: a cluster's, those of files, or the one laid over the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use berth_api::service::ServiceKey;
@@ -380,7 +381,8 @@ impl Objects {
 
     /// What files alone leave out, and what it does to the plan.
     pub fn what_is_missing(&self) -> Vec<String> {
-        let in_use = self.places().values().any(|places| !places.is_empty());
+        // Names are those of other providers' load balancers, which no Announcement holds.
+        let in_use = self.places().into_values().flatten().any(|place| place.parse::<IpAddr>().is_ok());
         let mut notes = Vec::new();
         if in_use && self.announcements.is_empty() {
             notes.push(

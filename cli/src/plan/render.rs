@@ -64,16 +64,16 @@ fn unserved(report: &PlanReport) -> Option<String> {
     for service in ignored.filter(|service| wants_one(service)) {
         by_reason.entry(&service.reason).or_default().push(service);
     }
-    let mut text = String::new();
+    let mut text = Vec::new();
     for services in by_reason.into_values() {
-        for PlannedService { namespace, name, reason, message, .. } in services.iter().take(NAMED) {
-            text += &format!("Service {namespace}/{name}: ignore: {reason}: {message}\n");
-        }
-        if let Some(more) = services.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            text += &format!("... and {more} more for the same reason; -o wide lists them\n");
-        }
+        text.extend(services.iter().take(NAMED).map(|service| {
+            let PlannedService { namespace, name, reason, message, .. } = service;
+            format!("Service {namespace}/{name}: ignore: {reason}: {message}\n")
+        }));
+        let more = services.len().checked_sub(NAMED).filter(|more| *more > 0);
+        text.extend(more.map(|more| format!("... and {more} more for the same reason; -o wide lists them\n")));
     }
-    (!text.is_empty()).then_some(text)
+    (!text.is_empty()).then(|| text.concat())
 }
 
 /// Whether a Service that is ignored is of type LoadBalancer.
@@ -189,6 +189,20 @@ Services: 1 keep, 1 move, 1 ignore
             "{wide}"
         );
         assert!(tables(&report(), false, Style::Coloured).contains("\u{1b}[31mmove\u{1b}[0m"));
+    }
+
+    #[test]
+    fn services_that_nobody_serves_are_named_if_they_want_a_load_balancer() {
+        let unserved = |name: &str, reason: &str| service(name, "", "", ChangeWord::Ignore, reason);
+        let mut services: Vec<_> = (10..22).map(|number| unserved(&format!("s{number}"), "OtherClass")).collect();
+        services.extend([unserved("slip", "UnknownClass"), unserved("inside", "NotLoadBalancer")]);
+        let report = PlanReport { services, pools: Vec::new(), load_balancers: Vec::new() };
+        let text = tables(&report, false, Style::Plain);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "Service shop/s10: ignore: OtherClass: why s10");
+        assert_eq!(lines[10], "... and 2 more for the same reason; -o wide lists them");
+        assert_eq!(lines[11..], ["Service shop/slip: ignore: UnknownClass: why slip", "", "Services: 14 ignore"]);
+        assert!(!tables(&report, true, Style::Plain).contains("Service shop/slip"), "the table has it");
     }
 
     #[test]

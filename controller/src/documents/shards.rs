@@ -72,9 +72,8 @@ impl Shards {
             }
             self.soon(shard, at);
         }
-        if let Some((_, intent)) = self.present.remove(&key)
-            && asked.as_ref().is_none_or(|(_, asks)| asks.id != intent.id)
-        {
+        if let Some((_, intent)) = self.present.remove(&key).filter(|before| !stays(before)) {
+            // It is not told of what it has in another shard.
             self.told.remove(&intent.id);
         }
         if let Some((_, intent)) = &asked {

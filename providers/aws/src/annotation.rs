@@ -2,11 +2,15 @@
 //!
 //! Names, encodings and meanings are those of the AWS Load Balancer Controller (ALBC).
 
+mod about;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::refusal::Refusal;
+
+pub use about::{Line, lines};
 
 /// What they begin with.
 pub const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
@@ -18,6 +22,9 @@ pub const ACTIONS_PREFIX: &str = "service.beta.kubernetes.io/actions.";
 pub const TARGET_GROUP_ATTRIBUTES_OF: &str = "target-group-attributes.";
 /// What the attributes of a listener begin with; `PROTOCOL-PORT` follows.
 pub const LISTENER_ATTRIBUTES_OF: &str = "listener-attributes.";
+
+/// Why weighted actions are refused.
+const NO_ACTIONS: &str = "traffic is not split between target groups by weight";
 
 /// What becomes of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +123,7 @@ impl<'a> Annotations<'a> {
     pub fn of(all: &'a BTreeMap<String, String>) -> Result<Self, Refusal> {
         for (key, value) in all {
             if key.starts_with(ACTIONS_PREFIX) {
-                let why = "traffic is not split between target groups by weight".to_owned();
+                let why = NO_ACTIONS.to_owned();
                 return Err(Refusal::Unsupported { field: key.clone(), why });
             }
             let Some(name) = key.strip_prefix(PREFIX) else { continue };

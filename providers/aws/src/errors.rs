@@ -35,7 +35,13 @@ const DENIED: &[&str] = &[
     "ExpiredTokenException",
     "SignatureDoesNotMatch",
     "OptInRequired",
+    "RequestExpired",
+    "UnrecognizedClientException",
+    "MissingAuthenticationToken",
+    "IncompleteSignature",
 ];
+/// Before the right that is missing, in what AWS says.
+const DENIED_ACTION: &str = "is not authorized to perform:";
 /// Codes that mean that a limit of the account is reached; a person raises it.
 const LIMITS: &[&str] = &[
     "TooManyLoadBalancers",
@@ -86,6 +92,30 @@ impl CallError {
         self.code.starts_with("Duplicate") || self.code.ends_with(".Duplicate")
     }
 
+    /// Whether AWS did nothing because it asks for fewer calls.
+    pub fn is_throttled(&self) -> bool {
+        self.class().0 == Class::Throttled
+    }
+
+    /// Whether the same call may well be answered the next time.
+    pub fn is_transient(&self) -> bool {
+        self.class().0 == Class::Transient
+    }
+
+    /// The right that is missing, as far as AWS says: often not that of the call itself, but that of tagging what it makes.
+    fn denied_action(&self) -> &str {
+        let said = self.message.split_once(DENIED_ACTION).map(|(_, rest)| rest.trim_start());
+        let word = said.and_then(|rest| rest.split([' ', ',', ';']).next()).map(|word| word.trim_end_matches('.'));
+        let is_action = |word: &&str| {
+            word.split_once(':').is_some_and(|(service, call)| {
+                [service, call].iter().all(|part| {
+                    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                })
+            })
+        };
+        word.filter(is_action).unwrap_or(self.action)
+    }
+
     /// Whether a security group has as many rules as it may have.
     pub fn is_too_many_rules(&self) -> bool {
         self.code == "RulesPerSecurityGroupLimitExceeded"
@@ -127,7 +157,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let (class, reason) = error.class();
         let message = if class == Class::Permission && reason.is_none() {
-            format!("{error}; allow {} for Berth's role", error.action)
+            format!("{error}; allow {} for Berth's role", error.denied_action())
         } else {
             error.to_string()
         };
@@ -169,5 +199,22 @@ mod tests {
     fn a_missing_right_names_the_action_to_allow() {
         let failure = Failure::from(CallError::new("ec2:CreateSecurityGroup", "UnauthorizedOperation", "no"));
         assert!(failure.message.ends_with("; allow ec2:CreateSecurityGroup for Berth's role"), "{failure}");
+    }
+
+    #[test]
+    fn the_action_to_allow_is_the_one_that_aws_names() {
+        for (message, action) in [
+            (
+                "User: arn:aws:iam::1:user/x is not authorized to perform: ec2:CreateTags on resource: y",
+                "ec2:CreateTags",
+            ),
+            ("x is not authorized to perform: iam:CreateServiceLinkedRole.", "iam:CreateServiceLinkedRole"),
+            ("x is not authorized to perform: this", "ec2:CreateSecurityGroup"),
+            ("x is not authorized to perform:", "ec2:CreateSecurityGroup"),
+            ("not authorized", "ec2:CreateSecurityGroup"),
+        ] {
+            let failure = Failure::from(CallError::new("ec2:CreateSecurityGroup", "UnauthorizedOperation", message));
+            assert!(failure.message.ends_with(&format!("; allow {action} for Berth's role")), "{failure}");
+        }
     }
 }

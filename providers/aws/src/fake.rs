@@ -1,4 +1,6 @@
-//! EC2 and ELBv2 in memory, as strict as AWS is: where `moto` accepts what AWS refuses, this refuses it.
+//! EC2 and ELBv2 in memory, as strict as AWS is: where `moto` accepts what AWS refuses, this refuses it. For tests alone.
+
+#![allow(missing_docs, reason = "its fields have the names that AWS gives them")]
 
 mod calls;
 mod network;

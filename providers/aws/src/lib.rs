@@ -9,6 +9,7 @@
 //! The annotations are those of the AWS Load Balancer Controller, with its meanings; see [`annotation`] for how each is treated.
 //! What carries our tags with this cluster's name and kube-system UID is ours, nothing else is, and names identify nothing.
 
+pub mod action;
 pub mod annotation;
 pub mod backend;
 pub mod cloud;
@@ -20,6 +21,7 @@ pub mod model;
 pub mod names;
 pub mod observed;
 pub mod outlook;
+pub mod pace;
 pub mod plan;
 mod provider;
 pub mod refusal;
@@ -35,7 +37,7 @@ pub mod targets;
 pub use provider::Aws;
 pub use settings::{Admission, Namespaces, NodePorts, Settings};
 
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 #[cfg(test)]
 mod tests;

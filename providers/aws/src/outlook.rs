@@ -131,3 +131,86 @@ fn one(settings: &Settings, shard: &Shard, wanted: &Wanted, observed: &Observed)
         replaced,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_api::Reason;
+    use serde_json::json;
+
+    use super::*;
+    use crate::tests::scene::{service, settings};
+
+    /// What is planned for these, each with its annotations, where nobody looked at AWS.
+    fn unseen(settings: &Settings, services: &[(&str, &[(&str, &str)])]) -> Vec<Outlook> {
+        let present = services.iter().map(|(name, annotations)| service(name, annotations, json!({}))).collect();
+        forecast(settings, None, present, Vec::new())
+    }
+
+    fn subnets(outlook: &Outlook) -> Vec<(String, Option<String>)> {
+        let placed = outlook.steps.iter().find_map(|planned| match &planned.step {
+            Step::CreateLoadBalancer { new, .. } => Some(&new.subnet_mappings),
+            _ => None,
+        });
+        let address =
+            |m: &crate::cloud::SubnetMapping| m.allocation_id.clone().or(m.private_ipv4.map(|a| a.to_string()));
+        placed.into_iter().flatten().map(|mapping| (mapping.subnet_id.clone(), address(mapping))).collect()
+    }
+
+    #[allow(clippy::type_complexity, reason = "a table reads better with its values in place")]
+    #[test]
+    fn without_a_cloud_subnets_are_what_the_service_names_or_chosen_in_the_cloud() {
+        const PUBLIC: (&str, &str) = ("scheme", "internet-facing");
+        let some = |text: &str| Some(text.to_owned());
+        let chosen = || subnets::UNSEEN.to_owned();
+        let either = || "<one of s1, s2>".to_owned();
+        let cases: [(&[(&str, &str)], Vec<(String, Option<String>)>); 5] = [
+            (&[], vec![(chosen(), None)]),
+            (&[("subnets", "s1,s2")], vec![("s1".to_owned(), None), ("s2".to_owned(), None)]),
+            (
+                &[PUBLIC, ("eip-allocations", "eipalloc-2,eipalloc-1")],
+                vec![(chosen(), some("eipalloc-2")), (chosen(), some("eipalloc-1"))],
+            ),
+            (
+                &[PUBLIC, ("subnets", "s1,s2"), ("eip-allocations", "eipalloc-2,eipalloc-1")],
+                vec![("s1".to_owned(), some("eipalloc-2")), ("s2".to_owned(), some("eipalloc-1"))],
+            ),
+            (
+                &[("subnets", "s1,s2"), ("private-ipv4-addresses", "10.0.1.9,10.0.0.9")],
+                vec![(either(), some("10.0.0.9")), (either(), some("10.0.1.9"))],
+            ),
+        ];
+        for (annotations, expected) in cases {
+            let outlooks = unseen(&settings(), &[("web", annotations)]);
+            assert_eq!(subnets(&outlooks[0]), expected, "{annotations:?}");
+            assert!(outlooks[0].subnets.is_none(), "nothing was looked at, so there is nothing to say of it");
+        }
+    }
+
+    #[test]
+    fn security_groups_that_are_named_are_taken_for_granted_without_a_cloud() {
+        let outlooks = unseen(&settings(), &[("web", &[("security-groups", "sg-1,edge")])]);
+        let groups = outlooks[0].steps.iter().find_map(|planned| match &planned.step {
+            Step::CreateLoadBalancer { groups, .. } => Some(groups.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            _ => None,
+        });
+        assert_eq!(groups.unwrap(), ["edge", "sg-1"]);
+    }
+
+    #[test]
+    fn of_two_that_want_what_one_can_have_the_older_one_has_it() {
+        let reason = |outlook: &Outlook| outlook.outcomes.values().next().unwrap().conditions[0].reason;
+        let reasons = |all: &[Outlook]| all.iter().map(reason).collect::<Vec<_>>();
+        // `a` was made before `b`, and so on.
+        let named: &[(&str, &str)] = &[("name", "edge")];
+        let outlooks = unseen(&settings(), &[("b", named), ("a", named)]);
+        assert_eq!(reasons(&outlooks), [Reason::Provisioning, Reason::CloudNameTaken]);
+        let mut limited = settings();
+        limited.admission.load_balancers_per_namespace = Some(2);
+        let outlooks = unseen(&limited, &[("c", &[]), ("b", &[]), ("a", &[])]);
+        assert_eq!(reasons(&outlooks), [Reason::Provisioning, Reason::Provisioning, Reason::CloudLimit]);
+        let grouped: &[(&str, &str)] = &[("berth.dev/load-balancer-group", "edge")];
+        let outlooks = unseen(&limited, &[("c", grouped), ("b", grouped), ("a", &[])]);
+        let told: Vec<_> = outlooks.iter().map(|outlook| (outlook.shard.as_str(), outlook.services.len())).collect();
+        assert_eq!(told, [("shop/group/edge", 2), ("shop/service/a", 1)], "one load balancer for the two");
+    }
+}

@@ -124,12 +124,15 @@ fn or(words: &[&str]) -> String {
     words.join(" or ")
 }
 
+/// Security groups, each with its VPC.
+type Groups = Vec<(Option<String>, SecurityGroup)>;
+
 /// What a person wrote down of a cloud.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// By their VPC.
     subnets: Option<Vec<(String, Subnet)>>,
-    groups: Option<Vec<(Option<String>, SecurityGroup)>>,
+    groups: Option<Groups>,
     /// Names of all load balancers, with their ARNs.
     names: Option<BTreeMap<String, String>>,
     /// Those that Berth made, as their tags say.
@@ -371,11 +374,11 @@ impl Snapshot {
     /// The name of the cluster, if one alone has something here: a thing that Berth made, else a subnet.
     pub fn cluster(&self) -> Option<&str> {
         let groups = self.groups.iter().flatten().map(|(_, group)| &group.tags);
-        let named = self.tags.values().chain(groups).filter_map(|of| of.get(tags::CLUSTER)).map(String::as_str);
-        let named: BTreeSet<_> = named.collect();
+        let made_for = self.tags.values().chain(groups).filter_map(|of| of.get(tags::CLUSTER)).map(String::as_str);
+        let made_for: BTreeSet<_> = made_for.collect();
         let keys = self.subnets.iter().flatten().flat_map(|(_, subnet)| subnet.tags.keys());
         let tagged: BTreeSet<_> = keys.filter_map(|key| key.strip_prefix(CLUSTER_TAG)).collect();
-        let names = if named.is_empty() { tagged } else { named };
+        let names = if made_for.is_empty() { tagged } else { made_for };
         if names.len() == 1 { names.first().copied() } else { None }
     }
 
@@ -525,7 +528,7 @@ fn latest<T>(all: Vec<T>, id: impl Fn(&T) -> String) -> Vec<T> {
     all.into_iter().map(|is| (id(&is), is)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-fn groups(parts: &Parts) -> Result<Option<Vec<(Option<String>, SecurityGroup)>>, SnapshotError> {
+fn groups(parts: &Parts) -> Result<Option<Groups>, SnapshotError> {
     if !parts.has("SecurityGroups") {
         return Ok(None);
     }

@@ -162,7 +162,8 @@ pub fn condition(groups: &[Health], policy: TrafficPolicy) -> Condition {
         message = format!("{message}; AWS is still checking {waits}, which takes a few minutes for new ones");
         (status, Reason::TargetsInitial)
     } else {
-        (ConditionStatus::False, Reason::TargetsUnhealthy)
+        let reason = if healthy == 0 { Reason::NoHealthyTargets } else { Reason::TargetsUnhealthy };
+        (ConditionStatus::False, reason)
     };
     let unhealthy = all.iter().filter_map(|((id, port), thought)| match thought {
         Some((TargetState::Unhealthy | TargetState::UnhealthyDraining, why)) => {

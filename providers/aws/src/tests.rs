@@ -9,4 +9,5 @@ mod golden;
 mod histories;
 mod lifecycle;
 pub mod scene;
+mod snapshot;
 mod targets;

@@ -27,7 +27,7 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Create,
-    Change,
+    Alter,
     Replace,
     Delete,
 }
@@ -36,7 +36,7 @@ impl Change {
     fn word(self) -> &'static str {
         match self {
             Self::Create => "create",
-            Self::Change => "change",
+            Self::Alter => "change",
             Self::Replace => "replace",
             Self::Delete => "delete",
         }
@@ -45,7 +45,7 @@ impl Change {
     fn tone(self) -> Tone {
         match self {
             Self::Create => Tone::Good,
-            Self::Change => Tone::Doubtful,
+            Self::Alter => Tone::Doubtful,
             Self::Replace | Self::Delete => Tone::Bad,
         }
     }
@@ -99,7 +99,7 @@ fn of_step(planned: &PlannedStep<Step>, outlook: &Outlook, made: &BTreeSet<&str>
         rows.push(Row { change, resource, name: name.to_owned(), detail });
     };
     // What belongs to something new is new as well.
-    let with = |owner: &str| if made.contains(owner) { Change::Create } else { Change::Change };
+    let with = |owner: &str| if made.contains(owner) { Change::Create } else { Change::Alter };
     let list = |all: &BTreeSet<String>| all.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     match &planned.step {
         Step::CreateSecurityGroup { group_name, vpc_id, .. } => {
@@ -118,7 +118,7 @@ fn of_step(planned: &PlannedStep<Step>, outlook: &Outlook, made: &BTreeSet<&str>
         Step::DeleteSecurityGroup { group_name } => add(Change::Delete, "security group", group_name, String::new()),
         Step::CreateTargetGroup(new) => add(Change::Create, "target group", &new.name, target_group(new, unknown)),
         Step::ModifyTargetGroup { target_group, health_check } => {
-            add(Change::Change, "target group", target_group, health(health_check, unknown));
+            add(Change::Alter, "target group", target_group, health(health_check, unknown));
         }
         Step::ModifyTargetGroupAttributes { target_group, attributes } => {
             add(with(target_group), "attributes", target_group, pairs(attributes));
@@ -138,30 +138,30 @@ fn of_step(planned: &PlannedStep<Step>, outlook: &Outlook, made: &BTreeSet<&str>
         }
         Step::SetSubnets { load_balancer, subnet_mappings } => {
             let subnets: Vec<_> = subnet_mappings.iter().map(subnet).collect();
-            add(Change::Change, "load balancer", load_balancer, format!("in {}", subnets.join(" and ")));
+            add(Change::Alter, "load balancer", load_balancer, format!("in {}", subnets.join(" and ")));
         }
         Step::SetSecurityGroups { load_balancer, security_groups, enforce_on_private_link } => {
             let groups: Vec<_> = security_groups.iter().map(ToString::to_string).collect();
             let enforce = enforce_on_private_link.map(|on| if on { "on" } else { "off" });
             let enforce = enforce.map(|on| format!(", rules for PrivateLink {on}")).unwrap_or_default();
-            add(Change::Change, "load balancer", load_balancer, format!("with {}{enforce}", groups.join(", ")));
+            add(Change::Alter, "load balancer", load_balancer, format!("with {}{enforce}", groups.join(", ")));
         }
         Step::SetIpAddressType { load_balancer, ip_address_type } => {
-            add(Change::Change, "load balancer", load_balancer, ip_address_type.to_string());
+            add(Change::Alter, "load balancer", load_balancer, ip_address_type.to_string());
         }
         Step::ModifyLoadBalancerAttributes { load_balancer, attributes } => {
             add(with(load_balancer), "attributes", load_balancer, pairs(attributes));
         }
         Step::DeleteLoadBalancer { load_balancer } => {
-            add(Change::Delete, "load balancer", load_balancer, String::new())
+            add(Change::Delete, "load balancer", load_balancer, String::new());
         }
         Step::CreateListener { listener, .. } => add(Change::Create, "listener", &at(listener), to(listener)),
-        Step::ModifyListener(listener) => add(Change::Change, "listener", &at(listener), to(listener)),
+        Step::ModifyListener(listener) => add(Change::Alter, "listener", &at(listener), to(listener)),
         Step::AddListenerCertificates { load_balancer, port, certificates } => {
             add(with(load_balancer), "listener", &port.to_string(), format!("shows also {}", list(certificates)));
         }
         Step::RemoveListenerCertificates { port, certificates, .. } => {
-            add(Change::Change, "listener", &port.to_string(), format!("shows no more {}", list(certificates)));
+            add(Change::Alter, "listener", &port.to_string(), format!("shows no more {}", list(certificates)));
         }
         Step::ModifyListenerAttributes { load_balancer, port, attributes } => {
             add(with(load_balancer), "attributes", &format!("listener {port}"), pairs(attributes));
@@ -169,9 +169,9 @@ fn of_step(planned: &PlannedStep<Step>, outlook: &Outlook, made: &BTreeSet<&str>
         Step::DeleteListener { load_balancer, port } => {
             add(Change::Delete, "listener", &port.to_string(), format!("of {load_balancer}"));
         }
-        Step::AddTags { resource, tags } => add(Change::Change, "tags", &resource.to_string(), pairs(tags)),
+        Step::AddTags { resource, tags } => add(Change::Alter, "tags", &resource.to_string(), pairs(tags)),
         Step::RemoveTags { resource, tag_keys } => {
-            add(Change::Change, "tags", &resource.to_string(), format!("without {}", tag_keys.join(", ")));
+            add(Change::Alter, "tags", &resource.to_string(), format!("without {}", tag_keys.join(", ")));
         }
     }
 }

@@ -91,24 +91,13 @@ fn backend_group(settings: &Settings, wanted: &Wanted, observed: &Observed) -> O
 }
 
 /// Everything of one Service: its load balancer with the listeners, then what that used. Of what a group shares its part; with the last
-/// Service goes the rest.
+/// Service goes the rest, and before its own, by which it is found again should this process end in between.
 fn removed(intent: &Intent, wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Step>> {
     let mut steps = Steps::of(vec![intent.id.clone()]);
     for seen in observed.load_balancers.iter().filter(|seen| is_of(intent, &seen.tags)) {
         load_balancer(intent, seen, &mut steps);
     }
     let shared: Vec<_> = observed.load_balancers.iter().filter(|seen| is_shared(&seen.tags)).collect();
-    for seen in &shared {
-        for (port, _) in seen.listeners.iter().filter(|(_, listener)| is_of(intent, &listener.tags)) {
-            steps.push(Step::DeleteListener { load_balancer: seen.is.name.clone(), port: *port });
-        }
-    }
-    for seen in groups_of(intent, observed) {
-        steps.push(Step::DeleteTargetGroup { target_group: seen.is.name.clone() });
-    }
-    for group in observed.security_groups.iter().filter(|group| is_of(intent, &group.tags)) {
-        steps.push(Step::DeleteSecurityGroup { group_name: group.name.clone() });
-    }
     // Of one that is here, or that nobody saw leaving, something may be on it.
     let leaving: BTreeSet<_> = wanted.leaving.keys().map(|id| Some(id.uid.clone())).collect();
     let goes = |of: &Pairs| leaving.contains(&tags::service(of).map(|service| service.uid));
@@ -122,6 +111,18 @@ fn removed(intent: &Intent, wanted: &Wanted, observed: &Observed) -> Vec<Planned
         for group in observed.security_groups.iter().filter(|group| is_shared(&group.tags)) {
             steps.push(Step::DeleteSecurityGroup { group_name: group.name.clone() });
         }
+    } else {
+        for seen in shared {
+            for (port, _) in seen.listeners.iter().filter(|(_, listener)| is_of(intent, &listener.tags)) {
+                steps.push(Step::DeleteListener { load_balancer: seen.is.name.clone(), port: *port });
+            }
+        }
+    }
+    for seen in groups_of(intent, observed) {
+        steps.push(Step::DeleteTargetGroup { target_group: seen.is.name.clone() });
+    }
+    for group in observed.security_groups.iter().filter(|group| is_of(intent, &group.tags)) {
+        steps.push(Step::DeleteSecurityGroup { group_name: group.name.clone() });
     }
     steps.steps
 }

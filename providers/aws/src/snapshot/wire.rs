@@ -1,5 +1,7 @@
 //! How the APIs write down what is read of them, in the forms that the AWS CLI prints. Fields that are not used are passed over.
 
+#![expect(clippy::struct_field_names, reason = "the names are the APIs'")]
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
