@@ -97,7 +97,8 @@ reasons! {
     NoTargets => "The load balancer has no target, so nobody answers: no node takes traffic from outside, or the Service has no endpoint that is ready. Look at the nodes' labels and taints, or at the Service's selector and the readiness of its pods.",
     TargetsHealthy => "The load balancer finds its targets healthy.",
     TargetsInitial => "The load balancer is checking new targets, and sends them nothing before that is done.",
-    TargetsUnhealthy => "The load balancer finds targets not healthy and sends them nothing; the message names some. Look at the health check, at the security groups of nodes and pods, and at the pods.",
+    NoHealthyTargets => "The load balancer finds none of its targets healthy; the message names some. Look at the health check, at the security groups of nodes and pods, and at the pods.",
+    TargetsUnhealthy => "The load balancer finds some targets not healthy and sends them nothing; the message names some. Look at the health check, at the security groups of nodes and pods, and at the pods.",
     TargetsRefused => "The cloud does not take any of the targets; the message names some. An instance has to run in the load balancer's VPC.",
     UnknownClass => "`spec.loadBalancerClass` begins as Berth's do and is none of them, so nobody serves the Service. Correct it.",
     // Pools and advertisements.

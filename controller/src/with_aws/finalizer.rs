@@ -132,12 +132,13 @@ async fn a_service_that_is_disowned_may_go_without_a_finalizer_and_leaves_everyt
     assert_eq!((cluster.api(|api| api.hostname("web")), cluster.ours().len()), (hostname, 4));
     // Disowned and deleted, both while a controller runs.
     let things = cluster.cloud.dump(&cluster.settings, true).len();
+    let foreign = cluster.cloud.dump(&cluster.settings, false).len();
     cluster.apply("web", &[("berth.dev/disown", "true")], &json!({}));
     cluster.rest().await;
     cluster.api(|api| api.delete("web"));
     cluster.rest().await;
     assert_eq!((cluster.uid("web"), cluster.ours().len()), (None, 0));
-    assert_eq!(cluster.cloud.dump(&cluster.settings, false).len(), things, "nobody's now, and all there");
+    assert_eq!(cluster.cloud.dump(&cluster.settings, false).len(), foreign + things, "nobody's now, and all there");
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,10 +62,7 @@ pub const KNOWN: &[(&str, Treatment)] = &[
     ),
     ("source-nat-ipv6-prefixes", Refused { harmless: &[], why: "prefixes for IPv6 source NAT are not set" }),
     ("security-groups", Honoured),
-    (
-        "manage-backend-security-group-rules",
-        Refused { harmless: FALSE, why: "the security groups of nodes and pods are not changed; open them by hand" },
-    ),
+    ("manage-backend-security-group-rules", Honoured),
     ("disable-nlb-sg", Honoured),
     ("security-group-prefix-lists", Honoured),
     ("inbound-sg-rules-on-private-link-traffic", Honoured),

@@ -62,6 +62,8 @@ const CONFLICTS: &[&str] = &[
     "ResourceInUse",
     "DependencyViolation",
     "InvalidPermission.Duplicate",
+    // A security group that went while a load balancer was being made with it.
+    "InvalidSecurityGroup",
     "DuplicateListener",
     "DuplicateTargetGroupName",
     "InvalidGroup.Duplicate",
@@ -112,6 +114,11 @@ impl CallError {
             })
         };
         word.filter(is_action).unwrap_or(self.action)
+    }
+
+    /// Whether a security group has as many rules as it may have.
+    pub fn is_too_many_rules(&self) -> bool {
+        self.code == "RulesPerSecurityGroupLimitExceeded"
     }
 
     /// Whether a target is none that the group could have: an instance that is not running, an address of another network.

@@ -155,8 +155,22 @@ impl Fake {
         let group = |id: &String| state.groups.get(id).map_or("?", |group| &group.name).to_owned();
         let target = |arn: &String| state.targets.get(arn).map_or("?", |target| &target.is.name).to_owned();
         let mut lines = Vec::new();
+        // What we put into groups of others is ours.
+        let description = crate::backend::description(settings);
+        let put = |rule: &&Rule| rule.description.as_ref() == Some(&description);
         for of in state.groups.values().filter(|of| is(&of.tags)) {
-            lines.push(format!("security group {}: {:?} {:?}", of.name, of.rules, of.tags));
+            let rules: Vec<_> = of.rules.iter().filter(|rule| !put(rule)).collect();
+            lines.push(format!("security group {}: {rules:?} {:?}", of.name, of.tags));
+        }
+        for (of, rule) in state.groups.values().flat_map(|of| of.rules.iter().filter(put).map(move |rule| (of, rule))) {
+            if ours {
+                let source = match &rule.source {
+                    Source::Group(id) => group(id),
+                    other => format!("{other:?}"),
+                };
+                let Rule { ip_protocol, from_port, to_port, .. } = rule;
+                lines.push(format!("rule in {}: {ip_protocol} {from_port}-{to_port} from {source}", of.name));
+            }
         }
         for of in state.balancers.values().filter(|of| is(&of.tags)) {
             let (lb, groups) = (&of.is, of.is.security_groups.iter().map(group).collect::<Vec<_>>());

@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::intent::TargetKind;
-use crate::settings::{Admission, Namespaces, Settings};
+use crate::settings::{Admission, Namespaces, NodePorts, Settings};
 
 /// Where traffic goes when the Service does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,6 +44,10 @@ pub struct Flags {
     /// Where traffic goes when a Service does not say [default: instance]
     #[arg(long = "aws-default-target-type", env = "BERTH_AWS_DEFAULT_TARGET_TYPE", value_enum, value_name = "TYPE")]
     pub default_target_type: Option<TargetFlag>,
+    /// The node ports of the cluster, which its nodes let in from load balancers as one range: what the API server's flag
+    /// `--service-node-port-range` says [default: 30000-32767]
+    #[arg(long = "aws-node-ports", env = "BERTH_AWS_NODE_PORTS", value_name = "FIRST-LAST")]
+    pub node_ports: Option<NodePorts>,
     /// The security policy of TLS listeners whose Service names none [default: ELBSecurityPolicy-2016-08]
     #[arg(long = "aws-ssl-policy", env = "BERTH_AWS_SSL_POLICY", value_name = "POLICY", value_parser = NonEmptyStringValueParser::new())]
     pub ssl_policy: Option<String>,
@@ -69,6 +73,7 @@ impl Flags {
         let keys = self.external_managed_tags.iter().flatten();
         Settings {
             target_kind: target_kind.unwrap_or(defaults.target_kind),
+            node_ports: self.node_ports.unwrap_or(defaults.node_ports),
             ssl_policy: self.ssl_policy.clone().unwrap_or(defaults.ssl_policy),
             external_tags: keys.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect(),
             admission: Admission {
@@ -93,6 +98,7 @@ impl Flags {
             reference_namespaces: these.reference_namespaces.or(other.reference_namespaces),
             load_balancers_per_namespace: these.load_balancers_per_namespace.or(other.load_balancers_per_namespace),
             default_target_type: these.default_target_type.or(other.default_target_type),
+            node_ports: these.node_ports.or(other.node_ports),
             ssl_policy: these.ssl_policy.or(other.ssl_policy),
             external_managed_tags: these.external_managed_tags.or(other.external_managed_tags),
         }
@@ -126,7 +132,7 @@ mod tests {
     #[test]
     fn every_flag_is_heard() {
         let all = "--aws-cluster-name prod --aws-vpc-id vpc-1 --aws-internet-facing-namespaces shop,web \
-                   --aws-reference-namespaces * --aws-load-balancers-per-namespace 3 --aws-default-target-type ip \
+                   --aws-reference-namespaces * --aws-load-balancers-per-namespace 3 --aws-default-target-type ip --aws-node-ports 1-9 \
                    --aws-ssl-policy P --aws-external-managed-tags a,b";
         let flags = read(all).unwrap();
         assert_eq!((flags.cluster_name.as_deref(), flags.vpc_id.as_deref()), (Some("prod"), Some("vpc-1")));
@@ -134,6 +140,7 @@ mod tests {
         assert!(settings.admission.internet_facing.has("web") && !settings.admission.internet_facing.has("other"));
         assert_eq!(settings.admission.references, Namespaces::All);
         assert_eq!(settings.admission.load_balancers_per_namespace, Some(3));
+        assert_eq!(settings.node_ports, NodePorts { from: 1, to: 9 });
         assert_eq!((settings.target_kind, settings.ssl_policy.as_str()), (TargetKind::Ip, "P"));
         assert_eq!(settings.external_tags, ["a", "b"].map(str::to_owned).into());
         assert_eq!(Flags::default().or(flags.clone()), flags);
@@ -147,6 +154,7 @@ mod tests {
             ("--aws-internet-facing-namespaces Shop", "`Shop` is no name of a namespace"),
             ("--aws-reference-namespaces *,shop", "`*` is all namespaces already"),
             ("--aws-default-target-type pod", "possible values: instance, ip"),
+            ("--aws-node-ports all", "`all` is no range of ports"),
             ("--aws-load-balancers-per-namespace few", "invalid digit"),
             ("--aws-cluster-name=", "a value is required"),
         ] {

@@ -11,6 +11,7 @@
 
 pub mod action;
 pub mod annotation;
+pub mod backend;
 pub mod cloud;
 pub mod errors;
 #[cfg(feature = "clap")]
@@ -34,7 +35,7 @@ pub mod tags;
 pub mod targets;
 
 pub use provider::Aws;
-pub use settings::{Admission, Namespaces, Settings};
+pub use settings::{Admission, Namespaces, NodePorts, Settings};
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

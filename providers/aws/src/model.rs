@@ -116,6 +116,11 @@ pub fn security_group_name(settings: &Settings, holder: &Holder) -> String {
     name(namespace, named, &digest(&[&settings.cluster_uid, &holder.shard(), uid, "security-group"]))
 }
 
+/// The name of the security group that all load balancers of the cluster have.
+pub fn backend_group_name(settings: &Settings) -> String {
+    name("backend", &settings.cluster, &digest(&[&settings.cluster_uid, "backend-security-group"]))
+}
+
 /// The load balancer that the Services of a holder are to have.
 pub fn load_balancer(settings: &Settings, holder: &Holder, front: &Front) -> LoadBalancerModel {
     let (namespace, named, uid) = holder.words();

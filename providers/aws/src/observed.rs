@@ -16,6 +16,10 @@ pub struct Observed {
     pub security_groups: Vec<SecurityGroup>,
     /// The subnets of the VPC.
     pub subnets: Vec<Subnet>,
+    /// The security group that all load balancers of the cluster have, once it is made.
+    pub backend_group: Option<String>,
+    /// Whether there is something of another shard, or a load balancer that was disowned, which may use it.
+    pub has_others: bool,
     /// Security groups that a Service of the shard names.
     pub named_groups: Vec<SecurityGroup>,
     /// Names of load balancers that are not the shard's.

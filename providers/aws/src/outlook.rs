@@ -58,12 +58,17 @@ pub fn forecast(
     let mut shards: Vec<_> = shards.into_iter().collect();
     shards.sort_by_key(|(name, wanted)| (age(wanted), name.clone()));
     // What the shards before have made.
-    let (mut made, mut count): (BTreeSet<String>, BTreeMap<String, usize>) = Default::default();
+    let (mut made, mut groups): (BTreeSet<String>, BTreeSet<String>) = Default::default();
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
     let mut all = Vec::new();
     for (name, wanted) in shards {
         let shard = Shard(name);
         let mut observed = snapshot.map_or_else(nothing_seen, |seen| seen.observed(settings, &shard, &wanted));
         observed.other_names.extend(made.iter().cloned());
+        let backend = crate::model::backend_group_name(settings);
+        if observed.backend_group.is_none() && groups.contains(&backend) {
+            observed.backend_group = Some(backend);
+        }
         for (namespace, more) in &count {
             *observed.others_by_namespace.entry(namespace.clone()).or_default() += more;
         }
@@ -72,6 +77,10 @@ pub fn forecast(
             Step::CreateLoadBalancer { new, .. } => Some(new.name.clone()),
             _ => None,
         });
+        groups.extend(outlook.steps.iter().filter_map(|planned| match &planned.step {
+            Step::CreateSecurityGroup { group_name, .. } => Some(group_name.clone()),
+            _ => None,
+        }));
         for name in creates {
             made.insert(name);
             // One that takes another's place is no more than there was.

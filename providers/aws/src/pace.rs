@@ -11,12 +11,12 @@ use crate::action::Lane;
 /// The slowest that a lane becomes, in calls a second. AWS's buckets refill with more than this; below it nothing would ever be done.
 const SLOWEST: f64 = 0.5;
 /// How much of its rate a lane keeps when AWS asks for fewer calls.
-const KEPT: f64 = 0.5;
+const KEPT: f64 = 0.7;
 /// Refusals within this time are one: they answer calls that were all on their way.
 const ONE_REFUSAL: Duration = Duration::from_secs(1);
-/// How long a lane takes from a standstill to its full rate when AWS asks for nothing any more. Short enough that one bad moment is not felt
-/// for long; long enough that the rate that AWS allows is not overrun again within a second.
-const RECOVERY: Duration = Duration::from_mins(2);
+/// How long a lane takes to become twice as fast when AWS asks for nothing any more, up to its full rate. So a slow lane, near what AWS
+/// allows, goes up in small steps and is not refused again within a second, and the way from the slowest to the full rate is two minutes.
+const TWICE_AFTER: Duration = Duration::from_secs(20);
 /// The shortest wait, which is what timers measure.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
@@ -156,8 +156,7 @@ impl Bucket {
         let passed = now.saturating_sub(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.tokens = (self.tokens + passed * self.rate).min(self.limit.burst);
-        let recovered = passed * self.limit.per_second / RECOVERY.as_secs_f64();
-        self.rate = (self.rate + recovered).min(self.limit.per_second);
+        self.rate = (self.rate * (passed / TWICE_AFTER.as_secs_f64()).exp2()).min(self.limit.per_second);
     }
 }
 

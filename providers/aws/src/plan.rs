@@ -35,7 +35,7 @@ const TARGETS: Duration = Duration::from_secs(1);
 /// Plans a shard.
 pub fn plan(settings: &Settings, wanted: &Wanted, observed: &Observed) -> Plan<Step> {
     let mut plan = Plan::empty();
-    plan.steps = removal::steps(wanted, observed);
+    plan.steps = removal::steps(settings, wanted, observed);
     let mut holders: BTreeMap<String, (Holder, Vec<&Intent>)> = BTreeMap::new();
     for intent in wanted.present.values() {
         let holder = Holder::of(intent);
@@ -289,6 +289,7 @@ fn difference(a: &Front, b: &Front) -> Option<&'static str> {
         (a.subnets == b.subnets, "the subnets"),
         (a.addresses == b.addresses, "the addresses"),
         (a.security == b.security, "the security groups"),
+        (a.opens_targets == b.opens_targets, "whether nodes and pods are opened to it"),
         (a.enforce_on_private_link == b.enforce_on_private_link, "the rules for PrivateLink"),
         (a.attributes == b.attributes, "the attributes"),
         (a.tags == b.tags, "the tags"),

@@ -1,6 +1,7 @@
 //! The provider: looks, and carries out steps.
 
 mod apply;
+mod doors;
 mod index;
 mod observe;
 mod sync;
@@ -20,6 +21,7 @@ use crate::model::Holder;
 use crate::observed::Observed;
 use crate::settings::Settings;
 use crate::step::Step;
+use doors::Doors;
 use index::Index;
 use sync::Sent;
 
@@ -41,6 +43,8 @@ pub struct Aws<C> {
     makes: Mutex<()>,
     /// What is known of the targets of target groups, by their identities.
     sent: std::sync::Mutex<BTreeMap<String, Sent>>,
+    /// What is known of what nodes and pods let in.
+    doors: Mutex<Doors>,
 }
 
 /// What one look serves many shards with.
@@ -54,7 +58,14 @@ struct Known {
 impl<C: Cloud> Aws<C> {
     /// A provider of this cloud.
     pub fn new(cloud: C, settings: Settings) -> Self {
-        Self { cloud, settings, known: Mutex::default(), makes: Mutex::default(), sent: Default::default() }
+        Self {
+            cloud,
+            settings,
+            known: Mutex::default(),
+            makes: Mutex::default(),
+            sent: Default::default(),
+            doors: Mutex::default(),
+        }
     }
 
     /// Whatever was learned may be outdated.
@@ -79,6 +90,9 @@ impl<C: Cloud> Provider for Aws<C> {
         // Another replica may have led until now. Nobody asks anything before this, so the lock is free.
         if let Ok(mut known) = self.known.try_lock() {
             *known = Known::default();
+        }
+        if let Ok(mut doors) = self.doors.try_lock() {
+            *doors = Doors::default();
         }
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

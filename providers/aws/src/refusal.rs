@@ -43,6 +43,14 @@ pub enum Refusal {
     /// Berth's own request for an address of a pool, which no NLB has.
     #[error("{0}")]
     Request(String, Reason),
+    /// Something that this provider leaves to people, who have to say that they do it.
+    #[error("{field}: {why}")]
+    LeftToPeople {
+        /// The annotation.
+        field: String,
+        /// What is not done, and what to do.
+        why: String,
+    },
     /// Not in this namespace.
     #[error("{field}: not admitted in the namespace {namespace}; an operator admits it with {flag}")]
     NotAdmitted {
@@ -100,7 +108,7 @@ impl Refusal {
     /// The class of errors.
     pub fn class(&self) -> Class {
         match self {
-            Self::Unsupported { .. } => Class::Unsupported,
+            Self::Unsupported { .. } | Self::LeftToPeople { .. } => Class::Unsupported,
             Self::NotAdmitted { .. } => Class::Permission,
             _ => Class::Config,
         }
@@ -110,7 +118,7 @@ impl Refusal {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Value { .. } | Self::Unknown { .. } | Self::Contradiction { .. } => Reason::InvalidRequest,
-            Self::Unsupported { .. } => Reason::Unsupported,
+            Self::Unsupported { .. } | Self::LeftToPeople { .. } => Reason::Unsupported,
             Self::Request(_, reason) => *reason,
             Self::NotAdmitted { .. } => Reason::CloudNotAdmitted,
             Self::NoSubnet(_) => Reason::NoSubnet,

@@ -63,7 +63,8 @@ pub fn rules(members: &[&Asks]) -> Result<BTreeSet<Rule>, Refusal> {
     Ok(rules)
 }
 
-fn protocols(listener: Protocol) -> &'static [IpProtocol] {
+/// What is let in for a listener or target group.
+pub(crate) fn protocols(listener: Protocol) -> &'static [IpProtocol] {
     match listener {
         Protocol::Tcp | Protocol::Tls => &[IpProtocol::Tcp],
         Protocol::Udp => &[IpProtocol::Udp],

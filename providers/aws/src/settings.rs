@@ -5,6 +5,40 @@ use std::str::FromStr;
 
 use crate::intent::TargetKind;
 
+/// The node ports of a cluster, as its API server is told by `--service-node-port-range`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodePorts {
+    /// The first.
+    pub from: u16,
+    /// The last.
+    pub to: u16,
+}
+
+impl Default for NodePorts {
+    /// Those of an API server that is told nothing.
+    fn default() -> Self {
+        Self { from: 30_000, to: 32_767 }
+    }
+}
+
+/// Words that are no range of ports.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no range of ports; write the first and the last one, such as 30000-32767")]
+pub struct NodePortsError(String);
+
+impl FromStr for NodePorts {
+    type Err = NodePortsError;
+
+    fn from_str(text: &str) -> Result<Self, NodePortsError> {
+        let range =
+            text.split_once('-').and_then(|(from, to)| Some((from.trim().parse().ok()?, to.trim().parse().ok()?)));
+        match range {
+            Some((from, to)) if 0 < from && from <= to => Ok(Self { from, to }),
+            _ => Err(NodePortsError(text.to_owned())),
+        }
+    }
+}
+
 /// Which namespaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Namespaces {
@@ -90,6 +124,8 @@ pub struct Settings {
     pub vpc: String,
     /// Where traffic goes when the Service does not say.
     pub target_kind: TargetKind,
+    /// The node ports of the cluster, which nodes let in from load balancers as one.
+    pub node_ports: NodePorts,
     /// The security policy of TLS listeners when the Service does not name one.
     pub ssl_policy: String,
     /// Keys of tags that somebody else manages on our objects: they are neither set nor removed.
@@ -106,6 +142,7 @@ impl Settings {
             cluster_uid: cluster_uid.to_owned(),
             vpc: vpc.to_owned(),
             target_kind: TargetKind::Instance,
+            node_ports: NodePorts::default(),
             ssl_policy: "ELBSecurityPolicy-2016-08".to_owned(),
             external_tags: BTreeSet::new(),
             admission: Admission::default(),
@@ -116,6 +153,22 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn node_ports_are_a_range_from_the_first_to_the_last() {
+        for (text, expected) in [
+            ("30000-32767", Some(NodePorts::default())),
+            (" 80 - 80 ", Some(NodePorts { from: 80, to: 80 })),
+            ("1-65535", Some(NodePorts { from: 1, to: 65_535 })),
+            ("0-80", None),
+            ("81-80", None),
+            ("30000", None),
+            ("30000-65536", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<NodePorts>().ok(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn namespaces_are_names_or_all_of_them() {

@@ -417,6 +417,14 @@ impl Snapshot {
             of_shard(&group.tags) && tags::resource(&group.tags) == Some(Resource::SecurityGroup)
         };
         observed.security_groups = groups.iter().filter(ours).map(|group| (*group).clone()).collect();
+        let is_backend = |group: &&&SecurityGroup| {
+            tags::is_ours(settings, &group.tags) && tags::resource(&group.tags) == Some(Resource::BackendSecurityGroup)
+        };
+        observed.backend_group = groups.iter().find(is_backend).map(|group| group.id.clone());
+        let is_other = |of: &Pairs| tags::is_ours(settings, of) && of.get(tags::SHARD).is_some_and(|s| *s != shard.0);
+        let seen = self.load_balancers.iter().map(|is| &is.arn).chain(self.target_groups.iter().map(|is| &is.arn));
+        let seen = seen.map(|arn| tags_of(arn)).chain(groups.iter().map(|group| &group.tags));
+        observed.has_others = seen.into_iter().any(is_other);
         let words: BTreeSet<_> = named_groups(settings, wanted);
         let is_named = |group: &&&SecurityGroup| {
             words.contains(&group.id) || group.tags.get("Name").is_some_and(|name| words.contains(name))

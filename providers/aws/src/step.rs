@@ -13,7 +13,7 @@ use crate::intent::Tls;
 /// A security group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Group {
-    /// The shard's own, by its name.
+    /// The shard's own or the cluster's, by its name.
     #[serde(rename = "GroupName")]
     Own(String),
     /// One that a Service names, by its identity.

@@ -48,6 +48,8 @@ pub enum Resource {
     },
     /// The load balancer's security group.
     SecurityGroup,
+    /// The one that all load balancers of the cluster have, and that nodes and pods let in. It is in no shard.
+    BackendSecurityGroup,
 }
 
 impl fmt::Display for Resource {
@@ -57,6 +59,7 @@ impl fmt::Display for Resource {
             Self::TargetGroup { port, digest } => write!(f, "target-group/{port}/{digest}"),
             Self::Listener { port } => write!(f, "listener/{port}"),
             Self::SecurityGroup => f.write_str("security-group"),
+            Self::BackendSecurityGroup => f.write_str("backend-security-group"),
         }
     }
 }
@@ -79,6 +82,7 @@ impl FromStr for Resource {
             }
             ["listener", port] => Ok(Self::Listener { port: port.parse().map_err(|_| NoResource)? }),
             ["security-group"] => Ok(Self::SecurityGroup),
+            ["backend-security-group"] => Ok(Self::BackendSecurityGroup),
             _ => Err(NoResource),
         }
     }
@@ -100,6 +104,13 @@ pub fn of(settings: &Settings, shard: &str, resource: &Resource, service: Option
         tags.insert(SERVICE.to_owned(), service.key.to_string());
         tags.insert(SERVICE_UID.to_owned(), service.uid.clone());
     }
+    tags
+}
+
+/// The tags of the backend security group.
+pub fn of_backend(settings: &Settings) -> Pairs {
+    let mut tags = of_cluster(settings);
+    tags.insert(RESOURCE.to_owned(), Resource::BackendSecurityGroup.to_string());
     tags
 }
 
@@ -148,7 +159,13 @@ mod tests {
 
     #[test]
     fn what_a_resource_is_called_is_read_again() {
-        for text in ["load-balancer/0123456789", "target-group/80/0123456789", "listener/443", "security-group"] {
+        for text in [
+            "load-balancer/0123456789",
+            "target-group/80/0123456789",
+            "listener/443",
+            "security-group",
+            "backend-security-group",
+        ] {
             assert_eq!(text.parse::<Resource>().unwrap().to_string(), text);
         }
         for text in ["", "load-balancer", "target-group/x/1", "listener/99999", "security-group/1"] {

@@ -83,7 +83,7 @@ pub fn is_outside(address: IpAddr, ranges: &[IpNet]) -> bool {
 }
 
 /// The identity of the instance that a node is: the end of `aws:///eu-central-1a/i-0123`.
-fn instance(provider_id: &str) -> Option<&str> {
+pub fn instance(provider_id: &str) -> Option<&str> {
     let id = provider_id.strip_prefix("aws://")?.rsplit('/').next()?;
     id.starts_with("i-").then_some(id)
 }
@@ -162,7 +162,8 @@ pub fn condition(groups: &[Health], policy: TrafficPolicy) -> Condition {
         message = format!("{message}; AWS is still checking {waits}, which takes a few minutes for new ones");
         (status, Reason::TargetsInitial)
     } else {
-        (ConditionStatus::False, Reason::TargetsUnhealthy)
+        let reason = if healthy == 0 { Reason::NoHealthyTargets } else { Reason::TargetsUnhealthy };
+        (ConditionStatus::False, reason)
     };
     let unhealthy = all.iter().filter_map(|((id, port), thought)| match thought {
         Some((TargetState::Unhealthy | TargetState::UnhealthyDraining, why)) => {

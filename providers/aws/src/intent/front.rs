@@ -20,6 +20,8 @@ const TAG_KEY_MAX: usize = 128;
 const TAG_VALUE_MAX: usize = 256;
 /// Attributes that several Services of a group cannot each have.
 const CLIENT_ROUTING: &str = "dns_record.client_routing_policy";
+/// Whether the security groups of nodes and pods are opened to the load balancer.
+const OPENS_TARGETS: &str = "manage-backend-security-group-rules";
 /// Whether a load balancer is protected against deletion.
 pub const DELETION_PROTECTION: &str = "deletion_protection.enabled";
 
@@ -60,6 +62,8 @@ pub struct Front {
     pub addresses: Addresses,
     /// Its security groups.
     pub security: Security,
+    /// Whether it also has the backend security group, which nodes and pods let in.
+    pub opens_targets: bool,
     /// Whether their rules hold for traffic through PrivateLink, if that is said.
     pub enforce_on_private_link: Option<bool>,
     /// Attributes that are set; others are left as they are.
@@ -81,13 +85,15 @@ impl Front {
             return Err(Refusal::Contradiction { field: "spec.ipFamilies".to_owned(), why });
         }
         let subnets: Vec<_> = annotations.list("subnets").into_iter().map(str::to_owned).collect();
+        let (security, opens_targets) = security(annotations)?;
         let front = Self {
             name: name(annotations)?,
             scheme,
             ip_address_type,
             addresses: addresses(annotations, scheme, ip_address_type, subnets.len())?,
             subnets,
-            security: security(annotations)?,
+            security,
+            opens_targets,
             enforce_on_private_link: annotations.switch("inbound-sg-rules-on-private-link-traffic")?,
             attributes: attributes(annotations)?,
             tags: resource_tags(annotations, settings)?,
@@ -199,15 +205,30 @@ fn addresses(
     Ok(Addresses { allocations, private_v4, v6 })
 }
 
-fn security(annotations: &Annotations<'_>) -> Result<Security, Refusal> {
+/// Its security groups, and whether it has the backend security group beside them.
+fn security(annotations: &Annotations<'_>) -> Result<(Security, bool), Refusal> {
     let given: Vec<_> = annotations.list("security-groups").into_iter().map(str::to_owned).collect();
+    let opens = annotations.truth(OPENS_TARGETS)?;
     match (annotations.truth("disable-nlb-sg")?.unwrap_or(false), given.is_empty()) {
-        (true, true) => Ok(Security::None),
+        (true, true) if opens == Some(false) => Ok((Security::None, false)),
+        // To let in whoever passes a load balancer without rules would be to let in everybody.
+        (true, true) => Err(Refusal::LeftToPeople {
+            field: full("disable-nlb-sg"),
+            why: format!(
+                "the security groups of nodes and pods are opened to those of load balancers, and to nobody else; remove it, or set {} \
+                 to \"false\" and open them by hand",
+                full(OPENS_TARGETS)
+            ),
+        }),
         (true, false) => {
             Err(contradiction("disable-nlb-sg", "security groups are given as well; remove one of the two"))
         }
-        (false, true) => Ok(Security::Managed),
-        (false, false) => Ok(Security::Given(given)),
+        (false, true) if opens == Some(false) => Err(contradiction(
+            OPENS_TARGETS,
+            "nodes and pods are closed by hand only to load balancers with security groups of their own; remove it, or give those",
+        )),
+        (false, true) => Ok((Security::Managed, true)),
+        (false, false) => Ok((Security::Given(given), opens.unwrap_or(false))),
     }
 }
 

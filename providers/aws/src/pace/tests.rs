@@ -32,30 +32,29 @@ fn rates_are_read_by_lane_and_the_others_keep_theirs() {
 }
 
 #[test]
-fn a_refusal_halves_the_rate_once_for_all_calls_that_were_on_their_way_and_no_call_is_made_while_aws_said_to_wait() {
+fn a_refusal_slows_down_once_for_all_calls_that_were_on_their_way_and_no_call_is_made_while_aws_said_to_wait() {
     let mut bucket = Bucket::new(RATE, millis(0));
     for now in [0, 10, 500, 999] {
         bucket.refused(millis(now), None);
     }
-    assert!((10.0..10.2).contains(&bucket.rate()), "{}", bucket.rate());
+    assert!((14.0..14.5).contains(&bucket.rate()), "{}", bucket.rate());
     bucket.refused(millis(1100), Some(Duration::from_secs(7)));
-    assert!((5.0..5.3).contains(&bucket.rate()), "{}", bucket.rate());
+    assert!((9.8..10.4).contains(&bucket.rate()), "{}", bucket.rate());
     assert_eq!(bucket.take(millis(8000)), Err(millis(100)));
     assert_eq!(bucket.take(millis(8100)), Ok(()));
 }
 
 #[test]
-fn the_full_rate_is_back_after_the_recovery_and_not_before_its_half() {
+fn the_rate_doubles_again_and_again_until_it_is_the_full_one() {
     let mut bucket = Bucket::new(RATE, millis(0));
-    for second in 0..20 {
+    for second in 0..30 {
         bucket.refused(Duration::from_secs(second), None);
     }
-    // What it recovers between two refusals is not lost.
-    assert!(bucket.rate() < 1.0, "{}", bucket.rate());
-    let _ = bucket.take(Duration::from_secs(20) + RECOVERY / 2);
-    assert!(bucket.rate() < RATE.per_second * 0.6, "{}", bucket.rate());
-    let _ = bucket.take(Duration::from_secs(20) + RECOVERY);
-    assert!((bucket.rate() - RATE.per_second).abs() < f64::EPSILON, "{}", bucket.rate());
+    assert!((bucket.rate() - SLOWEST).abs() < f64::EPSILON, "{}", bucket.rate());
+    for (doubled, expected) in [(1_u32, 1.0), (3, 4.0), (5, 16.0), (6, 20.0)] {
+        let _ = bucket.take(Duration::from_secs(29) + TWICE_AFTER * doubled);
+        assert!((bucket.rate() - expected).abs() < 1e-6, "{doubled}: {}", bucket.rate());
+    }
 }
 
 /// AWS as it counts calls: a bucket of its own.
@@ -101,7 +100,7 @@ fn what_aws_allows_is_found_and_nearly_used_up() {
         let calls = 240;
         let (took, refused) = make(calls, &mut Aws { rate, burst, tokens: burst });
         let least = (calls as f64 - burst) / rate;
-        assert!(took.as_secs_f64() < least * 1.7, "{rate}: {took:?}, at least {least} s");
+        assert!(took.as_secs_f64() < least * 1.6, "{rate}: {took:?}, at least {least} s");
         assert!(refused < calls, "{rate}: {refused} of {calls} refused");
     }
     let (took, refused) = make(300, &mut Aws { rate: 100.0, burst: 500.0, tokens: 500.0 });
@@ -111,7 +110,7 @@ fn what_aws_allows_is_found_and_nearly_used_up() {
 proptest! {
     #[test]
     fn never_more_calls_than_the_rate_and_the_burst_allow(
-        events in prop::collection::vec((0..2000_u64, prop::bool::weighted(0.1)), 1..300),
+        events in prop::collection::vec((0..2000_u64, prop::bool::weighted(0.1)), 1..60),
     ) {
         let mut bucket = Bucket::new(RATE, Duration::ZERO);
         let (mut now, mut taken) = (Duration::ZERO, Vec::new());

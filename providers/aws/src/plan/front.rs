@@ -42,7 +42,9 @@ impl Shard<'_> {
         let services: Vec<_> = members.iter().map(|asks| asks.service.clone()).collect();
         let rules = security::rules(members)?;
         let own = model::security_group(self.settings, self.holder, front, rules);
-        let groups = self.groups(front, own.as_ref().map(|group| group.name.as_str()))?;
+        let mut groups = self.groups(front, own.as_ref().map(|group| group.name.as_str()))?;
+        let backend = model::backend_group_name(self.settings);
+        groups.extend(front.opens_targets.then(|| Group::Own(backend)));
         let mut before = Steps::of(services.clone());
         let mut after = Steps::of(services.clone());
         let own_name = model::security_group_name(self.settings, self.holder);
@@ -65,6 +67,10 @@ impl Shard<'_> {
             }
             (None, Some(seen)) => after.push(Step::DeleteSecurityGroup { group_name: seen.name.clone() }),
             (None, None) => {}
+        }
+        if front.opens_targets && self.observed.backend_group.is_none() {
+            let (group_name, vpc_id) = (model::backend_group_name(self.settings), self.settings.vpc.clone());
+            before.push(Step::CreateSecurityGroup { group_name, vpc_id, tags: tags::of_backend(self.settings) });
         }
         let mut load_balancer = Steps::of(services);
         match current {
@@ -156,6 +162,9 @@ impl Shard<'_> {
         let ids: Option<BTreeSet<&str>> = groups
             .iter()
             .map(|group| match group {
+                Group::Own(name) if *name == model::backend_group_name(self.settings) => {
+                    self.observed.backend_group.as_deref()
+                }
                 Group::Own(name) => self.observed.security_group(name).map(|group| group.id.as_str()),
                 Group::Id(id) => Some(id.as_str()),
             })

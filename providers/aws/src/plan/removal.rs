@@ -9,12 +9,13 @@ use super::Steps;
 use crate::annotation::{full, map};
 use crate::cloud::Pairs;
 use crate::intent::DELETION_PROTECTION;
-use crate::model::Holder;
+use crate::model::{self, Holder};
 use crate::observed::{Observed, SeenLoadBalancer, SeenTargetGroup};
+use crate::settings::Settings;
 use crate::step::{Step, Tagged};
 use crate::tags;
 
-pub(super) fn steps(wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Step>> {
+pub(super) fn steps(settings: &Settings, wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Step>> {
     let mut steps = Vec::new();
     for intent in wanted.leaving.values() {
         // What it asks for now need not be what it has here: it may have had a load balancer of its own before it joined a group.
@@ -23,6 +24,7 @@ pub(super) fn steps(wanted: &Wanted, observed: &Observed) -> Vec<PlannedStep<Ste
             _ => removed(intent, wanted, observed),
         });
     }
+    steps.extend(backend_group(settings, wanted, observed));
     steps
 }
 
@@ -76,6 +78,16 @@ fn forgotten(intent: &Intent, observed: &Observed) -> Vec<PlannedStep<Step>> {
         forget(Tagged::LoadBalancer(seen.is.name.clone()), &seen.tags);
     }
     steps.steps
+}
+
+/// With what is last of all goes what all load balancers have. Of two that leave at once each may seem not to be the last, so
+/// whoever takes a load balancer away asks for it, and what carries it out sees to it that nobody else needs it.
+fn backend_group(settings: &Settings, wanted: &Wanted, observed: &Observed) -> Option<PlannedStep<Step>> {
+    let last = wanted.leaving.values().next_back().filter(|_| wanted.present.is_empty())?;
+    let may_be_last = !observed.has_others || !observed.load_balancers.is_empty();
+    let goes = observed.backend_group.is_some() && may_be_last && !disowns(last);
+    let step = Step::DeleteSecurityGroup { group_name: model::backend_group_name(settings) };
+    goes.then(|| PlannedStep { step, services: vec![last.id.clone()], disruptive: false })
 }
 
 /// Everything of one Service: its load balancer with the listeners, then what that used. Of what a group shares its part; with the last

@@ -14,11 +14,15 @@ use crate::cloud::{
 };
 use crate::observed::{Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
 use crate::refusal::Refusal;
+use crate::settings::Settings;
 use crate::step::{Group, ListenerStep, Step, Tagged};
-use crate::{names, tags};
+use crate::tags::Resource;
+use crate::{model, names, tags};
 
 /// What a security group of ours is described as. AWS shows it, and nothing goes by it.
 const DESCRIPTION: &str = "Who may reach a load balancer that Berth made";
+/// What the one is described as that all load balancers have.
+const BACKEND_DESCRIPTION: &str = "Load balancers that Berth made, for nodes and pods to let in";
 
 type Done = Result<(), Failure>;
 
@@ -44,6 +48,9 @@ impl<C: Cloud> Aws<C> {
             }
             Step::RevokeSecurityGroupIngress { group_name, ip_permissions } => {
                 self.revoke(own(group_name, observed)?, ip_permissions).await
+            }
+            Step::DeleteSecurityGroup { group_name } if *group_name == model::backend_group_name(&self.settings) => {
+                self.delete_backend_group(shard, observed).await
             }
             Step::DeleteSecurityGroup { group_name } => {
                 let Some(group) = observed.security_group(group_name) else { return Ok(()) };
@@ -80,7 +87,7 @@ impl<C: Cloud> Aws<C> {
                 Ok(self.cloud.set_subnets(&load_balancer(name, observed)?.arn, subnet_mappings).await?)
             }
             Step::SetSecurityGroups { load_balancer: name, security_groups, enforce_on_private_link } => {
-                let groups = ids(security_groups, observed)?;
+                let groups = ids(security_groups, &self.settings, observed)?;
                 let arn = &load_balancer(name, observed)?.arn;
                 Ok(self.cloud.set_security_groups(arn, &groups, *enforce_on_private_link).await?)
             }
@@ -137,7 +144,7 @@ impl<C: Cloud> Aws<C> {
         }
     }
 
-    async fn note(&self, change: impl FnOnce(&mut Index)) {
+    pub(super) async fn note(&self, change: impl FnOnce(&mut Index)) {
         if let Some((_, index)) = &mut self.known.lock().await.index {
             change(index);
         }
@@ -145,7 +152,9 @@ impl<C: Cloud> Aws<C> {
 
     async fn create_group(&self, name: &str, tags: &Pairs, observed: &mut Observed) -> Done {
         let vpc = &self.settings.vpc;
-        let group = match self.cloud.create_security_group(vpc, name, DESCRIPTION, tags).await {
+        let is_backend = tags::resource(tags) == Some(Resource::BackendSecurityGroup);
+        let description = if is_backend { BACKEND_DESCRIPTION } else { DESCRIPTION };
+        let group = match self.cloud.create_security_group(vpc, name, description, tags).await {
             Ok(id) => SecurityGroup { id, name: name.to_owned(), rules: Vec::new(), tags: tags.clone() },
             Err(error) if error.is_duplicate() => {
                 let named = self.cloud.describe_security_groups(vpc, GroupFilter::Named(name.to_owned())).await?;
@@ -158,6 +167,10 @@ impl<C: Cloud> Aws<C> {
             Err(error) => return Err(error.into()),
         };
         self.note(|index| drop(index.things.insert(group.id.clone(), group.tags.clone()))).await;
+        if is_backend {
+            observed.backend_group = Some(group.id);
+            return Ok(());
+        }
         observed.security_groups.retain(|seen| seen.id != group.id);
         observed.security_groups.push(group);
         Ok(())
@@ -241,7 +254,7 @@ impl<C: Cloud> Aws<C> {
         observed: &mut Observed,
     ) -> Done {
         let mut new = new.clone();
-        new.security_groups = ids(groups, observed)?;
+        new.security_groups = ids(groups, &self.settings, observed)?;
         // Two that are made at once must not both be the last one that is allowed.
         let _alone = if limit.is_some() { Some(self.makes.lock().await) } else { None };
         if let Some(limit) = limit {
@@ -322,7 +335,14 @@ impl<C: Cloud> Aws<C> {
             }
         };
         if keys.iter().any(|key| key.starts_with(tags::PREFIX)) {
-            self.note(|index| drop(index.things.remove(&id))).await;
+            // It keeps the security groups that it has.
+            let theirs = observed.load_balancers.iter().filter(|seen| seen.is.arn == id);
+            let theirs: Vec<_> = theirs.flat_map(|seen| &seen.is.security_groups).cloned().collect();
+            self.note(|index| {
+                index.things.remove(&id);
+                index.theirs.extend(theirs);
+            })
+            .await;
         }
         Ok(())
     }
@@ -338,8 +358,12 @@ fn own<'a>(name: &str, observed: &'a Observed) -> Result<&'a str, Failure> {
     group.ok_or_else(|| gone(&format!("the security group {name}")))
 }
 
-fn ids(groups: &BTreeSet<Group>, observed: &Observed) -> Result<Vec<String>, Failure> {
+fn ids(groups: &BTreeSet<Group>, settings: &Settings, observed: &Observed) -> Result<Vec<String>, Failure> {
+    let backend = model::backend_group_name(settings);
     let id = |group: &Group| match group {
+        Group::Own(name) if *name == backend => {
+            observed.backend_group.clone().ok_or_else(|| gone(&format!("the security group {name}")))
+        }
         Group::Own(name) => own(name, observed).map(str::to_owned),
         Group::Id(id) => Ok(id.clone()),
     };

@@ -17,6 +17,8 @@ pub(super) const TAGS_AT_ONCE: usize = 20;
 pub(super) struct Index {
     /// By identity: an ARN, or for a security group its id.
     pub things: BTreeMap<String, Pairs>,
+    /// Security groups of load balancers of the VPC that are not ours: one that was disowned may have our backend security group.
+    pub theirs: BTreeSet<String>,
     /// The kind of targets of target groups, by the same.
     pub kinds: BTreeMap<String, TargetType>,
     /// Every load balancer's name, ours or not, with its identity.
@@ -38,15 +40,41 @@ impl Index {
         let target_groups = cloud.describe_target_groups(By::All).await?;
         let names = load_balancers.iter().map(|is| (is.name.clone(), is.arn.clone())).collect();
         // Those of other VPCs cannot be ours.
-        let arns = load_balancers.into_iter().filter(|is| is.vpc_id == settings.vpc).map(|is| is.arn);
+        let here: Vec<_> = load_balancers.into_iter().filter(|is| is.vpc_id == settings.vpc).collect();
+        let arns = here.iter().map(|is| is.arn.clone());
         let kinds = target_groups.iter().map(|is| (is.arn.clone(), is.target_type)).collect();
         let arns: Vec<_> = arns.chain(target_groups.into_iter().map(|is| is.arn)).collect();
         let mut things = tags_of(cloud, &arns).await?;
         things.retain(|_, of| tags::is_ours(settings, of));
+        let theirs = here.into_iter().filter(|is| !things.contains_key(&is.arn));
+        let theirs = theirs.flat_map(|is| is.security_groups).collect();
         let filter = GroupFilter::Tagged(tags::of_cluster(settings));
         let groups = cloud.describe_security_groups(&settings.vpc, filter).await?;
         things.extend(groups.into_iter().map(|group| (group.id, group.tags)));
-        Ok(Self { things, kinds, names })
+        Ok(Self { things, kinds, names, theirs })
+    }
+
+    /// The backend security group. If somebody copied its tags to another one, always the same of them.
+    pub(super) fn backend_group(&self) -> Option<&String> {
+        let is = |of: &Pairs| tags::resource(of) == Some(Resource::BackendSecurityGroup);
+        self.things.iter().find(|(_, of)| is(of)).map(|(id, _)| id)
+    }
+
+    /// Whether there is something of another shard, or a load balancer that was disowned, which may use the backend security group.
+    pub(super) fn has_others(&self, but: &Shard) -> bool {
+        let shards = self.things.values().filter_map(|of| of.get(tags::SHARD));
+        shards.into_iter().any(|shard| *shard != but.0) || self.is_used_by_others()
+    }
+
+    /// Whether a load balancer that was disowned has the backend security group.
+    pub(super) fn is_used_by_others(&self) -> bool {
+        self.backend_group().is_some_and(|id| self.theirs.contains(id))
+    }
+
+    /// The shards that have target groups.
+    pub(super) fn shards_with_targets(&self) -> BTreeSet<&String> {
+        let all = self.things.values().filter(|of| tags::resource(of).as_ref().is_some_and(is_target_group));
+        all.filter_map(|of| of.get(tags::SHARD)).collect()
     }
 
     /// The identities of a shard's things of one kind.
@@ -96,11 +124,22 @@ impl Index {
             Some(Resource::LoadBalancer { .. }) => "load balancer",
             Some(Resource::TargetGroup { .. }) => "target group",
             Some(Resource::SecurityGroup) => "security group",
+            Some(Resource::BackendSecurityGroup) => "backend security group",
             Some(Resource::Listener { .. }) => "listener",
             None => "unknown",
         };
         let each = self.things.iter().map(|(id, of)| {
             let shard = shard_of(of);
+            if tags::resource(of) == Some(Resource::BackendSecurityGroup) {
+                // What all shards share is there for any Service, and goes with the last.
+                let (shard, service) = members.first_key_value().map(|(s, id)| (s.clone(), id.clone())).unzip();
+                return Owned {
+                    id: id.clone(),
+                    kind: kind(of).to_owned(),
+                    shard: shard.unwrap_or(Shard(String::new())),
+                    service,
+                };
+            }
             // What a group shares is there for any of its Services.
             let service = tags::service(of).or_else(|| members.get(&shard).cloned());
             Owned { id: id.clone(), kind: kind(of).to_owned(), shard, service }

@@ -21,6 +21,8 @@ impl<C: Cloud> Aws<C> {
             target_groups: self.target_groups(&index.of_shard(shard, is_target_group)).await?,
             other_names: index.other_names(shard),
             others_by_namespace: index.by_namespace(shard),
+            backend_group: index.backend_group().cloned(),
+            has_others: index.has_others(shard),
             ..Observed::default()
         };
         let groups = index.of_shard(shard, is_security_group);

@@ -11,8 +11,11 @@ use berth_provider::{Class, Failure, ServiceId, ServiceTargets, Shard, TargetRep
 use ipnet::IpNet;
 use tokio::time::Instant;
 
+use super::doors::{Needs, Notes};
 use super::{Aws, VPC_LASTS};
+use crate::backend::Demand;
 use crate::cloud::{CallError, Cloud, TargetDescription, TargetType};
+use crate::intent::Asks;
 use crate::targets::{Change, Health, Key, Thought, change, condition, key, wanted};
 
 /// Targets that AWS takes or lets go at once (AWS rule).
@@ -72,10 +75,23 @@ impl<C: Cloud> Aws<C> {
         let mut health: BTreeMap<ServiceId, Vec<Health>> = BTreeMap::new();
         let mut failed: Option<Failure> = None;
         let mut again = None;
-        for group in &groups {
-            let Some(of) = targets.services.get(&group.service) else { continue };
-            let Some(wanted) = wanted(group.kind, group.port, of, &targets.nodes, &ranges) else { continue };
-            match self.send_to(group, of, &wanted, &ranges, &mut report).await {
+        let all = groups.iter().filter_map(|group| {
+            let of = targets.services.get(&group.service)?;
+            Some((group, of, wanted(group.kind, group.port, of, &targets.nodes, &ranges)?))
+        });
+        let all: Vec<_> = all.collect();
+        let notes = match self.open(shard, self.needs(targets, &all), &targets.nodes).await {
+            Ok(notes) => notes,
+            // Where a person has to do something targets are sent all the same: who lets in everybody by hand has no use for our rules.
+            Err(failure) if failure.class.is_for_a_person() => {
+                let next = Instant::now() + failure.wait(1);
+                again = Some(next);
+                BTreeSet::from([format!("load balancers are not let in: {failure}")])
+            }
+            Err(failure) => return Err(failure),
+        };
+        for (group, of, wanted) in &all {
+            match self.send_to(group, of, wanted, &ranges, &mut report).await {
                 Ok((of, next)) => {
                     health.entry(group.service.clone()).or_default().push(of);
                     again = Some(again.map_or(next, |again: Instant| again.min(next)));
@@ -105,10 +121,30 @@ impl<C: Cloud> Aws<C> {
         }
         for (service, groups) in health {
             let policy = targets.services.get(&service).map_or(TrafficPolicy::Cluster, |of| of.intent.policy);
-            report.conditions.entry(service).or_insert_with(|| condition(&groups, policy));
+            report.conditions.entry(service).or_insert_with(|| noted(condition(&groups, policy), &notes));
         }
         report.look_again = again.map(|at| at.saturating_duration_since(Instant::now()));
         Ok(report)
+    }
+
+    /// What each Service of a shard with target groups needs of nodes and pods.
+    fn needs(&self, targets: &Targets, all: &[(&Group, &ServiceTargets, crate::targets::Wanted)]) -> Needs {
+        let mut needs = Needs::new();
+        for (service, of) in &targets.services {
+            let Ok(asks) = Asks::of(&of.intent, &self.settings) else {
+                needs.insert(service.clone(), None);
+                continue;
+            };
+            let mut demand = Demand::default();
+            let mine = all.iter().filter(|(group, ..)| group.service == *service && asks.front.opens_targets);
+            for (group, _, wanted) in mine {
+                if let Some(port) = asks.ports.get(&group.port) {
+                    demand.add(group.kind, port, wanted, self.settings.node_ports);
+                }
+            }
+            needs.insert(service.clone(), Some(demand));
+        }
+        needs
     }
 
     async fn send_to(
@@ -209,6 +245,14 @@ impl<C: Cloud> Aws<C> {
             }
         }
     }
+}
+
+/// With what is to be said of what is let in.
+fn noted(mut condition: Condition, notes: &Notes) -> Condition {
+    for note in notes {
+        condition.message = format!("{}; {note}", condition.message);
+    }
+    condition
 }
 
 /// That targets could not be sent, until a person does something.

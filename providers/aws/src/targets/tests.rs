@@ -119,8 +119,8 @@ fn what_is_said_of_targets_is_what_they_are() {
             "False TargetsUnhealthy 1 of 2 targets are healthy; not healthy: i-1:30080 (Target.FailedHealthChecks)",
         ),
         (&[Some(Healthy), Some(Unhealthy)], local, "True TargetsHealthy 1 of 2 targets are healthy; nodes without"),
-        (&[Some(Unhealthy)], local, "False TargetsUnhealthy 0 of 1"),
-        (&[Some(Unhealthy); 7], cluster, "False TargetsUnhealthy 0 of 7"),
+        (&[Some(Unhealthy)], local, "False NoHealthyTargets 0 of 1"),
+        (&[Some(Unhealthy); 7], cluster, "False NoHealthyTargets 0 of 7"),
     ] {
         let said = condition(&[health(states)], policy);
         let text = format!("{} {} {}", said.status.as_str(), said.reason, said.message);

@@ -16,6 +16,7 @@ type With = &'static [(&'static str, &'static str)];
 const DUAL: With = &[("ip-address-type", "dualstack")];
 const PUBLIC: With = &[("scheme", "internet-facing")];
 const TLS: With = &[("ssl-cert", "arn:a")];
+const NO_GROUP: With = &[("disable-nlb-sg", "true"), ("manage-backend-security-group-rules", "false")];
 const HTTP: With = &[("healthcheck-protocol", "http")];
 
 /// An annotation, its value, what else is there, and what the Service asks for then that it did not before.
@@ -32,7 +33,8 @@ const HONOURED: &[(&str, &str, With, &str)] = &[
     ("private-ipv4-addresses", "10.0.2.9", &[], "private_v4: {10.0.2.9}"),
     ("ipv6-addresses", "2001:db8::9", DUAL, "v6: {2001:db8::9}"),
     ("security-groups", "sg-1, web", &[], r#"security: Given(["sg-1", "web"])"#),
-    ("disable-nlb-sg", "true", &[], "security: None"),
+    ("disable-nlb-sg", "true", &[("manage-backend-security-group-rules", "false")], "security: None"),
+    ("manage-backend-security-group-rules", "true", &[("security-groups", "sg-1")], "opens_targets: true"),
     ("security-group-prefix-lists", "pl-1,pl-2", &[], r#"v4: {}, v6: {}, prefix_lists: {"pl-1", "pl-2"}"#),
     ("inbound-sg-rules-on-private-link-traffic", "off", &[], "enforce_on_private_link: Some(false)"),
     ("enable-icmp-for-path-mtu-discovery", "on", &[], "path_mtu: true"),
@@ -118,7 +120,11 @@ const WRONG: &[(&str, &str, With, Reason, &str)] = &[
     ("private-ipv4-addresses", "ten", &[], Reason::InvalidRequest, "no IPv4 address"),
     ("private-ipv4-addresses", "10.0.2.9", &[("subnets", "a,b")], Reason::InvalidRequest, "1 are given for 2 subnets"),
     ("ipv6-addresses", "2001:db8::9", &[], Reason::InvalidRequest, "not dual-stack"),
-    ("security-groups", "sg-1", &[("disable-nlb-sg", "true")], Reason::InvalidRequest, "remove one of the two"),
+    ("disable-nlb-sg", "true", &[], Reason::Unsupported, "open them by hand"),
+    ("disable-nlb-sg", "yes", &[], Reason::InvalidRequest, "neither true nor false"),
+    ("manage-backend-security-group-rules", "false", &[], Reason::InvalidRequest, "security groups of their own"),
+    ("manage-backend-security-group-rules", "no", &[], Reason::InvalidRequest, "neither true nor false"),
+    ("security-groups", "sg-1", NO_GROUP, Reason::InvalidRequest, "remove one of the two"),
     ("security-group-prefix-lists", "sg-1", &[], Reason::InvalidRequest, "no prefix list"),
     (
         "security-group-prefix-lists",
@@ -128,13 +134,7 @@ const WRONG: &[(&str, &str, With, Reason, &str)] = &[
         "only the security group that Berth makes",
     ),
     ("inbound-sg-rules-on-private-link-traffic", "true", &[], Reason::InvalidRequest, "neither `on` nor `off`"),
-    (
-        "inbound-sg-rules-on-private-link-traffic",
-        "on",
-        &[("disable-nlb-sg", "true")],
-        Reason::InvalidRequest,
-        "no security group",
-    ),
+    ("inbound-sg-rules-on-private-link-traffic", "on", NO_GROUP, Reason::InvalidRequest, "no security group"),
     (
         "enable-icmp-for-path-mtu-discovery",
         "on",
@@ -189,7 +189,7 @@ const WRONG: &[(&str, &str, With, Reason, &str)] = &[
     ("service.beta.kubernetes.io/actions.TCP-80", "{}", &[], Reason::Unsupported, "by weight"),
     (SOURCE_RANGES, "everybody", &[], Reason::InvalidRequest, "no range"),
     (SOURCE_RANGES, "2001:db8::/32", &[], Reason::InvalidRequest, "not dual-stack"),
-    (SOURCE_RANGES, "192.0.2.0/24", &[("disable-nlb-sg", "true")], Reason::InvalidRequest, "only the security group"),
+    (SOURCE_RANGES, "192.0.2.0/24", NO_GROUP, Reason::InvalidRequest, "only the security group"),
     ("berth.dev/load-balancer-group", "A", &[], Reason::InvalidRequest, "no name of a group"),
     ("berth.dev/disown", "yes", &[], Reason::InvalidRequest, "neither true nor false"),
     (
@@ -220,7 +220,8 @@ fn with(annotation: (&'static str, &'static str), also: With) -> Intent {
 #[test]
 fn an_annotation_that_is_honoured_asks_for_what_it_means() {
     for (name, value, also, expected) in HONOURED {
-        let before = read(&service("web", also, json!({})), &tried()).unwrap();
+        // What goes with it may make no sense without it.
+        let before = read(&service("web", also, json!({})), &tried()).unwrap_or_default();
         let after = read(&with((name, value), also), &tried());
         let after = after.unwrap_or_else(|failure| panic!("{name}={value}: {failure}"));
         assert!(after.contains(expected), "{name}={value}: {expected} is not in {after}");
@@ -266,7 +267,7 @@ fn every_annotation_is_in_a_table_so_none_is_ignored() {
     let honoured: BTreeSet<_> = HONOURED.iter().map(|(name, ..)| *name).chain(["enable-tcp-udp-listener"]).collect();
     let wrong: BTreeSet<_> = WRONG.iter().map(|(name, ..)| *name).collect();
     // Any text is a value of these.
-    let free = ["access-log-s3-bucket-name", "access-log-s3-bucket-prefix", "subnets", "disable-nlb-sg"];
+    let free = ["access-log-s3-bucket-name", "access-log-s3-bucket-prefix", "subnets"];
     for (name, treatment) in KNOWN {
         if *treatment == Treatment::Honoured {
             assert!(honoured.contains(name), "nothing shows what {name} asks for");

@@ -70,7 +70,15 @@ impl World for AwsWorld {
                     {"name": "tcp", "protocol": "TCP", "port": 53, "nodePort": 30054, "targetPort": 53},
                 ]}),
             ),
-            service("tls", &[("ssl-cert", "arn:a,arn:b"), ("disable-nlb-sg", "true")], ports(&["TCP/443:30443"])),
+            service(
+                "tls",
+                &[
+                    ("ssl-cert", "arn:a,arn:b"),
+                    ("disable-nlb-sg", "true"),
+                    ("manage-backend-security-group-rules", "false"),
+                ],
+                ports(&["TCP/443:30443"]),
+            ),
             service("one", &[group], ports(&["TCP/1000:31000"])),
             service(
                 "two",

@@ -15,7 +15,8 @@ const CHOICES: &[&[(&str, &str)]] = &[
     &[("scheme", "internet-facing"), ("eip-allocations", "eipalloc-1,eipalloc-2")],
     &[("nlb-target-type", "ip")],
     &[("ip-address-type", "dualstack")],
-    &[("disable-nlb-sg", "true")],
+    &[("disable-nlb-sg", "true"), ("manage-backend-security-group-rules", "false")],
+    &[("security-groups", "sg-nodes"), ("manage-backend-security-group-rules", "true")],
     &[("subnets", "subnet-privatea")],
     &[("ssl-cert", "arn:a,arn:b,arn:c")],
     &[("ssl-cert", "arn:b"), ("backend-protocol", "ssl"), ("alpn-policy", "HTTP2Only")],
@@ -130,7 +131,10 @@ async fn history(events: &[Event]) -> Result<(), TestCaseError> {
         scene.delete(name);
     }
     scene.rest().await;
-    prop_assert_eq!(scene.ours(), Vec::<String>::new());
+    // What all load balancers have stays while one has it that was disowned.
+    let mut left = scene.ours();
+    left.retain(|line| !(disowned && line.starts_with("security group berth-backend")));
+    prop_assert_eq!(left, Vec::<String>::new());
     if !disowned {
         prop_assert_eq!(scene.fake.dump(&scene.settings, false), foreign);
     }

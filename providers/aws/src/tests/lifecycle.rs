@@ -141,7 +141,7 @@ async fn another_scheme_needs_consent_and_is_there_before_the_old_one_goes() {
     assert_ne!(scene.says("web"), internal);
     assert!(has(&done, "delete the load balancer") && has(&done, "delete the target group"), "{done:#?}");
     assert!(!has(&scene.ours(), "internal {"), "{:#?}", scene.ours());
-    assert_eq!(scene.ours().len(), 4);
+    assert_eq!(scene.ours().len(), 5);
 }
 
 #[tokio::test]
@@ -175,7 +175,8 @@ async fn a_group_shares_one_load_balancer_each_with_its_own_ports() {
     scene.rest().await;
     assert_eq!(scene.says("a"), scene.says("b"));
     assert_eq!(count(&scene.ours(), "load balancer berth"), 1);
-    assert_eq!(count(&scene.ours(), "security group berth"), 1);
+    assert_eq!(count(&scene.ours(), "security group berth-shop"), 1);
+    assert_eq!(count(&scene.ours(), "security group berth-backend"), 1);
     let before = scene.ours();
 
     // A port that the older one has, another scheme, and one that is refused for itself: each alone is refused.
@@ -226,7 +227,9 @@ async fn a_service_that_is_disowned_leaves_everything_and_nothing_of_it_is_ours(
     scene.delete("web");
     let done = scene.rest().await;
     assert!(done.iter().all(|line| line.starts_with("untag")), "{done:#?}");
-    assert_eq!((scene.ours().len(), scene.fake.dump(&scene.settings, false).len()), (0, others + things));
+    // The security group that all load balancers have stays ours; the one that was disowned goes on being let in by it.
+    assert_eq!((scene.ours().len(), scene.fake.dump(&scene.settings, false).len()), (1, others + things - 1));
+    assert!(scene.ours()[0].starts_with("security group berth-backend-prod"), "{:#?}", scene.ours());
 }
 
 #[tokio::test]
@@ -348,7 +351,12 @@ async fn a_name_that_somebody_else_has_is_not_taken_from_them() {
     let mut scene = Scene::new();
     scene.apply(service(
         "web",
-        &[("name", "mine"), ("disable-nlb-sg", "true"), ("subnets", "subnet-privatea")],
+        &[
+            ("name", "mine"),
+            ("disable-nlb-sg", "true"),
+            ("manage-backend-security-group-rules", "false"),
+            ("subnets", "subnet-privatea"),
+        ],
         json!({}),
     ));
     let intent = scene.wanted.values().next().unwrap().clone();
@@ -441,7 +449,7 @@ async fn a_service_that_was_made_again_under_its_name_gets_another_load_balancer
     scene.apply(again);
     scene.rest().await;
     assert_ne!(scene.says("web"), first);
-    assert_eq!(scene.ours().len(), 4, "{:#?}", scene.ours());
+    assert_eq!(scene.ours().len(), 5, "{:#?}", scene.ours());
 }
 
 #[tokio::test]
