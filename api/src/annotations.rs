@@ -14,6 +14,13 @@ pub const ALLOW_SHARED_IP: &str = "berth.dev/allow-shared-ip";
 /// MetalLB's spelling of [`ALLOW_SHARED_IP`], which shares across namespaces where the pool lets it.
 pub const ALLOW_SHARED_IP_TWIN: &str = "metallb.io/allow-shared-ip";
 
+/// Name of the cloud load balancer that the Service shares with the others of its namespace that have the same name here.
+pub const LOAD_BALANCER_GROUP: &str = "berth.dev/load-balancer-group";
+/// With the value `true` cloud objects are replaced where what the Service asks for cannot be had otherwise.
+pub const ALLOW_REPLACEMENT: &str = "berth.dev/allow-replacement";
+/// With the value `true` the cloud objects of the Service are left as they are and forgotten.
+pub const DISOWN: &str = "berth.dev/disown";
+
 /// On a Node: with the value `true` it gives up what it owns, as soon as another node can take it.
 pub const DRAIN: &str = "berth.dev/drain";
 /// On an Announcement: the node that a person wishes the address to be on, for as long as the annotation is there.
@@ -26,3 +33,5 @@ pub const TAKEN_AGAIN: &str = "berth.dev/taken-again";
 pub const PREFIX: &str = "berth.dev/";
 /// Our own annotations of a Service; any other with [`PREFIX`] is refused, so that a slip of the pen is not taken for no wish.
 pub const KNOWN: &[&str] = &[LOAD_BALANCER_IPS, ADDRESS_POOL, ALLOW_SHARED_IP];
+/// Further ones that mean something to providers of cloud load balancers, and nothing to others, which refuse them.
+pub const CLOUD: &[&str] = &[LOAD_BALANCER_GROUP, ALLOW_REPLACEMENT, DISOWN];

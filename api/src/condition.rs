@@ -15,6 +15,14 @@ pub mod types {
     pub const ALLOCATED: &str = "berth.dev/Allocated";
     /// On a Service: its address has nodes that can announce it.
     pub const ANNOUNCED: &str = "berth.dev/Announced";
+    /// On a Service: its cloud load balancer is being brought up, or changed.
+    pub const PROVISIONING: &str = "berth.dev/Provisioning";
+    /// On a Service: its cloud load balancer takes traffic.
+    pub const ACTIVE: &str = "berth.dev/Active";
+    /// On a Service: the targets of its cloud load balancer are registered and healthy.
+    pub const TARGETS_HEALTHY: &str = "berth.dev/TargetsHealthy";
+    /// All that Berth writes on a Service.
+    pub const OF_SERVICES: [&str; 5] = [ALLOCATED, ANNOUNCED, PROVISIONING, ACTIVE, TARGETS_HEALTHY];
     /// On a pool or an advertisement: its specification is valid and in use.
     pub const READY: &str = "Ready";
     /// On a SpeakerNode: its partners are heard as regularly as they should.

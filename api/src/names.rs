@@ -11,8 +11,13 @@ pub const VERSION: &str = "v1alpha1";
 pub const POOL_CLASS: &str = "berth.dev/pool";
 /// `spec.loadBalancerClass` of Services that get an address for tests.
 pub const MOCK_CLASS: &str = "berth.dev/mock";
+/// `spec.loadBalancerClass` of the AWS provider's Network Load Balancers.
+pub const AWS_NLB_CLASS: &str = "berth.dev/aws-nlb";
 /// What the classes begin with that are Berth's own. Any other class is another controller's, unless it is mapped.
 pub const CLASS_PREFIX: &str = "berth.dev/";
+
+/// Finalizer of Services for which something was made outside the cluster, or is about to be. It goes when nothing of them is left there.
+pub const FINALIZER: &str = "berth.dev/load-balancer";
 
 /// Server-side-apply field manager of the controller.
 pub const CONTROLLER_FIELD_MANAGER: &str = "berth-controller";

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 use crate::annotations as ann;
+use crate::names::FINALIZER;
 use crate::sharing::KEY_MAX;
 use crate::{IpFamily, PerFamily, Reason};
 
@@ -198,11 +200,20 @@ impl RequestError {
 impl Request {
     /// Reads what a Service asks for.
     pub fn parse(service: &Service) -> Result<Self, RequestError> {
+        Self::parse_knowing(service, &[])
+    }
+
+    /// The same for a provider to which further annotations under our own name mean something.
+    ///
+    /// # Errors
+    /// As [`Request::parse`].
+    pub fn parse_knowing(service: &Service, further: &[&str]) -> Result<Self, RequestError> {
         let none = BTreeMap::new();
         let annotations = service.metadata.annotations.as_ref().unwrap_or(&none);
         let spec = service.spec.as_ref();
 
-        let ours = |key: &&String| key.starts_with(ann::PREFIX) && !ann::KNOWN.contains(&key.as_str());
+        let known = |key: &str| ann::KNOWN.contains(&key) || further.contains(&key);
+        let ours = |key: &&String| key.starts_with(ann::PREFIX) && !known(key);
         if let Some(unknown) = annotations.keys().find(ours) {
             return Err(RequestError::UnknownAnnotation { annotation: unknown.clone() });
         }
@@ -282,6 +293,11 @@ fn one_address(field: &str, value: &str, family: IpFamily, families: Families) -
         [one] => Ok(Some(one)),
         _ => Err(RequestError::TooMany { field: field.to_owned(), family, count: addresses.len() }),
     }
+}
+
+/// Whether a Service has our finalizer: something of it is outside the cluster, or is about to be.
+pub fn has_finalizer(meta: &ObjectMeta) -> bool {
+    meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
 #[cfg(test)]

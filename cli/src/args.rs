@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::plan::{ClassArgs, Removal};
+use berth_aws::flags::Flags as AwsFlags;
+use berth_provider::class::{DefaultProvider, ProviderName};
+
+use crate::plan::{ClassArgs, ControllerFlags, Removal, without_variables};
 
 const EXIT_CODES: &str = "Exit codes: 0 nothing that could be looked at is broken, 1 something does not work, \
-2 wrong usage, or the cluster or the Service asked about could not be reached.";
+2 wrong usage, or the cluster or the Service asked about could not be reached. Of plan and simulate, whose answer 2 is for pipelines: 0 nobody loses an \
+address, 2 somebody would, 1 it could not be said.";
 
 const PLAN_HELP: &str = "Examples:
   What an edit of a pool does to the cluster, before it is applied:
@@ -16,15 +20,25 @@ const PLAN_HELP: &str = "Examples:
   Who would lose an address if a pool were deleted:
     kubectl berth plan --delete ipaddresspool/office
   Without a cluster, from files that are everything there is:
-    kubectl get services,namespaces,nodes,endpointslices,ipaddresspools,l2advertisements,routeadvertisements,announcements,speakernodes -A -o yaml > world.yaml
-    kubectl berth plan --offline -f world.yaml -f pools.yaml --default-provider pool
+    kinds=services,namespaces,nodes,endpointslices,servicecidrs
+    kinds=$kinds,ipaddresspools,l2advertisements,routeadvertisements
+    kinds=$kinds,announcements,speakernodes
+    kubectl get $kinds -A -o yaml > world.yaml
+    kubectl berth plan --offline -f world.yaml,pools.yaml \\
+      --default-provider pool
+  What AWS would be asked for, against what the AWS CLI printed of it:
+    aws ec2 describe-subnets > subnets.json
+    aws ec2 describe-route-tables > routes.json
+    kubectl berth plan -f service.yaml --provider aws \\
+      --aws-cluster-name prod --observed subnets.json,routes.json
   In a pipeline, to stop where somebody would lose an address:
     kubectl berth plan -f manifests/ -R -o json > plan.json || exit 1
 
-Without --offline the objects are laid over those of the cluster: each takes the place of the one of its name, and what the API server \
+Files may be separated by commas. Without --offline the objects are laid over those of the cluster: each takes the place of the one of its name, and what the API server \
 fills in and the file leaves out stays. Nothing is written anywhere. The schema of -o json is docs/reference/plan.schema.json.
 
-Exit codes: 0 nobody loses an address, 2 somebody would lose a working address or have it replaced, 1 the plan could not be made.";
+Exit codes: 0 nobody loses an address, 2 somebody would lose a working address, have it replaced or be interrupted, 1 the plan could not be made. \
+`status`, `drain` and `rebalance` have 1 for what does not work and 2 for what could not be done.";
 
 const SIMULATE_HELP: &str = "Examples:
   What a crash of a node would cost:
@@ -41,7 +55,7 @@ all of them fail, the controller names others. A node that is not ready counts a
 docs/reference/simulate.schema.json.
 
 Exit codes: 0 every address keeps or finds a node, 2 an address would be lost, or would stay on a node that is to be drained, \
-1 it could not be simulated.";
+1 it could not be simulated. `status`, `drain` and `rebalance` have 1 for what does not work and 2 for what could not be done.";
 
 const DRAIN_HELP: &str = "Examples:
   Before maintenance, and after it:
@@ -96,6 +110,11 @@ pub struct Cli {
     pub client: ClientArgs,
 }
 
+/// The whole command line. Its flags stand for themselves: the variables of the controller's are the controller's.
+pub fn command() -> clap::Command {
+    Cli::command().mut_subcommands(without_variables)
+}
+
 /// What to do.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
@@ -108,7 +127,8 @@ pub enum Command {
   One Service, link by link, from its class to its endpoints:
     kubectl berth status web
   For a script:
-    kubectl berth status web -o json | jq -r '.links[] | select(.state == \"broken\") | .reason'")]
+    kubectl berth status web -o json |
+      jq -r '.links[] | select(.state == \"broken\") | .reason'")]
     Status(StatusArgs),
     /// Show what the controller would do, by its own planner: who keeps, gains or loses an address, and why
     #[command(after_help = PLAN_HELP)]
@@ -183,12 +203,33 @@ pub struct PlanArgs {
     /// The files are everything there is; ask no cluster
     #[arg(long, requires = "filename")]
     pub offline: bool,
+    /// Plan as if this provider alone were switched on, and served what names no class; asks no cluster where none is configured
+    #[arg(long, value_enum, value_name = "PROVIDER", conflicts_with = "providers")]
+    pub provider: Option<ProviderName>,
+    /// What is there in AWS, as the AWS CLI prints it in JSON, or - for standard input: subnets, route tables, availability zones, security groups, load balancers, target groups, listeners, tags, attributes; may be given several times. Without, AWS is not looked at
+    #[arg(long, value_name = "FILE")]
+    pub observed: Vec<String>,
     /// How to print it; by default as tables
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<StatusOutput>,
     /// Who serves what.
     #[command(flatten)]
     pub classes: ClassArgs,
+    /// What the AWS provider is told.
+    #[command(flatten)]
+    pub aws: AwsFlags,
+}
+
+impl PlanArgs {
+    /// What the controller is told by flags.
+    pub fn controller(&self) -> ControllerFlags {
+        let mut classes = self.classes.clone();
+        if let Some(provider) = self.provider {
+            classes.providers = Some(vec![provider]);
+            classes.default_provider = classes.default_provider.or(Some(DefaultProvider::of(provider)));
+        }
+        ControllerFlags { classes, aws: self.aws.clone() }
+    }
 }
 
 /// Arguments of `simulate`.
@@ -433,6 +474,40 @@ mod tests {
             let Command::Status(status) = cli.command else { panic!("{line:?}") };
             assert_eq!((status.service.as_deref(), status.output), (Some("web"), Some(StatusOutput::Json)));
         }
+    }
+
+    #[test]
+    fn no_command_of_the_examples_is_wrapped_on_a_terminal_of_80_columns() {
+        for sub in command().get_subcommands() {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let mut commands = help.lines().filter(|line| line.starts_with("    "));
+            // The script of completion goes to a file whose name is as long as it is.
+            let wide = commands.find(|line| sub.get_name() != "completion" && line.len() > 80);
+            assert_eq!(wide, None, "{}", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn a_provider_is_planned_for_alone_and_by_default() {
+        let of = |words: &[&str]| {
+            let words = ["kubectl-berth", "plan", "-f", "a.yaml"].iter().chain(words);
+            let Command::Plan(args) = Cli::try_parse_from(words).unwrap().command else { panic!("no plan") };
+            let ClassArgs { providers, default_provider, .. } = args.controller().classes;
+            (providers, default_provider)
+        };
+        assert_eq!(of(&["--provider", "aws"]), (Some(vec![ProviderName::Aws]), Some(DefaultProvider::Aws)));
+        let given = of(&["--provider", "aws", "--default-provider", "none"]);
+        assert_eq!(given, (Some(vec![ProviderName::Aws]), Some(DefaultProvider::None)));
+        assert_eq!(of(&[]), (None, None), "as the controller's Deployment says");
+    }
+
+    #[test]
+    fn the_plugin_reads_no_variables_of_the_controllers() {
+        let plan = command();
+        let plan = plan.get_subcommands().find(|sub| sub.get_name() == "plan").unwrap();
+        let flags: Vec<_> = plan.get_arguments().filter(|argument| argument.get_env().is_some()).collect();
+        assert!(flags.is_empty(), "{flags:?}");
+        assert!(plan.get_arguments().any(|argument| argument.get_long() == Some("aws-cluster-name")));
     }
 
     #[test]

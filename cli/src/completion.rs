@@ -3,10 +3,10 @@
 //! kubectl completes `kubectl berth ...` by starting a program `kubectl_complete-berth` with the words behind `berth`, and reads candidates,
 //! one a line, and last a line `:N`, where N says what the shell is to do besides. The same program does both, by its name.
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::generate;
 
-use crate::args::{Cli, Shell};
+use crate::args::{self, Shell};
 
 /// What kubectl looks for on the PATH.
 const KUBECTL_NAME: &str = "kubectl_complete-berth";
@@ -15,12 +15,12 @@ const NO_FILES: &str = ":4";
 /// "Do what you would without us", which is to offer files.
 const FILES: &str = ":0";
 /// Flags whose value is a file.
-const FILE_FLAGS: [&str; 5] =
-    ["--kubeconfig", "--certificate-authority", "--client-certificate", "--client-key", "--filename"];
+const FILE_FLAGS: [&str; 6] =
+    ["--kubeconfig", "--certificate-authority", "--client-certificate", "--client-key", "--filename", "--observed"];
 
 /// The script of a shell.
 pub fn script(shell: Shell) -> Vec<u8> {
-    let mut command = Cli::command().bin_name("kubectl-berth");
+    let mut command = args::command().bin_name("kubectl-berth");
     let mut out = Vec::new();
     match shell {
         Shell::Bash => generate(clap_complete::Shell::Bash, &mut command, "kubectl-berth", &mut out),
@@ -40,7 +40,7 @@ pub fn is_asked_by_kubectl(program: &str) -> bool {
 /// What is offered after `words`, of which the last is the one that is being typed.
 pub fn candidates(words: &[String]) -> String {
     let (typed, before) = words.split_last().map_or(("", &[][..]), |(last, before)| (last.as_str(), before));
-    let mut root = Cli::command();
+    let mut root = args::command();
     root.build();
     let mut command = &root;
     for word in before {

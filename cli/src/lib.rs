@@ -35,7 +35,7 @@ pub use run::run;
 
 /// The command line, for the reference page.
 pub fn command() -> clap::Command {
-    <args::Cli as clap::CommandFactory>::command()
+    args::command()
 }
 
 /// The JSON schema of `kubectl berth plan -o json`, for the reference.

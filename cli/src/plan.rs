@@ -4,6 +4,7 @@
 //!  files (I/O) -> load -> objects, laid over the cluster's (I/O) or alone -> outlook (pure planners) -> report -> render or JSON
 //! ```
 
+mod aws;
 mod classes;
 mod files;
 mod load;
@@ -17,8 +18,10 @@ use berth_pool::world::World;
 use berth_provider::class::Classes;
 use jiff::Timestamp;
 
+pub use aws::AwsError;
+use aws::Cloud;
 use classes::Switches;
-pub use classes::{ClassArgs, ClassesUnknown};
+pub use classes::{ClassArgs, ClassesUnknown, ControllerFlags, without_variables};
 pub use files::FileError;
 pub use load::LoadError;
 pub use objects::{Removal, RemovalError};
@@ -26,7 +29,7 @@ pub use report::PlanReport;
 
 use crate::args::{ClientArgs, PlanArgs};
 use crate::collect::Reader;
-use crate::connect::{Connection, connect};
+use crate::connect::{ConnectError, Connection, connect};
 use crate::observed::Everything;
 use crate::run::RunError;
 use objects::Objects;
@@ -52,8 +55,10 @@ pub struct Sources<'a> {
     pub recursive: bool,
     /// Whether the files are everything there is.
     pub offline: bool,
+    /// Whether they are so also where no cluster is configured.
+    pub offline_without_cluster: bool,
     /// What the controller is told by flags.
-    pub classes: &'a ClassArgs,
+    pub controller: &'a ControllerFlags,
 }
 
 /// Everything that there is to plan with.
@@ -63,6 +68,9 @@ pub struct Gathered {
     namespace: String,
     classes: Classes,
     switches: Switches,
+    aws: berth_aws::flags::Flags,
+    /// Whether the files are everything there is.
+    offline: bool,
     /// How the cluster is reached, if one was asked.
     pub connection: Option<Connection>,
     /// What is said beside the result.
@@ -87,42 +95,79 @@ impl Gathered {
 pub async fn gather(sources: Sources<'_>, client: &ClientArgs, now: Timestamp) -> Result<Gathered, RunError> {
     let texts = files::read(sources.filename, sources.recursive)?;
     let mut notes = Vec::new();
-    let (mut objects, namespace, classes, connection) = if sources.offline {
-        let namespace = client.namespace.clone().unwrap_or_else(|| NO_NAMESPACE.to_owned());
-        (Objects::of_nothing(now), namespace, sources.classes.clone(), None)
+    let connection = if sources.offline {
+        None
     } else {
-        let connection = connect(client).await?;
-        let everything = Box::pin(Reader::new(&connection).everything()).await?;
-        let classes = classes::in_cluster(sources.classes, &everything.controller, &mut notes);
-        let objects = Objects::of_cluster(everything, now, &mut notes)?;
-        (objects, connection.namespace.clone(), classes, Some(connection))
+        match connect(client).await {
+            Err(ConnectError::NoKubeconfig(_)) if sources.offline_without_cluster => {
+                notes.push(
+                    "note: no cluster is configured, so the files are everything there is, as with --offline"
+                        .to_owned(),
+                );
+                None
+            }
+            connection => Some(connection?),
+        }
     };
-    let switches = classes.switches();
-    let classes = classes.served()?;
+    let offline = connection.is_none();
+    let (mut objects, namespace, flags) = match &connection {
+        None => {
+            let namespace = client.namespace.clone().unwrap_or_else(|| NO_NAMESPACE.to_owned());
+            (Objects::of_nothing(now), namespace, sources.controller.clone())
+        }
+        Some(connection) => {
+            let everything = Box::pin(Reader::new(connection).everything()).await?;
+            let flags = classes::in_cluster(sources.controller, &everything.controller, &mut notes);
+            let objects = Objects::of_cluster(everything, now, &mut notes)?;
+            (objects, connection.namespace.clone(), flags)
+        }
+    };
+    let switches = flags.classes.switches();
+    let classes = flags.classes.served()?;
+    let mut nothing = true;
     for text in &texts {
         for object in load::load(text, &namespace, &mut notes)? {
+            nothing = false;
             objects.lay(object, &mut notes);
         }
     }
-    objects.fill_in_families();
-    Ok(Gathered { objects, namespace, classes, switches, connection, notes })
+    if nothing && !texts.is_empty() {
+        if offline {
+            let notes = notes.iter().map(|note| format!("\n{note}")).collect();
+            return Err(RunError::NothingToPlan(notes));
+        }
+        notes.push(
+            "warning: nothing in the files has a part in it, so this is what becomes of the cluster as it is"
+                .to_owned(),
+        );
+    }
+    objects.fill_in_families(&mut notes);
+    Ok(Gathered { objects, namespace, classes, switches, aws: flags.aws, offline, connection, notes })
 }
 
 /// Answers what the command line asks.
 pub async fn plan(args: &PlanArgs, client: &ClientArgs, now: Timestamp) -> Result<Planned, RunError> {
-    let PlanArgs { filename, recursive, offline, classes, .. } = args;
-    let sources = Sources { filename, recursive: *recursive, offline: *offline, classes };
+    let PlanArgs { filename, recursive, offline, .. } = args;
+    let sources = Sources {
+        filename,
+        recursive: *recursive,
+        offline: *offline,
+        offline_without_cluster: args.provider.is_some() && !filename.is_empty(),
+        controller: &args.controller(),
+    };
     let mut gathered = gather(sources, client, now).await?;
     let before = gathered.objects.places();
     for removal in &args.delete {
         gathered.objects.remove(removal, &gathered.namespace)?;
     }
-    if args.offline {
+    if gathered.offline {
         gathered.note_what_is_missing();
     }
-    let Gathered { objects, classes, switches, notes, .. } = gathered;
-    let question = Question { objects: &objects, before: &before, classes: &classes, switches, now };
-    Ok(Planned { report: question.answer().await, notes })
+    let Gathered { objects, classes, switches, mut notes, aws, .. } = gathered;
+    let cloud = Cloud::read(aws, files::read(&args.observed, false)?)?;
+    let question = Question { objects: &objects, before: &before, classes: &classes, switches, cloud: &cloud, now };
+    let report = question.answer(&mut notes).await?;
+    Ok(Planned { report, notes })
 }
 
 /// What could not be read of a cluster, and nothing can be planned without.

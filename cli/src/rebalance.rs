@@ -9,15 +9,21 @@ use jiff::Timestamp;
 use crate::args::{ClientArgs, RebalanceArgs, StatusOutput};
 use crate::change::Writer;
 use crate::output;
-use crate::plan::{self, ClassArgs, Sources};
+use crate::plan::{self, ControllerFlags, Sources};
 use crate::run::{RunError, print};
 
 pub use report::{RebalanceReport, schema};
 
 /// Does it. Returns whether all that was planned is done.
 pub async fn rebalance(args: &RebalanceArgs, client: &ClientArgs, now: Timestamp) -> Result<bool, RunError> {
-    let classes = ClassArgs::default();
-    let sources = Sources { filename: &[], recursive: false, offline: false, classes: &classes };
+    let controller = ControllerFlags::default();
+    let sources = Sources {
+        filename: &[],
+        recursive: false,
+        offline: false,
+        offline_without_cluster: false,
+        controller: &controller,
+    };
     let gathered = plan::gather(sources, client, now).await?;
     // By kubectl's flag, and not by the context's namespace: balance concerns all.
     let planned = plan_moves(&gathered.world(), client.namespace.as_deref(), args.max_moves);

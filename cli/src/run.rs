@@ -2,20 +2,20 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use berth_pool::forecast::simulate::UnknownNode;
 
 use crate::args::{
-    Cli, ClientArgs, Command, PlanArgs, SimulateArgs, StatusArgs, StatusOutput, VersionArgs, VersionOutput,
+    self, Cli, ClientArgs, Command, PlanArgs, SimulateArgs, StatusArgs, StatusOutput, VersionArgs, VersionOutput,
 };
 use crate::chain::Index;
 use crate::change::ChangeError;
 use crate::collect::{CollectError, Reader};
 use crate::connect::{ConnectError, connect};
-use crate::plan::{self, ClassesUnknown, FileError, LoadError, RemovalError};
+use crate::plan::{self, AwsError, ClassesUnknown, FileError, LoadError, RemovalError};
 use crate::render::{self, Look};
 use crate::report::{SingleService, Unreadable};
 use crate::summary::summarise;
@@ -65,6 +65,10 @@ pub enum RunError {
     #[error(transparent)]
     Classes(#[from] ClassesUnknown),
     #[error(transparent)]
+    Aws(#[from] AwsError),
+    #[error("nothing in the files has a part in it, and without a cluster there is nothing else; name the files that do{}", .0.concat())]
+    NothingToPlan(Vec<String>),
+    #[error(transparent)]
     UnknownNode(#[from] UnknownNode),
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -89,11 +93,13 @@ impl RunError {
                 Some("it takes the verb `list` on each of them; or plan from files alone with `--offline`")
             }
             Self::Change(error) => error.hint(),
-            // The first six say it themselves.
+            // The first eight say it themselves.
             Self::File(_)
             | Self::Load(_)
             | Self::Removal(_)
             | Self::Classes(_)
+            | Self::Aws(_)
+            | Self::NothingToPlan(_)
             | Self::UnknownNode(_)
             | Self::Confirm(_)
             | Self::Output(_)
@@ -109,7 +115,8 @@ pub async fn run(words: Vec<String>) -> ExitCode {
         let _ = output::data(&completion::candidates(words.get(1..).unwrap_or_default()));
         return ExitCode::SUCCESS;
     }
-    let cli = match Cli::try_parse_from(&words) {
+    let read = args::command().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match read {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -189,7 +196,7 @@ async fn simulation(args: &SimulateArgs, client: &ClientArgs) -> Result<Outcome,
 
 /// Whether wrong words were meant for one of [`PLANNING`].
 fn plans(words: &[String]) -> bool {
-    let lenient = Cli::command().ignore_errors(true).try_get_matches_from(words);
+    let lenient = args::command().ignore_errors(true).try_get_matches_from(words);
     lenient.is_ok_and(|matches| matches.subcommand_name().is_some_and(|name| PLANNING.contains(&name)))
 }
 

@@ -6,7 +6,7 @@ use berth_pool::forecast::simulate::{Fault, simulate as try_it};
 use jiff::Timestamp;
 
 use crate::args::{ClientArgs, SimulateArgs};
-use crate::plan::{self, Sources};
+use crate::plan::{self, ControllerFlags, Sources};
 use crate::run::RunError;
 
 pub use report::{SimulationReport, schema, tables};
@@ -18,7 +18,14 @@ pub async fn simulate(
     now: Timestamp,
 ) -> Result<(SimulationReport, Vec<String>), RunError> {
     let SimulateArgs { filename, recursive, offline, classes, .. } = args;
-    let sources = Sources { filename, recursive: *recursive, offline: *offline, classes };
+    let controller = ControllerFlags { classes: classes.clone(), ..ControllerFlags::default() };
+    let sources = Sources {
+        filename,
+        recursive: *recursive,
+        offline: *offline,
+        offline_without_cluster: false,
+        controller: &controller,
+    };
     let mut gathered = plan::gather(sources, client, now).await?;
     if args.offline {
         gathered.note_what_is_missing();

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use berth_aws::pace::Rates;
 use berth_provider::class::{
     Classes, ClassesError, DEFAULT_DEFAULT, DEFAULT_PROVIDERS, DefaultProvider, Mapping, ProviderName,
 };
 use berth_telemetry::TelemetryArgs;
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::heartbeat_keys::Rotation;
 
@@ -22,11 +24,14 @@ use crate::heartbeat_keys::Rotation;
     berth-controller --default-provider pool
   Give addresses for tests beside those of the pools:
     berth-controller --providers pool,mock --default-provider pool
+  Make Network Load Balancers in AWS, also for Services of the AWS Load Balancer Controller's class:
+    berth-controller --providers aws --default-provider aws --class service.k8s.aws/nlb=aws \\
+        --aws-cluster-name prod --aws-internet-facing-namespaces shop,web
   Run outside the cluster, with the rights of a kubeconfig:
     KUBECONFIG=./kubeconfig berth-controller --leader-elect=false --log-format human"
 )]
 pub struct Args {
-    /// The providers that are switched on; each serves its class: berth.dev/pool, berth.dev/mock
+    /// The providers that are switched on; each serves its class: berth.dev/pool, berth.dev/mock, berth.dev/aws-nlb
     #[arg(
         long,
         env = "BERTH_PROVIDERS",
@@ -68,6 +73,23 @@ pub struct Args {
     /// Age at which the key of the speakers' heartbeats is followed by a new one, such as 7d or 12h; 10m at the least, 0 for never
     #[arg(long, env = "BERTH_HEARTBEAT_KEY_ROTATION", default_value = "7d", value_name = "TIME")]
     pub heartbeat_key_rotation: Rotation,
+
+    /// What an operator says about AWS.
+    #[command(flatten)]
+    pub aws: berth_aws::flags::Flags,
+
+    /// The AWS region [default: the environment's, or the one that the instance is in]
+    #[arg(long = "aws-region", env = "BERTH_AWS_REGION", value_name = "REGION", help_heading = "AWS", value_parser = NonEmptyStringValueParser::new())]
+    pub aws_region: Option<String>,
+
+    /// How fast AWS is called, in calls a second and at once, for ec2-read, ec2-write, elb-read, elb-write and elb-targets; when AWS asks for fewer calls there are fewer by themselves [default: ec2-read=20/100,ec2-write=10/100,elb-read=40/200,elb-write=20/100,elb-targets=40/200]
+    #[arg(
+        long = "aws-api-rates",
+        env = "BERTH_AWS_API_RATES",
+        value_name = "LANE=CALLS/BURST,...",
+        help_heading = "AWS"
+    )]
+    pub aws_api_rates: Option<Rates>,
 
     /// Logs and endpoints.
     #[command(flatten)]

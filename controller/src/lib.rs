@@ -10,20 +10,28 @@
 
 mod apply;
 mod args;
+mod aws;
+mod backends;
 mod backoff;
 mod documents;
 mod events;
 mod heartbeat_keys;
 mod latest;
 mod lease;
+mod marker;
 mod metrics;
 mod note;
+mod own_writes;
 mod plan;
 pub mod rbac;
 mod reconciler;
 mod run;
 mod status;
 mod watch;
+mod wish;
+
+#[cfg(test)]
+mod with_aws;
 
 use berth_telemetry::MetricDoc;
 

@@ -86,8 +86,10 @@ pub(crate) fn plan(world: &World, others: &BTreeMap<ServiceKey, Outcome>, key: &
         }
         Some(view) if view.asks == Asks::AnotherProvider => match others.get(key) {
             Some(outcome) => {
-                // Until a request is met, what is published stays; what that is, is known best here and now.
-                let ingress = if outcome.met { outcome.ingress.clone() } else { view.ingress() };
+                // Until a request is met, what is published stays; what that is, is known best here and now. Where nothing is, a name that
+                // is known already is.
+                let published = view.ingress();
+                let ingress = if outcome.met || published.is_empty() { outcome.ingress.clone() } else { published };
                 // What the status names, or is about to, goes on being announced.
                 let named: Vec<_> = addresses(&ingress).chain(view.addresses()).collect();
                 let outcome = Outcome { ingress, ..outcome.clone() };
@@ -96,8 +98,18 @@ pub(crate) fn plan(world: &World, others: &BTreeMap<ServiceKey, Outcome>, key: &
             }
             None => (None, Vec::new()),
         },
-        // It lost our class or type: the ingress goes first, then what it held.
-        Some(view) => (status::clear(key, view), releases(world, key, &[])),
+        // It lost our class or type: the ingress goes first, then what it held. A provider that cannot take away what it made for the
+        // Service says so.
+        Some(view) => {
+            let status = match others.get(key) {
+                Some(outcome) => {
+                    let outcome = Outcome { ingress: Vec::new(), ..outcome.clone() };
+                    status::change(key, view, &outcome, now)
+                }
+                None => status::clear(key, view),
+            };
+            (status, releases(world, key, &[]))
+        }
         None => {
             let after = releases(world, key, &[]);
             plan.steps.extend((!after.is_empty()).then(|| Step::Gone(key.clone())));

@@ -8,8 +8,11 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 pub fn rules() -> Vec<PolicyRule> {
     vec![
         rule("", &["services", "nodes", "namespaces"], &["list", "watch"]),
-        // That a Service is really gone, before its address is given back.
-        rule("", &["services"], &["get"]),
+        // That a Service is really gone, before its address is given back; and the finalizer of those that have something outside the
+        // cluster.
+        rule("", &["services"], &["get", "patch"]),
+        // Its UID tells this cluster from others of its name, in what is made outside.
+        PolicyRule { resource_names: Some(vec!["kube-system".to_owned()]), ..rule("", &["namespaces"], &["get"]) },
         rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
         rule("networking.k8s.io", &["servicecidrs"], &["list", "watch"]),
         rule("", &["services/status"], &["patch"]),

@@ -23,9 +23,11 @@ use crate::apply::{Answers, Applier, WriteError};
 use crate::documents::{Asked, Outcomes};
 use crate::metrics::{Metrics, PoolLabels};
 use crate::note::Note;
+use crate::own_writes::OwnWrites;
 use crate::plan::{not_written, plan};
 use crate::run::{CHANGES, GRACE};
-use crate::watch::{self, Message, News, ServiceNews};
+use crate::watch::{self, Message, News, ServiceNews, Whose};
+use crate::wish::Wish;
 use crate::{backoff, status};
 
 /// Services that are written at once: enough to hide the API server's latency, few enough not to crowd out others
@@ -58,45 +60,27 @@ enum Done {
     Sweep(String, Result<(), WriteError>),
 }
 
+/// Where a provider that plans whole shards is told of Services.
+pub(crate) struct Mailbox {
+    pub(crate) asked: Asked,
+    /// Whether it has to be told of what has our finalizer, whoever serves it now.
+    pub(crate) finalizes: bool,
+}
+
+/// Who has been told of a Service.
+struct Told {
+    uid: String,
+    /// Whose it is, if it is one of theirs.
+    served_by: Option<ProviderName>,
+    told: BTreeSet<ProviderName>,
+}
+
 /// A Service with a class that nobody serves.
 struct Unserved {
     uid: String,
     class: String,
     /// Whether people have been told.
     told: bool,
-}
-
-/// Statuses of a kind of ours that are being written, or that the watch has not shown since: another write could only be refused.
-struct OwnWrites<Id> {
-    under_way: BTreeSet<Id>,
-    /// The versions that the objects have since.
-    written: BTreeMap<Id, u64>,
-}
-
-impl<Id> Default for OwnWrites<Id> {
-    fn default() -> Self {
-        Self { under_way: BTreeSet::new(), written: BTreeMap::new() }
-    }
-}
-
-impl<Id: Ord + Clone> OwnWrites<Id> {
-    /// Whether an object of which this version was seen has to wait.
-    fn stands(&mut self, id: &Id, seen: u64) -> bool {
-        if self.written.get(id).is_some_and(|written| *written <= seen) {
-            self.written.remove(id);
-        }
-        self.under_way.contains(id) || self.written.contains_key(id)
-    }
-
-    fn begun(&mut self, id: &Id) {
-        self.under_way.insert(id.clone());
-    }
-
-    /// `version`: the one that the object has by it, if it was written.
-    fn ended(&mut self, id: &Id, version: Option<u64>) {
-        self.under_way.remove(id);
-        self.written.extend(version.map(|version| (id.clone(), version)));
-    }
 }
 
 /// The one task that owns the world and starts every write.
@@ -130,9 +114,9 @@ pub(crate) struct Reconciler {
     next_sweeps: Instant,
     jitter: u64,
     /// The mailboxes of the providers that plan whole shards.
-    asked: BTreeMap<ProviderName, Asked>,
-    /// Who of them serves which Service, by its uid.
-    others: BTreeMap<ServiceKey, (ProviderName, String)>,
+    asked: BTreeMap<ProviderName, Mailbox>,
+    /// Services that some of them have been told of.
+    others: BTreeMap<ServiceKey, Told>,
     /// Where they say what is to be published.
     outcomes: Outcomes,
     /// What they said last.
@@ -147,7 +131,7 @@ impl Reconciler {
         metrics: Metrics,
         synced_gate: Gate,
         listed: tokio::sync::watch::Sender<bool>,
-        asked: BTreeMap<ProviderName, Asked>,
+        asked: BTreeMap<ProviderName, Mailbox>,
         outcomes: Outcomes,
         world: World,
     ) -> Self {
@@ -262,49 +246,57 @@ impl Reconciler {
         }
     }
 
-    /// Tells the provider that serves the Service what it asks for, and the one that served it before that it does no more.
+    /// Tells the provider that serves the Service what it asks for, the one that served it before that it does no more, and those that
+    /// make things outside the cluster of what has our finalizer.
     fn hear_service(&mut self, key: &ServiceKey, news: ServiceNews) {
-        let now = match &news {
-            ServiceNews::Others(name, uid, _) => Some((*name, uid.clone())),
-            ServiceNews::NotOthers | ServiceNews::Unknown(..) => None,
-        };
-        let before = self.others.get(key).cloned();
-        if before != now {
+        let ServiceNews { uid, whose, has_finalizer, seen } = news;
+        let served_by = if let Whose::Others(name) = whose { Some(name) } else { None };
+        let mut told: BTreeSet<_> = self.asked.keys().copied().collect();
+        told.retain(|name| Some(*name) == served_by || (has_finalizer && self.asked[name].finalizes));
+        let before = self.others.remove(key);
+        if before.as_ref().is_some_and(|before| before.uid != uid || before.served_by != served_by || told.is_empty()) {
             // What was said of another one, or by another provider.
-            self.others.remove(key);
             self.said.remove(key);
         }
-        let left = before.map(|(name, _)| name).filter(|name| now.as_ref().is_none_or(|(now, _)| now != name));
-        if let Some(asked) = left.and_then(|name| self.asked.get(&name)) {
-            asked.put(key.clone(), None);
+        for name in before.iter().flat_map(|before| &before.told).filter(|name| !told.contains(name)) {
+            self.tell(*name, key, Wish::Nothing);
         }
-        match news {
-            ServiceNews::Others(name, uid, intent) => {
-                self.others.insert(key.clone(), (name, uid));
-                match (*intent, self.asked.get(&name)) {
-                    (Ok(intent), Some(asked)) => asked.put(key.clone(), Some(intent)),
-                    (Err(error), _) => tracing::warn!(service = %key, %error, "cannot be read and is passed over"),
-                    (Ok(_), None) => {}
-                }
-                self.unknown.remove(key);
-            }
-            ServiceNews::Unknown(uid, class) => {
-                // It is heard of at each of its changes.
-                let same = self.unknown.get(key).is_some_and(|before| (&before.uid, &before.class) == (&uid, &class));
-                if !same {
-                    self.unknown.insert(key.clone(), Unserved { uid, class, told: false });
+        match seen.map(|seen| *seen) {
+            Some(Ok(seen)) => {
+                for name in &told {
+                    let seen = Box::new(seen.clone());
+                    let is_its = Some(*name) == served_by;
+                    self.tell(*name, key, if is_its { Wish::Served(seen) } else { Wish::Leaves(seen) });
                 }
             }
-            ServiceNews::NotOthers => {
-                self.unknown.remove(key);
-            }
+            Some(Err(error)) => tracing::warn!(service = %key, %error, "cannot be read and is passed over"),
+            None => {}
+        }
+        if !told.is_empty() {
+            self.others.insert(key.clone(), Told { uid: uid.clone(), served_by, told });
+        }
+        let Whose::Unknown(class) = whose else {
+            self.unknown.remove(key);
+            return;
+        };
+        // It is heard of at each of its changes.
+        let same = self.unknown.get(key).is_some_and(|before| (&before.uid, &before.class) == (&uid, &class));
+        if !same {
+            self.unknown.insert(key.clone(), Unserved { uid, class, told: false });
         }
     }
 
-    /// Takes in what the other providers have to say.
-    fn take_in(&mut self, said: BTreeMap<ServiceId, Outcome>) {
-        for (id, outcome) in said {
-            if self.others.get(&id.key).is_some_and(|(_, uid)| *uid == id.uid) {
+    fn tell(&self, name: ProviderName, key: &ServiceKey, wish: Wish) {
+        if let Some(mailbox) = self.asked.get(&name) {
+            mailbox.asked.put(key.clone(), wish);
+        }
+    }
+
+    /// Takes in what the other providers have to say. Of one that nobody serves speaks whoever has something of it.
+    fn take_in(&mut self, said: BTreeMap<(ServiceId, &'static str), Outcome>) {
+        for ((id, by), outcome) in said {
+            let Some(told) = self.others.get(&id.key).filter(|told| told.uid == id.uid) else { continue };
+            if told.served_by.is_none_or(|name| name.as_str() == by) {
                 self.world.mark(&id.key);
                 self.said.insert(id.key, outcome);
             }
@@ -318,7 +310,7 @@ impl Reconciler {
             let classes: Vec<_> = ProviderName::ALL.iter().map(|name| name.class()).collect();
             let message = format!(
                 "spec.loadBalancerClass `{class}` is none of Berth's, which are {}; no one serves this Service",
-                classes.join(" and ")
+                classes.join(", ")
             );
             tracing::warn!(service = %key, class, "no such class");
             self.applier.events.publish(Note {

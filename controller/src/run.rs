@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::Context;
 use berth_mock::{Cloud, Mock};
 use berth_pool::world::World;
+use berth_provider::Provider;
 use berth_provider::class::ProviderName;
 use berth_telemetry::{Health, shutdown_on_signal};
 use kube::Client;
@@ -29,12 +30,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::Applier;
 use crate::args::Args;
-use crate::documents::{Asked, Documents, Outcomes};
+use crate::aws;
+use crate::backends::Feed;
+use crate::documents::{Asked, Documents, Outcomes, Ties};
 use crate::events;
 use crate::heartbeat_keys::HeartbeatKeys;
 use crate::lease::{Candidate, Leadership};
+use crate::marker::Marker;
 use crate::metrics::Metrics;
-use crate::reconciler::Reconciler;
+use crate::reconciler::{Mailbox, Reconciler};
 use crate::watch;
 
 /// Changes between the watches and the world: one page of a list. Full means that the watches wait; nothing is dropped.
@@ -49,6 +53,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// task ends that must not.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let classes = args.served_classes()?;
+    aws::check(&args)?;
     let shutdown = shutdown_on_signal().context("cannot listen for signals")?;
     let mut config = kube::Config::infer().await.context("cannot find out how to reach the API server")?;
     // Writes and watches have their own retries, with the latest state; the client's would hold old ones for minutes.
@@ -72,11 +77,30 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         identity,
         "started"
     );
-    let (to, mut changes) = mpsc::channel(CHANGES);
-    let watches = watch::start(&client, classes.clone(), &metrics, &to);
     let (leadership, resign, candidate) = lead(&args, &client, &identity, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
-    let (mut documents, asked, outcomes) = drive(&args, &leadership, &told, &metrics, &shutdown)?;
+    let ties = Ties {
+        asked: Asked::default(),
+        feed: Feed::default(),
+        outcomes: Outcomes::default(),
+        leadership: leadership.clone(),
+        listed: told,
+        marker: Marker::new(client.clone(), metrics.clone()),
+        metrics: metrics.clone(),
+    };
+    let mut driven = Driven::default();
+    if args.providers.contains(&ProviderName::Mock) {
+        driven.start(ProviderName::Mock, Mock::new(Cloud::new()), &ties, &shutdown);
+    }
+    #[cfg(feature = "aws")]
+    if args.providers.contains(&ProviderName::Aws)
+        && let Some(provider) = aws::provider(&args, &client, &shutdown).await?
+    {
+        driven.start(ProviderName::Aws, provider, &ties, &shutdown);
+    }
+    let Driven { tasks: mut documents, mailboxes, feeds } = driven;
+    let (to, mut changes) = mpsc::channel(CHANGES);
+    let watches = watch::start(&client, classes.clone(), &metrics, &to, feeds);
     // Whatever is switched on: speakers that are installed wait for it.
     let (rotation, told) = (args.heartbeat_key_rotation, leadership.clone());
     documents.spawn(HeartbeatKeys::new(client.clone(), rotation, told, metrics.clone()).run(shutdown.clone()));
@@ -87,7 +111,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut world = World::default();
     world.set_drain_on_cordon(args.drain_on_cordon);
     world.set_ignore_exclude_label(args.ignore_exclude_lb);
-    let mut reconciler = Reconciler::new(applier, metrics, synced, listed, asked, outcomes, world);
+    let mut reconciler = Reconciler::new(applier, metrics, synced, listed, mailboxes, ties.outcomes, world);
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         () = reconciler.run(&mut changes) => Ok(()),
@@ -144,22 +168,22 @@ fn lead(
     (told, end, task)
 }
 
-/// Starts the providers that plan whole shards.
-fn drive(
-    args: &Args,
-    leadership: &tokio::sync::watch::Receiver<Leadership>,
-    listed: &tokio::sync::watch::Receiver<bool>,
-    metrics: &Metrics,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<(JoinSet<()>, BTreeMap<ProviderName, Asked>, Outcomes)> {
-    let (mut tasks, mut all, outcomes) = (JoinSet::new(), BTreeMap::new(), Outcomes::default());
-    if args.providers.contains(&ProviderName::Mock) {
-        let asked = Asked::default();
-        let mock = Mock::new(Cloud::new());
-        let (leadership, listed) = (leadership.clone(), listed.clone());
-        let documents = Documents::new(mock, asked.clone(), outcomes.clone(), leadership, listed, metrics.clone())?;
-        tasks.spawn(documents.run(shutdown.clone()));
-        all.insert(ProviderName::Mock, asked);
+/// What drives the providers that plan whole shards.
+#[derive(Default)]
+struct Driven {
+    tasks: JoinSet<()>,
+    mailboxes: BTreeMap<ProviderName, Mailbox>,
+    /// Of those that are sent targets.
+    feeds: Vec<Feed>,
+}
+
+impl Driven {
+    /// Starts one.
+    fn start<P: Provider>(&mut self, name: ProviderName, provider: P, ties: &Ties, shutdown: &CancellationToken) {
+        // Each has mailboxes of its own.
+        let ties = Ties { asked: Asked::default(), feed: Feed::default(), ..ties.clone() };
+        self.mailboxes.insert(name, Mailbox { asked: ties.asked.clone(), finalizes: provider.needs_finalizer() });
+        self.feeds.extend(provider.needs_targets().then(|| ties.feed.clone()));
+        self.tasks.spawn(Documents::new(provider, ties).run(shutdown.clone()));
     }
-    Ok((tasks, all, outcomes))
 }

@@ -71,7 +71,7 @@ pub(crate) fn clear(key: &ServiceKey, view: &ServiceView) -> Option<(ServiceStat
         kind: types::ALLOCATED,
         status: ConditionStatus::False,
         reason: Reason::Released,
-        message: "the Service no longer asks Berth for an address; what it held is free again".to_owned(),
+        message: "the Service no longer asks Berth for an address; what it held is given back".to_owned(),
     };
     let notes = if held {
         vec![Note { kind: EventType::Normal, ..note(reference(key, &view.uid), &released) }]
@@ -92,8 +92,12 @@ fn worth_an_event(condition: &Condition, is_first: bool) -> bool {
         Reason::ProviderConflict,
         Reason::ProviderThrottled,
         Reason::ProviderUnavailable,
+        Reason::TargetsInitial,
     ];
-    if on_the_way.contains(&condition.reason) || (condition.reason == Reason::NoLocalEndpoints && is_first) {
+    // What these say is said by others, too.
+    let is_progress = [types::PROVISIONING, types::ACTIVE].contains(&condition.kind);
+    let comes_later = [Reason::NoLocalEndpoints, Reason::NoTargets].contains(&condition.reason) && is_first;
+    if is_progress || comes_later || on_the_way.contains(&condition.reason) {
         return false;
     }
     condition.status != ConditionStatus::True || condition.kind == types::ALLOCATED || !is_first

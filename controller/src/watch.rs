@@ -8,16 +8,17 @@ mod seen;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
-use berth_api::service::ServiceKey;
+use berth_api::service::{ServiceKey, has_finalizer};
 use berth_api::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
 use berth_pool::view::{
     self, AdvertisementView, AnnouncementView, Asks, NodeView, PoolView, Report, ServiceView, SliceView,
 };
 use berth_pool::world::Change;
+use berth_provider::Failure;
 use berth_provider::class::{Classes, ProviderName, Served};
-use berth_provider::{Failure, Intent};
 use berth_telemetry::brief;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -30,10 +31,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::backends::{Feed, NodeState, SliceState};
 use crate::backoff;
 use crate::metrics::{KindLabels, Metrics};
+use crate::wish::Seen;
 use known::{Id, KnownId};
-use seen::Seen;
+use seen::Seen as Read;
 
 /// How long the API server keeps a watch open before it is asked for anew, which is also how an API server that vanished
 /// without a word is noticed. Going on from where it was costs one request.
@@ -64,15 +67,28 @@ pub(crate) struct News {
     pub(crate) service: Option<ServiceNews>,
 }
 
-/// Whose a Service is now.
+/// A Service, as the providers of whole shards see it.
 #[derive(Debug)]
-pub(crate) enum ServiceNews {
+pub(crate) struct ServiceNews {
+    /// Its uid; none when it is gone.
+    pub(crate) uid: String,
+    /// Whose it is now.
+    pub(crate) whose: Whose,
+    /// Whether it has our finalizer.
+    pub(crate) has_finalizer: bool,
+    /// What it asks for, where that concerns one of them.
+    pub(crate) seen: Option<Box<Result<Seen, Failure>>>,
+}
+
+/// Whose a Service is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
     /// Nobody's whom it concerns here, or the pools'.
     NotOthers,
-    /// One of the other providers', who is told what it asks for: its uid, that.
-    Others(ProviderName, String, Box<Result<Intent, Failure>>),
-    /// A class that is spelled as one of ours and that nobody serves: its uid, the class.
-    Unknown(String, String),
+    /// One of the other providers'.
+    Others(ProviderName),
+    /// A class that is spelled as one of ours and that nobody serves.
+    Unknown(String),
 }
 
 impl From<Change> for News {
@@ -82,11 +98,24 @@ impl From<Change> for News {
 }
 
 /// Starts all watches. They end when the receiver is dropped or the set is.
-pub(crate) fn start(client: &Client, classes: Classes, metrics: &Metrics, to: &mpsc::Sender<Message>) -> JoinSet<()> {
+///
+/// `feeds` are those of providers that are sent targets.
+pub(crate) fn start(
+    client: &Client,
+    classes: Classes,
+    metrics: &Metrics,
+    to: &mpsc::Sender<Message>,
+    feeds: Vec<Feed>,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let key = |(namespace, name): Id| ServiceKey { namespace, name };
     tasks.spawn(follow::<Service>(client, metrics, to, move |id, service| service_news(&classes, key(id), service)));
-    tasks.spawn(follow::<EndpointSlice>(client, metrics, to, |id, slice| {
+    let fed = feeds.clone();
+    tasks.spawn(follow::<EndpointSlice>(client, metrics, to, move |id, slice| {
+        if !fed.is_empty() {
+            let state = slice.and_then(SliceState::of);
+            fed.iter().for_each(|feed| feed.slices.put(id.clone(), state.clone()));
+        }
         Change::Slice(id, slice.and_then(SliceView::of)).into()
     }));
     tasks.spawn(follow::<Announcement>(client, metrics, to, |(_, name), announcement| {
@@ -101,7 +130,11 @@ pub(crate) fn start(client: &Client, classes: Classes, metrics: &Metrics, to: &m
     tasks.spawn(follow::<RouteAdvertisement>(client, metrics, to, |(_, name), ad| {
         Change::RouteAdvertisement(name, ad.map(AdvertisementView::of_routes)).into()
     }));
-    tasks.spawn(follow::<Node>(client, metrics, to, |(_, name), node| {
+    tasks.spawn(follow::<Node>(client, metrics, to, move |(_, name), node| {
+        if !feeds.is_empty() {
+            let state = node.map(|node| Arc::new(NodeState::of(node)));
+            feeds.iter().for_each(|feed| feed.nodes.put(name.clone(), state.clone()));
+        }
         Change::Node(name, node.map(NodeView::of)).into()
     }));
     tasks.spawn(follow::<SpeakerNode>(client, metrics, to, |(_, name), node| {
@@ -117,18 +150,22 @@ pub(crate) fn start(client: &Client, classes: Classes, metrics: &Metrics, to: &m
     tasks
 }
 
-fn service_news(classes: &Classes, key: ServiceKey, service: Option<&Service>) -> News {
+pub(crate) fn service_news(classes: &Classes, key: ServiceKey, service: Option<&Service>) -> News {
     let Some(service) = service else {
-        return News { change: Change::Service(key, None), service: Some(ServiceNews::NotOthers) };
+        let gone = ServiceNews { uid: String::new(), whose: Whose::NotOthers, has_finalizer: false, seen: None };
+        return News { change: Change::Service(key, None), service: Some(gone) };
     };
     let served = classes.of(service);
     let change = Change::Service(key, ServiceView::of(service, Asks::from(&served)));
-    let news = match served {
-        Served::By(ProviderName::Pool) | Served::Elsewhere => ServiceNews::NotOthers,
-        Served::By(name) => ServiceNews::Others(name, service.uid().unwrap_or_default(), Box::new(Intent::of(service))),
-        Served::Unknown(class) => ServiceNews::Unknown(service.uid().unwrap_or_default(), class),
+    let whose = match served {
+        Served::By(ProviderName::Pool) | Served::Elsewhere => Whose::NotOthers,
+        Served::By(name) => Whose::Others(name),
+        Served::Unknown(class) => Whose::Unknown(class),
     };
-    News { change, service: Some(news) }
+    let has_finalizer = has_finalizer(&service.metadata);
+    let concerns = has_finalizer || matches!(whose, Whose::Others(_));
+    let seen = concerns.then(|| Box::new(Seen::of(service)));
+    News { change, service: Some(ServiceNews { uid: service.uid().unwrap_or_default(), whose, has_finalizer, seen }) }
 }
 
 fn follow<K>(
@@ -140,7 +177,7 @@ fn follow<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let api: Api<Seen<K>> = Api::all(client.clone());
+    let api: Api<Read<K>> = Api::all(client.clone());
     let (metrics, to) = (metrics.clone(), to.clone());
     async move {
         let kind = KindName::<K>::NAME();
@@ -210,7 +247,7 @@ impl<F> Follower<F> {
         backoff::wait(self.failures, self.kind.len() as u64 * 16)
     }
 
-    fn messages<K>(&mut self, event: Result<Event<Seen<K>>, watcher::Error>) -> Vec<Message>
+    fn messages<K>(&mut self, event: Result<Event<Read<K>>, watcher::Error>) -> Vec<Message>
     where
         K: Resource<DynamicType = ()>,
         F: Fn(Id, Option<&K>) -> News,
@@ -244,7 +281,7 @@ impl<F> Follower<F> {
         }
     }
 
-    fn applied<K>(&mut self, object: Seen<K>) -> Option<Message>
+    fn applied<K>(&mut self, object: Read<K>) -> Option<Message>
     where
         K: Resource<DynamicType = ()>,
         F: Fn(Id, Option<&K>) -> News,
@@ -277,6 +314,6 @@ impl<F> Follower<F> {
     }
 }
 
-fn id_of<K: Resource<DynamicType = ()>>(object: &Seen<K>) -> Id {
+fn id_of<K: Resource<DynamicType = ()>>(object: &Read<K>) -> Id {
     (object.namespace().unwrap_or_default(), object.name_any())
 }

@@ -16,13 +16,17 @@ fn flags_that_do_not_go_together_end_the_process_at_once_with_what_to_do() {
             &["--providers=mock", "--class=example.com/lb=pool"],
             "--class example.com/lb=pool: pool is not one of --providers",
         ),
-        (&["--class=example.com/lb=cloud"], "`cloud` is no provider; there are pool and mock"),
+        (&["--class=example.com/lb=cloud"], "`cloud` is no provider; there are pool, mock and aws"),
         (&["--class=berth.dev/pool=pool"], "`berth.dev/pool` is one of Berth's own classes, which are not mapped"),
         (
             &["--heartbeat-key-rotation=5m"],
             "`5m` is no time between two keys, which is 10 minutes or more, such as `7d` or `12h`, or `0` for never",
         ),
-        (&["--providers=cloud"], "[possible values: pool, mock]"),
+        // This test's build has no calls to AWS.
+        (&["--providers=aws", "--aws-cluster-name=prod"], "this berth-controller was built without AWS"),
+        (&["--default-provider=aws"], "--default-provider aws is not one of --providers"),
+        (&["--aws-internet-facing-namespaces=Shop"], "`Shop` is no name of a namespace"),
+        (&["--providers=cloud"], "[possible values: pool, mock, aws]"),
     ] {
         let run = Command::new(env!("CARGO_BIN_EXE_berth-controller")).args(flags).env_clear().output().unwrap();
         let told = String::from_utf8(run.stderr).unwrap();

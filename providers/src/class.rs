@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use berth_api::names::{CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
+use berth_api::names::{AWS_NLB_CLASS, CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
 use k8s_openapi::api::core::v1::Service;
 
 /// The providers that are switched on where nothing is said, as they are written on the command line.
@@ -22,17 +22,20 @@ pub enum ProviderName {
     Pool,
     /// Addresses for tests, which nobody answers at.
     Mock,
+    /// Network Load Balancers of AWS.
+    Aws,
 }
 
 impl ProviderName {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Pool, Self::Mock];
+    pub const ALL: [Self; 3] = [Self::Pool, Self::Mock, Self::Aws];
 
     /// Its word in flags, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pool => "pool",
             Self::Mock => "mock",
+            Self::Aws => "aws",
         }
     }
 
@@ -41,6 +44,7 @@ impl ProviderName {
         match self {
             Self::Pool => POOL_CLASS,
             Self::Mock => MOCK_CLASS,
+            Self::Aws => AWS_NLB_CLASS,
         }
     }
 }
@@ -61,15 +65,27 @@ pub enum DefaultProvider {
     Pool,
     /// The addresses for tests.
     Mock,
+    /// Network Load Balancers of AWS, for what the AWS Load Balancer Controller takes without a class: that of the type external or nlb-ip.
+    Aws,
 }
 
 impl DefaultProvider {
+    /// That one.
+    pub fn of(name: ProviderName) -> Self {
+        match name {
+            ProviderName::Pool => Self::Pool,
+            ProviderName::Mock => Self::Mock,
+            ProviderName::Aws => Self::Aws,
+        }
+    }
+
     /// The provider, if there is one.
     pub fn name(self) -> Option<ProviderName> {
         match self {
             Self::None => None,
             Self::Pool => Some(ProviderName::Pool),
             Self::Mock => Some(ProviderName::Mock),
+            Self::Aws => Some(ProviderName::Aws),
         }
     }
 }
@@ -90,7 +106,7 @@ pub enum MappingError {
     #[error("`{0}` is no mapping; write CLASS=PROVIDER, such as example.com/lb=pool")]
     Form(String),
     /// No such provider.
-    #[error("`{0}` is no provider; there are pool and mock")]
+    #[error("`{0}` is no provider; there are pool, mock and aws")]
     Provider(String),
     /// No class that a Service could have.
     #[error("`{0}` is no class; one is a name such as example.com/lb")]
@@ -114,6 +130,22 @@ impl FromStr for Mapping {
             return Err(MappingError::Own(class.to_owned()));
         }
         Ok(Self { class: class.to_owned(), provider })
+    }
+}
+
+/// Says which controller a Service without a class is for, in AWS.
+const AWS_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-type";
+/// Has to be there beside the type `external`.
+const AWS_TARGET_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type";
+
+/// Whether a Service without a class is one that the AWS Load Balancer Controller would serve. All others are those of the
+/// cloud's own controller.
+fn asks_for_aws(service: &Service) -> bool {
+    let annotation = |name: &str| service.metadata.annotations.as_ref()?.get(name).map(|value| value.trim());
+    match annotation(AWS_TYPE) {
+        Some("nlb-ip") => true,
+        Some("external") => matches!(annotation(AWS_TARGET_TYPE), Some("instance" | "ip")),
+        _ => false,
     }
 }
 
@@ -171,6 +203,11 @@ impl Classes {
         }
     }
 
+    /// Who serves a Service that names no class.
+    pub fn default_provider(&self) -> Option<ProviderName> {
+        self.default
+    }
+
     /// Whose a Service is.
     pub fn of(&self, service: &Service) -> Served {
         let Some(spec) = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer")) else {
@@ -180,7 +217,10 @@ impl Classes {
             return Served::Elsewhere;
         }
         match spec.load_balancer_class.as_deref() {
-            None => self.default.map_or(Served::Elsewhere, Served::By),
+            None => match self.default {
+                Some(ProviderName::Aws) if !asks_for_aws(service) => Served::Elsewhere,
+                default => default.map_or(Served::Elsewhere, Served::By),
+            },
             Some(class) => match self.served.get(class) {
                 Some(name) => Served::By(*name),
                 // The other providers' own classes may be another controller's of ours.
@@ -240,6 +280,30 @@ mod tests {
         });
         let pool = classes(&[ProviderName::Pool], &[], None);
         assert_eq!(pool.of(&serde_json::from_value(service).unwrap()), Served::Elsewhere);
+    }
+
+    #[test]
+    fn without_a_class_aws_serves_only_what_the_aws_load_balancer_controller_would() {
+        let aws = classes(&[ProviderName::Aws], &["service.k8s.aws/nlb=aws"], Some(ProviderName::Aws));
+        for (class, kind, targets, is_served) in [
+            (None, None, None, false),
+            (None, Some("external"), None, false),
+            (None, Some("external"), Some("ip"), true),
+            (None, Some("external"), Some("instance"), true),
+            (None, Some("external"), Some("pod"), false),
+            (None, Some("nlb-ip"), None, true),
+            (None, Some("nlb"), Some("ip"), false),
+            (Some("berth.dev/aws-nlb"), None, None, true),
+            (Some("service.k8s.aws/nlb"), None, None, true),
+            (Some("example.com/lb"), Some("nlb-ip"), None, false),
+        ] {
+            let service = json!({
+                "metadata": {"name": "web", "annotations": {AWS_TYPE: kind.unwrap_or("-"), AWS_TARGET_TYPE: targets.unwrap_or("-")}},
+                "spec": {"type": "LoadBalancer", "loadBalancerClass": class},
+            });
+            let expected = if is_served { Served::By(ProviderName::Aws) } else { Served::Elsewhere };
+            assert_eq!(aws.of(&serde_json::from_value(service).unwrap()), expected, "{class:?} {kind:?} {targets:?}");
+        }
     }
 
     #[test]

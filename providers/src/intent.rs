@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_api::annotations;
 use berth_api::service::{Families, Request, RequestError, ServiceKey, TrafficPolicy};
 use berth_api::sharing::SharingTerms;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 
 use crate::{Class, Failure};
@@ -29,6 +31,15 @@ pub enum Protocol {
     Sctp,
 }
 
+/// Where the endpoints of a Service take the traffic of one of its ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetPort {
+    /// This port of each.
+    Number(u16),
+    /// The port of each that its pod calls so.
+    Name(String),
+}
+
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
@@ -40,6 +51,8 @@ pub struct Port {
     pub port: u16,
     /// Where nodes take its traffic, if they do.
     pub node_port: Option<u16>,
+    /// Where endpoints take it.
+    pub target_port: TargetPort,
 }
 
 /// What a Service asks for.
@@ -57,6 +70,8 @@ pub struct Intent {
     pub families: Families,
     /// What it asks of every provider: addresses, a pool.
     pub request: Result<Request, RequestError>,
+    /// The same where the annotations are known that mean something to providers of cloud load balancers.
+    pub cloud_request: Result<Request, RequestError>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// On which terms it shares its addresses, if it wishes to.
@@ -107,6 +122,14 @@ impl Intent {
                     Some(node_port) => Some(number(&format!("spec.ports[{index}].nodePort"), node_port)?),
                     None => None,
                 },
+                target_port: match &port.target_port {
+                    Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+                    Some(IntOrString::Int(target)) if *target != 0 => {
+                        TargetPort::Number(number(&format!("spec.ports[{index}].targetPort"), *target)?)
+                    }
+                    // Not given: the same as the port (Kubernetes rule).
+                    _ => TargetPort::Number(number(&format!("spec.ports[{index}].port"), port.port)?),
+                },
             });
         }
         Ok(Self {
@@ -116,6 +139,7 @@ impl Intent {
             annotations: meta.annotations.clone().unwrap_or_default(),
             families: Families::of(service),
             request: Request::parse(service),
+            cloud_request: Request::parse_knowing(service, annotations::CLOUD),
             labels: meta.labels.clone().unwrap_or_default(),
             sharing: SharingTerms::of(service),
             policy: TrafficPolicy::of(service),

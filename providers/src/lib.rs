@@ -14,8 +14,10 @@ mod failure;
 mod intent;
 mod plan;
 mod provider;
+mod targets;
 
 pub use failure::{Class, Failure, Retry, UnknownClass};
-pub use intent::{Intent, Port, Protocol, ServiceId, Wanted};
+pub use intent::{Intent, Port, Protocol, ServiceId, TargetPort, Wanted};
 pub use plan::{Carried, Outcome, Plan, PlannedStep, carry_out};
-pub use provider::{Owned, Provider, Shard, Target, TargetReport, Targets};
+pub use provider::{Owned, Provider, Shard};
+pub use targets::{Endpoint, ServiceTargets, TargetNode, TargetReport, Targets};

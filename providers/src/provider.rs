@@ -1,13 +1,11 @@
 //! The trait.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{Failure, Intent, Plan, ServiceId, Wanted};
+use crate::{Failure, Intent, Plan, ServiceId, TargetReport, Targets, Wanted};
 
 /// What must be planned together: all pools, one load balancer that several Services share, one load balancer of one Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -33,39 +31,6 @@ pub struct Owned {
     pub service: Option<ServiceId>,
 }
 
-/// Something that takes traffic of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// A node, on the Service's node ports.
-    Node {
-        /// Its name.
-        name: String,
-    },
-    /// An endpoint itself.
-    Endpoint {
-        /// Its address.
-        address: IpAddr,
-        /// The port of the Service that it serves, and its own.
-        ports: BTreeMap<u16, u16>,
-        /// The node that it runs on.
-        node: Option<String>,
-        /// Whether it takes new connections.
-        ready: bool,
-    },
-}
-
-/// Where the traffic of the Services of a shard is to go.
-pub type Targets = BTreeMap<ServiceId, BTreeSet<Target>>;
-
-/// What became of targets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TargetReport {
-    /// Targets that were added.
-    pub added: usize,
-    /// Targets that were removed.
-    pub removed: usize,
-}
-
 /// A provider of load balancers.
 ///
 /// `validate`, `shard` and `plan` are pure: no clock, no I/O, the same answer for the same question, whatever the order in
@@ -79,9 +44,19 @@ pub trait Provider: Send + Sync + 'static {
     /// Its name in flags, logs and metrics, such as `mock`.
     fn name(&self) -> &'static str;
 
-    /// Whether something outside the cluster is made, which needs a finalizer before the first effect. The controller refuses to
-    /// drive such a provider until it puts finalizers on.
+    /// Whether something outside the cluster is made. The controller then puts a finalizer on a Service before the first effect, and
+    /// takes it off when nothing of the Service is left.
     fn needs_finalizer(&self) -> bool;
+
+    /// Whether what a Service has is to be left as it is and forgotten, so that it may go without a finalizer.
+    fn leaves_alone(&self, _intent: &Intent) -> bool {
+        false
+    }
+
+    /// Whether targets have to be sent to it by [`Provider::sync_targets`].
+    fn needs_targets(&self) -> bool {
+        false
+    }
 
     /// How long changes of a shard are gathered before it is planned, so that many Services make one write.
     fn gathers(&self) -> Duration {
@@ -114,7 +89,8 @@ pub trait Provider: Send + Sync + 'static {
         observed: &mut Self::Observed,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Sends the traffic of a shard's Services to these targets and no others. Called far more often than the rest, and beside it.
+    /// Sends the traffic of a shard's Services to these targets and no others. Called far more often than the rest, and beside it, but
+    /// once at a time for a shard.
     ///
     /// A provider whose data path follows endpoints by itself has nothing to do.
     fn sync_targets(

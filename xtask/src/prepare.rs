@@ -50,10 +50,7 @@ pub fn for_tests(progress: &Progress) -> Result<()> {
 /// Builds Berth's programs and returns the folder that they are in.
 pub fn berth(progress: &Progress) -> Result<PathBuf> {
     progress.step("building Berth: controller, speaker and kubectl plugin");
-    // The bench is small, and a suite runs it.
-    let packages = ["berth-controller", "berth-speaker", "berth-cli", "berth-bench"];
-    let built = build(&packages.map(|package| ["--package", package]).concat())?;
-    folder_of(&built)
+    folder_of(&build(&berth_packages())?)
 }
 
 /// Builds what is measured, as it is shipped, and returns the folder that it is in.
@@ -69,6 +66,32 @@ pub fn for_bench(progress: &Progress) -> Result<PathBuf> {
         fs::copy(&program, &to).with_context(|| format!("copying {} to {}", program.display(), to.display()))?;
     }
     Ok(folder)
+}
+
+/// All that any command would install by itself.
+pub fn everything(progress: &Progress) -> Result<()> {
+    for_tests(progress)?;
+    moto(progress)
+}
+
+/// What answers in AWS's place. Quick and silent when it is there.
+fn moto(progress: &Progress) -> Result<()> {
+    setup::install(progress, &setup::missing_python())?;
+    berth_moto::ready(&|what| progress.step(what)).map(drop)
+}
+
+/// Installs what answers in AWS's place, builds Berth with all that calls AWS, and returns the folder that the programs are in. Not as they are
+/// released: what is measured is which calls are made, and the release of it takes long to build.
+pub fn for_aws(progress: &Progress) -> Result<PathBuf> {
+    moto(progress)?;
+    progress.step("building Berth with the calls of AWS; the first time takes minutes");
+    let flags = [&berth_packages()[..], &["--features", "berth-controller/aws"]].concat();
+    folder_of(&build(&flags)?)
+}
+
+/// What selects Berth's programs. The bench is small, and a suite runs it.
+fn berth_packages() -> Vec<&'static str> {
+    ["berth-controller", "berth-speaker", "berth-cli", "berth-bench"].map(|package| ["--package", package]).concat()
 }
 
 /// Builds programs and returns where they are.

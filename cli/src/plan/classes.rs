@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use berth_aws::flags::Flags as AwsFlags;
 use berth_pool::world::World;
 use berth_provider::class::{
     Classes, ClassesError, DEFAULT_DEFAULT, DEFAULT_PROVIDERS, DefaultProvider, Mapping, ProviderName,
 };
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 
@@ -47,6 +48,23 @@ pub struct ClassArgs {
     /// Whether nodes announce although they have the label node.kubernetes.io/exclude-from-external-load-balancers [default: as the controller's Deployment says; offline: false]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub ignore_exclude_lb: Option<bool>,
+}
+
+/// All of the controller's flags that matter to a plan.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControllerFlags {
+    /// Who serves what.
+    #[command(flatten)]
+    pub classes: ClassArgs,
+    /// What the AWS provider is told.
+    #[command(flatten)]
+    pub aws: AwsFlags,
+}
+
+impl ControllerFlags {
+    fn or(&self, other: Self) -> Self {
+        Self { classes: self.classes.or(other.classes), aws: self.aws.or(other.aws) }
+    }
 }
 
 /// What the controller's switches have a plan take into account.
@@ -109,24 +127,31 @@ impl ClassArgs {
 }
 
 /// What the flags say, and where they say nothing, what the controller of the cluster was started with.
-pub fn in_cluster(given: &ClassArgs, controller: &Seen<Option<Deployment>>, notes: &mut Vec<String>) -> ClassArgs {
-    let ClassArgs { providers, default_provider, classes, drain_on_cordon, ignore_exclude_lb } = given;
-    let are_switched = drain_on_cordon.is_some() && ignore_exclude_lb.is_some();
-    if providers.is_some() && default_provider.is_some() && classes.is_some() && are_switched {
-        return given.clone();
-    }
+pub fn in_cluster(
+    given: &ControllerFlags,
+    controller: &Seen<Option<Deployment>>,
+    notes: &mut Vec<String>,
+) -> ControllerFlags {
     let found = match controller {
         Seen::Here(Some(deployment)) => of_deployment(deployment),
         Seen::Here(None) | Seen::KindMissing => Err("there is none".to_owned()),
         Seen::Unreadable(why) => Err(why.message.clone()),
     };
-    given.or(found.unwrap_or_else(|why| {
-        notes.push(format!(
-            "warning: who serves which class is not known from the controller's Deployment: {why}; planned as with \
-             --providers={DEFAULT_PROVIDERS} --default-provider={DEFAULT_DEFAULT}, unless these flags say otherwise"
-        ));
-        ClassArgs::default()
-    }))
+    let ClassArgs { providers, default_provider, classes, drain_on_cordon, ignore_exclude_lb } = &given.classes;
+    let are_switched = drain_on_cordon.is_some() && ignore_exclude_lb.is_some();
+    match found {
+        Ok(flags) => given.or(flags),
+        Err(_) if providers.is_some() && default_provider.is_some() && classes.is_some() && are_switched => {
+            given.clone()
+        }
+        Err(why) => {
+            notes.push(format!(
+                "warning: who serves which class is not known from the controller's Deployment: {why}; planned as with \
+                 --providers={DEFAULT_PROVIDERS} --default-provider={DEFAULT_DEFAULT}, unless these flags say otherwise"
+            ));
+            given.clone()
+        }
+    }
 }
 
 /// The flags among the words of a controller's command line.
@@ -134,40 +159,58 @@ pub fn in_cluster(given: &ClassArgs, controller: &Seen<Option<Deployment>>, note
 #[command(args_override_self = true)]
 struct Words {
     #[command(flatten)]
-    flags: ClassArgs,
+    flags: ControllerFlags,
+}
+
+impl Words {
+    fn read(words: impl Iterator<Item = String>) -> Result<ControllerFlags, clap::Error> {
+        let command = without_variables(Self::command());
+        let words = std::iter::once("controller".to_owned()).chain(words);
+        Ok(Self::from_arg_matches(&command.try_get_matches_from(words)?)?.flags)
+    }
+}
+
+/// The same command, which reads no variables: those that stand for the controller's flags are the controller's.
+pub fn without_variables(command: Command) -> Command {
+    command.mut_args(|argument| argument.env(None::<&'static str>))
+}
+
+/// The flags that matter, and the variables that stand for them.
+fn flags() -> Vec<(String, String)> {
+    let aws = AwsFlags::augment_args(Command::new("controller"));
+    let aws = aws.get_arguments().filter_map(|argument| {
+        Some((format!("--{}", argument.get_long()?), argument.get_env()?.to_string_lossy().into_owned()))
+    });
+    FLAGS.iter().map(|(flag, variable)| ((*flag).to_owned(), (*variable).to_owned())).chain(aws).collect()
+}
+
+/// Whether a word of a command line is that flag, with a value or before one.
+fn is_flag(word: &str, flag: &str) -> bool {
+    word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
 /// What a Deployment starts the controller with, or why that cannot be said.
-fn of_deployment(deployment: &Deployment) -> Result<ClassArgs, String> {
+fn of_deployment(deployment: &Deployment) -> Result<ControllerFlags, String> {
     let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let containers = pod.map(|pod| &pod.containers[..]).unwrap_or_default();
     let container = containers.iter().find(|container| container.name == CONTAINER);
     let container = container.or(containers.first()).ok_or("it has no container")?;
-    let words = words_of(container)?;
+    let known = flags();
+    let words = words_of(container, &known)?;
     if let Some(word) = words.iter().find(|word| word.contains("$(")) {
         return Err(format!("`{word}` is filled in when the container starts"));
     }
-    let read = Words::try_parse_from(std::iter::once("controller".to_owned()).chain(words));
-    let mut flags = read.map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?.flags;
+    let first_line = |error: clap::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut flags = Words::read(words.iter().cloned()).map_err(first_line)?;
     // A variable counts where the flag is not there.
-    for (flag, variable) in FLAGS {
-        let given = match flag {
-            "--providers" => flags.providers.is_some(),
-            "--default-provider" => flags.default_provider.is_some(),
-            DRAIN_ON_CORDON => flags.drain_on_cordon.is_some(),
-            IGNORE_EXCLUDE_LB => flags.ignore_exclude_lb.is_some(),
-            _ => flags.classes.is_some(),
-        };
-        let set = container.env.iter().flatten().find(|env| env.name == variable);
-        if given {
-            continue;
-        }
-        match set {
+    for (flag, variable) in known.iter().filter(|(flag, _)| !words.iter().any(|word| is_flag(word, flag))) {
+        match container.env.iter().flatten().find(|env| env.name == *variable) {
             Some(EnvVar { value: Some(value), value_from: None, .. }) => {
-                let words = ["controller".to_owned(), format!("{flag}={value}")];
-                let more = Words::try_parse_from(words).map_err(|_| format!("`{variable}={value}` cannot be read"))?;
-                flags = flags.or(more.flags);
+                let more = Words::read(std::iter::once(format!("{flag}={value}")));
+                flags = flags.or(more.map_err(|_| format!("`{variable}={value}` cannot be read"))?);
             }
+            // What AWS is told has no part in who serves what; the plan says what it lacks.
+            _ if !FLAGS.iter().any(|(known, _)| known == flag) => {}
             Some(EnvVar { value_from: Some(_), .. }) => {
                 return Err(format!("the variable {variable} comes from another object"));
             }
@@ -181,12 +224,11 @@ fn of_deployment(deployment: &Deployment) -> Result<ClassArgs, String> {
 }
 
 /// The words of a container's command line that matter; the others are of no concern here.
-fn words_of(container: &Container) -> Result<Vec<String>, String> {
+fn words_of(container: &Container, flags: &[(String, String)]) -> Result<Vec<String>, String> {
     let mut all = container.command.iter().flatten().chain(container.args.iter().flatten());
     let mut words = Vec::new();
     while let Some(word) = all.next() {
-        let is = |flag: &str| word == flag || word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='));
-        if !FLAGS.iter().any(|(flag, _)| is(flag)) {
+        if !flags.iter().any(|(flag, _)| is_flag(word, flag)) {
             continue;
         }
         words.push(word.clone());
@@ -249,7 +291,11 @@ mod tests {
             ),
         ] {
             let found = of_deployment(&deployment(container.clone()));
-            assert_eq!(found.as_ref().map(told).map_err(String::as_str), expected.map(str::to_owned), "{container}");
+            assert_eq!(
+                found.as_ref().map(|found| told(&found.classes)).map_err(String::as_str),
+                expected.map(str::to_owned),
+                "{container}"
+            );
         }
     }
 
@@ -268,7 +314,7 @@ mod tests {
             ),
             (json!({"env": [{"name": "BERTH_IGNORE_EXCLUDE_LB", "value": "true"}]}), None, Some(true)),
         ] {
-            let found = of_deployment(&deployment(container.clone())).unwrap();
+            let found = of_deployment(&deployment(container.clone())).unwrap().classes;
             let switches = (found.drain_on_cordon, found.ignore_exclude_lb);
             assert_eq!(switches, (drain_on_cordon, ignore_exclude_lb), "{container}");
         }
@@ -276,14 +322,32 @@ mod tests {
 
     #[test]
     fn a_flag_counts_more_than_the_deployment_and_what_is_not_known_is_told() {
-        let given = ClassArgs { default_provider: Some(DefaultProvider::None), ..ClassArgs::default() };
+        let classes = ClassArgs { default_provider: Some(DefaultProvider::None), ..ClassArgs::default() };
+        let given = ControllerFlags { classes, ..ControllerFlags::default() };
         let mut notes = Vec::new();
         let there = Seen::Here(Some(deployment(json!({"args": ["--default-provider=pool", "--providers=mock"]}))));
-        assert_eq!((told(&in_cluster(&given, &there, &mut notes)).as_str(), notes.len()), ("mock None ?", 0));
-        assert_eq!(told(&in_cluster(&given, &Seen::Here(None), &mut notes)), "? None ?");
+        assert_eq!((told(&in_cluster(&given, &there, &mut notes).classes).as_str(), notes.len()), ("mock None ?", 0));
+        assert_eq!(told(&in_cluster(&given, &Seen::Here(None), &mut notes).classes), "? None ?");
         assert!(notes[0].starts_with(
             "warning: who serves which class is not known from the controller's Deployment: there is none; "
         ));
+    }
+
+    #[test]
+    fn a_deployment_tells_what_its_controller_is_told_of_aws() {
+        let container = json!({
+            "args": ["--providers=aws", "--aws-cluster-name", "prod", "--aws-internet-facing-namespaces=shop,web"],
+            "env": [
+                {"name": "BERTH_AWS_DEFAULT_TARGET_TYPE", "value": "ip"}, {"name": "BERTH_AWS_CLUSTER_NAME", "value": "other"},
+                {"name": "BERTH_AWS_VPC_ID", "valueFrom": {"fieldRef": {"fieldPath": "a"}}},
+            ],
+        });
+        let found = of_deployment(&deployment(container)).unwrap();
+        assert_eq!(told(&found.classes), "aws ? ?");
+        let settings = found.aws.settings("prod", "uid", "vpc");
+        assert_eq!((found.aws.cluster_name.as_deref(), found.aws.vpc_id), (Some("prod"), None));
+        assert!(settings.admission.internet_facing.has("web"));
+        assert_eq!(settings.target_kind, berth_aws::intent::TargetKind::Ip);
     }
 
     #[test]

@@ -44,23 +44,24 @@ pub enum FileError {
 
 /// Reads what is named, in its order; the files of a directory by name.
 pub fn read(names: &[String], recursive: bool) -> Result<Vec<Source>, FileError> {
-    if names.iter().filter(|name| *name == STDIN).count() > 1 {
+    let names: Vec<&str> = names.iter().flat_map(|name| listed(name)).collect();
+    if names.iter().filter(|name| **name == STDIN).count() > 1 {
         return Err(FileError::StdinTwice);
     }
     let mut sources = Vec::new();
     for name in names {
-        let unreadable = |source| FileError::Unreadable { path: name.clone(), source };
+        let unreadable = |source| FileError::Unreadable { path: name.to_owned(), source };
         if name == STDIN {
             let mut text = String::new();
             io::stdin().lock().read_to_string(&mut text).map_err(unreadable)?;
             sources.push(Source { name: "standard input".to_owned(), text });
         } else if name.starts_with("http://") || name.starts_with("https://") {
-            return Err(FileError::Url(name.clone()));
+            return Err(FileError::Url(name.to_owned()));
         } else if fs::metadata(name).map_err(unreadable)?.is_dir() {
             let mut paths = Vec::new();
             manifests(Path::new(name), recursive, &mut paths).map_err(unreadable)?;
             if paths.is_empty() {
-                return Err(FileError::Empty(name.clone()));
+                return Err(FileError::Empty(name.to_owned()));
             }
             for path in paths {
                 sources.push(file(&path)?);
@@ -70,6 +71,11 @@ pub fn read(names: &[String], recursive: bool) -> Result<Vec<Source>, FileError>
         }
     }
     Ok(sources)
+}
+
+/// Several names may be separated by commas, as kubectl has it; a comma may also be in a name.
+fn listed(name: &str) -> Vec<&str> {
+    if !name.contains(',') || Path::new(name).exists() { vec![name] } else { name.split(',').collect() }
 }
 
 fn file(path: &Path) -> Result<Source, FileError> {
@@ -115,6 +121,22 @@ mod tests {
                 read(std::slice::from_ref(&root), recursive).unwrap().into_iter().map(|s| s.text).collect();
             assert_eq!(texts, expected);
         }
+    }
+
+    #[test]
+    fn names_may_be_separated_by_commas_unless_a_file_is_called_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        for name in ["a.yaml", "b.yaml", "c,d.yaml"] {
+            fs::write(at(name), name).unwrap();
+        }
+        let both = format!("{},{}", at("a.yaml"), at("b.yaml"));
+        for (name, expected) in [(both, &["a.yaml", "b.yaml"][..]), (at("c,d.yaml"), &["c,d.yaml"])] {
+            let texts: Vec<_> = read(&[name], false).unwrap().into_iter().map(|source| source.text).collect();
+            assert_eq!(texts, expected);
+        }
+        let missing = read(&[format!("{},{}", at("a.yaml"), at("e.yaml"))], false).unwrap_err().to_string();
+        assert!(missing.starts_with(&format!("{} cannot be read", at("e.yaml"))), "{missing}");
     }
 
     #[test]

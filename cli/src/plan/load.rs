@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use berth_api::pool::{AddressesError, EntryError, IpRange};
 use berth_api::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -21,6 +22,9 @@ const MOST_NODES: usize = 50_000_000;
 const MOST_EVENTS: usize = 4 * MOST_NODES;
 /// The same for its documents.
 const MOST_DOCUMENTS: usize = 1_000_000;
+
+/// The group of kinds that are named as Berth's are, and are not Berth's.
+const METALLB: &str = " of metallb.io/";
 
 /// An object that has a part in planning.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +112,18 @@ pub enum LoadError {
         /// What is wrong.
         problem: String,
     },
+    /// A value that the API server does not let in.
+    #[error("{place}: {kind} {name}: {problem}. The API server refuses it too")]
+    Refused {
+        /// Where.
+        place: Box<Place>,
+        /// The kind.
+        kind: &'static str,
+        /// The object.
+        name: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// A field that the kind does not have.
     #[error("{place}: {kind} {name}: there is no field `{field}`; correct or remove it, the API server refuses it too")]
     UnknownField {
@@ -135,7 +151,16 @@ pub fn load(source: &Source, namespace: &str, notes: &mut Vec<String>) -> Result
             }
         }
     }
+    if objects.is_empty() && passed.is_empty() {
+        notes.push(format!("warning: {}: there is no object in it", source.name));
+    }
     notes.extend(passed.into_iter().map(|(kind, count)| {
+        if kind.contains(METALLB) {
+            return format!(
+                "warning: {}: {count} {kind} passed over, because it is MetalLB's, which Berth does not read: write it as one of berth.dev/v1alpha1",
+                source.name
+            );
+        }
         format!("note: {}: {count} {kind} passed over, which no address depends on", source.name)
     }));
     Ok(objects)
@@ -211,7 +236,12 @@ fn object(place: &Place, value: Value, namespace: &str) -> Result<Result<Object,
             Object::Announcement(reader.ours(|announcement: &mut Announcement| &mut announcement.metadata)?)
         }
         ("berth.dev/v1alpha1", "IPAddressPool") => {
-            Object::Pool(reader.ours(|pool: &mut IPAddressPool| &mut pool.metadata)?)
+            let pool = reader.ours(|pool: &mut IPAddressPool| &mut pool.metadata)?;
+            if let Some(problem) = refusal(&pool) {
+                let (place, name) = (Box::new(place.clone()), pool.metadata.name.clone().unwrap_or_default());
+                return Err(LoadError::Refused { place, kind: "IPAddressPool", name, problem: problem.to_string() });
+            }
+            Object::Pool(pool)
         }
         ("berth.dev/v1alpha1", "L2Advertisement") => {
             Object::Advertisement(reader.ours(|ad: &mut L2Advertisement| &mut ad.metadata)?)
@@ -227,6 +257,20 @@ fn object(place: &Place, value: Value, namespace: &str) -> Result<Result<Object,
         }
         _ => return Ok(Err(format!("{kind} of {version}"))),
     }))
+}
+
+/// Why the API server does not let a pool in: what the rules of its kind say of addresses.
+fn refusal(pool: &IPAddressPool) -> Option<AddressesError> {
+    if pool.spec.addresses.is_empty() {
+        return Some(AddressesError::Empty);
+    }
+    pool.spec.addresses.iter().enumerate().find_map(|(index, entry)| match entry.parse::<IpRange>() {
+        Err(
+            source @ (EntryError::Invalid { .. } | EntryError::HostBitsSet { .. } | EntryError::MixedFamilies { .. }),
+        ) => Some(AddressesError::Entry { index, source }),
+        // The rest is let in, and the pool's condition says what is wrong.
+        Err(EntryError::Reversed { .. } | EntryError::Special { .. }) | Ok(_) => None,
+    })
 }
 
 struct Reader<'a> {

@@ -1,6 +1,7 @@
 //! The objects that are planned with: a cluster's, those of files, or the one laid over the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use berth_api::service::ServiceKey;
@@ -29,6 +30,9 @@ const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// The Service that every cluster has, whose families are the cluster's own.
 const KUBERNETES: (&str, &str) = ("default", "kubernetes");
 const LOAD_BALANCER: &str = "LoadBalancer";
+const IPV4: &str = "IPv4";
+/// Policies by which a Service has both families, the first where the cluster has both.
+const DUAL_STACK: [&str; 2] = ["PreferDualStack", "RequireDualStack"];
 
 type Id = (String, String);
 
@@ -202,28 +206,58 @@ impl Objects {
         self.services.insert(id, new);
     }
 
-    /// Gives edited Services the families that the API server would, as far as the other Services tell what the cluster has.
-    pub fn fill_in_families(&mut self) {
+    /// Gives edited Services the families that the API server would, as far as the other objects tell what the cluster has. Where
+    /// none does, a Service has what it asks for.
+    pub fn fill_in_families(&mut self, notes: &mut Vec<String>) {
         let families =
             |service: &Service| service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
         let primary = self.services.get(&(KUBERNETES.0.to_owned(), KUBERNETES.1.to_owned())).map(families);
         let primary = primary.and_then(|families| families.first().cloned());
-        let dual = self.services.values().any(|service| families(service).len() > 1);
-        for (_, service) in self.services.iter_mut().filter(|(id, _)| self.edited.contains(id)) {
+        let has_both = self.has_both_families(families);
+        let over_cluster = self.over_cluster;
+        for (id, service) in self.services.iter_mut().filter(|(id, _)| self.edited.contains(id)) {
             let Some(spec) = service.spec.as_mut() else { continue };
-            let has_address = |address: &String| !address.is_empty() && address != "None";
-            let known = spec.ip_families.as_ref().is_some_and(|families| !families.is_empty())
-                || spec.cluster_ip.as_ref().is_some_and(has_address);
-            if let (false, Some(primary)) = (known, &primary) {
-                spec.ip_families = Some(vec![primary.clone()]);
+            let has_address = spec.cluster_ip.as_deref().is_some_and(is_address);
+            let known = spec.ip_families.as_ref().is_some_and(|families| !families.is_empty()) || has_address;
+            let policy = spec.ip_family_policy.clone().filter(|policy| DUAL_STACK.contains(&policy.as_str()));
+            // What was made has what the cluster could give.
+            let both = policy.is_some() && has_both.unwrap_or(!over_cluster && !has_address);
+            if !known && (primary.is_some() || both) {
+                spec.ip_families = Some(vec![primary.clone().unwrap_or_else(|| IPV4.to_owned())]);
             }
-            if let (Some("PreferDualStack" | "RequireDualStack"), Some([only]), true) =
-                (spec.ip_family_policy.as_deref(), spec.ip_families.as_deref(), dual)
-            {
-                let other = if only == "IPv4" { "IPv6" } else { "IPv4" };
-                spec.ip_families = Some(vec![only.clone(), other.to_owned()]);
+            let (true, Some([only])) = (both, spec.ip_families.as_deref()) else { continue };
+            let (first, other) = (only.clone(), if only == IPV4 { "IPv6" } else { IPV4 });
+            if has_both.is_none() || (!known && primary.is_none()) {
+                notes.push(format!(
+                    "note: Service {}/{}: which families the cluster has is not in the files, so it gets both, as its ipFamilyPolicy {} says, \
+                     {first} first: add `kubectl get servicecidrs -o yaml`, and the Service default/kubernetes",
+                    id.0,
+                    id.1,
+                    policy.unwrap_or_default()
+                ));
             }
+            spec.ip_families = Some(vec![first, other.to_owned()]);
         }
+    }
+
+    /// Whether the cluster has both families, as far as its objects tell.
+    fn has_both_families(&self, families: impl Fn(&Service) -> Vec<String>) -> Option<bool> {
+        if self.services.values().any(|service| families(service).len() > 1) {
+            return Some(true);
+        }
+        // Every range of Services has one network for each family of the cluster.
+        let ranges = self.service_cidrs.values().filter_map(|cidr| Some(cidr.spec.as_ref()?.cidrs.as_ref()?.len()));
+        if let Some(most) = ranges.max() {
+            return Some(most > 1);
+        }
+        // One that was made got but one family, although it would have liked both.
+        let got_one = |service: &Service| {
+            let spec = service.spec.as_ref();
+            let policy = spec.and_then(|spec| spec.ip_family_policy.as_deref());
+            policy == Some(DUAL_STACK[0]) && spec.and_then(|spec| spec.cluster_ip.as_deref()).is_some_and(is_address)
+        };
+        let is_live = self.services.keys().any(|id| self.over_cluster && !self.edited.contains(id));
+        (is_live || self.services.values().any(got_one)).then_some(false)
     }
 
     /// Takes an object away.
@@ -277,6 +311,16 @@ impl Objects {
             places(ingress.unwrap_or_default())
         };
         self.services().map(|(key, service)| (key, reached(service))).collect()
+    }
+
+    /// A Service.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.services.get(&(key.namespace.clone(), key.name.clone()))
+    }
+
+    /// The UID of a namespace that is there, and not only planned.
+    pub fn namespace_uid(&self, name: &str) -> Option<&str> {
+        self.namespaces.get(name)?.metadata.uid.as_deref().filter(|uid| !is_planned(uid))
     }
 
     /// Every Service, by namespace and name.
@@ -337,7 +381,8 @@ impl Objects {
 
     /// What files alone leave out, and what it does to the plan.
     pub fn what_is_missing(&self) -> Vec<String> {
-        let in_use = self.places().values().any(|places| !places.is_empty());
+        // Names are those of other providers' load balancers, which no Announcement holds.
+        let in_use = self.places().into_values().flatten().any(|place| place.parse::<IpAddr>().is_ok());
         let mut notes = Vec::new();
         if in_use && self.announcements.is_empty() {
             notes.push(
@@ -353,6 +398,11 @@ impl Objects {
         }
         notes
     }
+}
+
+/// Whether it is an address, and not the word for a Service without one.
+fn is_address(cluster_ip: &str) -> bool {
+    !cluster_ip.is_empty() && cluster_ip != "None"
 }
 
 fn id_of(meta: &ObjectMeta) -> Id {
@@ -395,11 +445,19 @@ fn inherit(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.deletion_timestamp = new.deletion_timestamp.take().or_else(|| old.deletion_timestamp.clone());
 }
 
+/// What the UID of an object begins with that is only planned.
+const PLANNED: &str = "planned-";
+
+/// Whether it is the UID of an object that is only planned.
+pub fn is_planned(uid: &str) -> bool {
+    uid.starts_with(PLANNED)
+}
+
 /// What an object has that was just made: it is younger than all others.
 fn newborn(meta: &mut ObjectMeta, now: Timestamp) {
     let (namespace, name) = id_of(meta);
     meta.creation_timestamp.get_or_insert(Time(now));
-    meta.uid.get_or_insert_with(|| format!("planned-{namespace}-{name}"));
+    meta.uid.get_or_insert_with(|| format!("{PLANNED}{namespace}-{name}"));
 }
 
 /// A kind that can be taken away.

@@ -9,11 +9,14 @@ use berth_provider::class::{Classes, ProviderName, Served};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 
+use super::aws::report::PlannedLoadBalancer;
+use super::aws::{self, Cloud, Fate};
 use super::classes::Switches;
 use super::mock;
 use super::objects::Objects;
 use super::report::{ChangeWord, Count, PlanReport, PlannedPool, PlannedService};
 use crate::finding::Finding;
+use crate::run::RunError;
 
 /// What is asked.
 pub struct Question<'a> {
@@ -25,17 +28,21 @@ pub struct Question<'a> {
     pub classes: &'a Classes,
     /// What the controller is told by its switches.
     pub switches: Switches,
+    /// What is known of the cloud.
+    pub cloud: &'a Cloud,
     /// The time that is planned for.
     pub now: Timestamp,
 }
 
 impl Question<'_> {
-    /// Plans.
-    pub async fn answer(&self) -> PlanReport {
+    /// Plans. What could not be known is said in `notes`.
+    pub async fn answer(&self, notes: &mut Vec<String>) -> Result<PlanReport, RunError> {
         let services: BTreeMap<_, _> =
             self.objects.services().map(|(key, service)| (key, (service, self.classes.of(service)))).collect();
         let mocked = services.iter().filter(|(_, (_, served))| *served == Served::By(ProviderName::Mock));
-        let others = mock::forecast(mocked.map(|(key, (service, _))| (key.clone(), *service))).await;
+        let mut others = mock::forecast(mocked.map(|(key, (service, _))| (key.clone(), *service))).await;
+        let aws = aws::forecast(self.objects, self.before, self.classes, self.cloud, notes)?;
+        others.extend(aws.outcomes.clone());
         let mut world = self.objects.world(self.classes);
         self.switches.tell(&mut world);
         let Forecast { services: mut prospects, pools, unsettled } =
@@ -46,14 +53,24 @@ impl Question<'_> {
             let Some(prospect) = prospects.remove(key) else {
                 let gone = || was.filter(|_| !before.is_empty()).map(|was| gone(key, was, before.clone()));
                 return match found {
-                    Some((service, served)) => Some(ignored(key, service, served, before.clone())),
+                    Some((service, served)) => Some(self.ignored(key, service, served, before.clone())),
                     None => gone(),
                 };
             };
             let now = found.and_then(|(_, served)| provider(served));
             Some(planned(key, now, was, prospect, unsettled.contains(key)))
         });
-        PlanReport { services: told.collect(), pools: pools.into_iter().map(pool).collect() }
+        let services = told.map(|said| match aws.fates.get(&key_of(&said)) {
+            Some(fate) => fated(said, fate),
+            None => said,
+        });
+        let load_balancers = aws.outlooks.iter().filter(|outlook| !outlook.steps.is_empty());
+        let load_balancers = load_balancers.map(|outlook| PlannedLoadBalancer::of(outlook, &aws.without_node_ports));
+        Ok(PlanReport {
+            services: services.collect(),
+            pools: pools.into_iter().map(pool).collect(),
+            load_balancers: load_balancers.collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -61,6 +78,23 @@ fn provider(served: &Served) -> Option<ProviderName> {
     match served {
         Served::By(name) => Some(*name),
         Served::Elsewhere | Served::Unknown(_) => None,
+    }
+}
+
+fn key_of(said: &PlannedService) -> ServiceKey {
+    ServiceKey { namespace: said.namespace.clone(), name: said.name.clone() }
+}
+
+/// A Service of which its cloud's planner says what becomes of it.
+fn fated(said: PlannedService, fate: &Fate) -> PlannedService {
+    let Fate { after, change, reason, message } = fate.clone();
+    PlannedService {
+        provider: Some(ProviderName::Aws.to_string()),
+        after,
+        change,
+        reason: reason.to_string(),
+        message,
+        ..said
     }
 }
 
@@ -123,36 +157,55 @@ fn planned(
     said
 }
 
-/// A Service that nobody here serves, and why not.
-fn ignored(key: &ServiceKey, service: &Service, served: &Served, before: Vec<String>) -> PlannedService {
-    let spec = service.spec.clone().unwrap_or_default();
-    let kind = spec.type_.unwrap_or_else(|| "ClusterIP".to_owned());
-    let (reason, message) = match (served, spec.load_balancer_class) {
-        (Served::Unknown(class), _) => {
-            let own: Vec<_> = ProviderName::ALL.iter().map(|name| name.class()).collect();
-            let message = format!("`spec.loadBalancerClass` is `{class}`, which is none of {}", own.join(", "));
-            (Reason::UnknownClass.as_str(), message)
+impl Question<'_> {
+    /// A Service that nobody here serves, and why not.
+    fn ignored(&self, key: &ServiceKey, service: &Service, served: &Served, before: Vec<String>) -> PlannedService {
+        let spec = service.spec.clone().unwrap_or_default();
+        let kind = spec.type_.unwrap_or_else(|| "ClusterIP".to_owned());
+        let own = |class: &str| ProviderName::ALL.into_iter().find(|name| name.class() == class);
+        let (reason, message) = match (served, spec.load_balancer_class) {
+            (Served::Unknown(class), _) => {
+                let own: Vec<_> = ProviderName::ALL.iter().map(|name| name.class()).collect();
+                let message = format!("`spec.loadBalancerClass` is `{class}`, which is none of {}", own.join(", "));
+                (Reason::UnknownClass.as_str(), message)
+            }
+            _ if kind != "LoadBalancer" => {
+                (Finding::NotLoadBalancer.as_str(), format!("the Service is of type {kind}"))
+            }
+            _ if service.metadata.deletion_timestamp.is_some() => {
+                (Finding::BeingDeleted.as_str(), "the Service is being deleted".to_owned())
+            }
+            (_, Some(class)) => {
+                let why = match own(&class) {
+                    Some(name) => format!(
+                        "`{class}` is the class of the provider {name}, which is not switched on: see --providers"
+                    ),
+                    None => format!("no provider here serves the class `{class}`: see --class"),
+                };
+                (Finding::OtherClass.as_str(), why)
+            }
+            (_, None) if self.classes.default_provider() == Some(ProviderName::Aws) => {
+                let message = "the Service names no class, and without one only Services are served that have the annotation \
+                               service.beta.kubernetes.io/aws-load-balancer-type: `external`, beside aws-load-balancer-nlb-target-type, or `nlb-ip`";
+                (Finding::NoClass.as_str(), message.to_owned())
+            }
+            (_, None) => {
+                let message =
+                    "the Service names no class, and no provider serves such Services: see --default-provider";
+                (Finding::NoClass.as_str(), message.to_owned())
+            }
+        };
+        PlannedService {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            provider: None,
+            pool: None,
+            after: before.clone(),
+            before,
+            change: ChangeWord::Ignore,
+            reason: reason.to_owned(),
+            message,
         }
-        _ if kind != "LoadBalancer" => (Finding::NotLoadBalancer.as_str(), format!("the Service is of type {kind}")),
-        _ if service.metadata.deletion_timestamp.is_some() => {
-            (Finding::BeingDeleted.as_str(), "the Service is being deleted".to_owned())
-        }
-        (_, Some(class)) => (Finding::OtherClass.as_str(), format!("no provider here serves the class `{class}`")),
-        (_, None) => {
-            let message = "the Service names no class, and no provider serves such Services: see --default-provider";
-            (Finding::NoClass.as_str(), message.to_owned())
-        }
-    };
-    PlannedService {
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-        provider: None,
-        pool: None,
-        after: before.clone(),
-        before,
-        change: ChangeWord::Ignore,
-        reason: reason.to_owned(),
-        message,
     }
 }
 

@@ -2,10 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use super::aws;
 use super::report::{ChangeWord, PlanReport, PlannedService};
+use crate::finding::Finding;
 use crate::table::{Cell, Style, Table, Tone, paint};
 
-/// The tables. Services that nobody here serves are left out unless `wide`.
+/// Services of one reason that nobody serves and that are named. More than these are most often all of another controller's.
+const NAMED: usize = 10;
+/// Where AWS gives a name that is not known before.
+const GIVEN_LATER: &str = "<given by AWS>";
+
+/// The tables. Services that nobody here serves are left out unless `wide`; those that want a load balancer are named.
 pub fn tables(report: &PlanReport, wide: bool, style: Style) -> String {
     let shown: Vec<_> = report.services.iter().filter(|service| wide || service.change != ChangeWord::Ignore).collect();
     let mut parts = Vec::new();
@@ -17,8 +24,12 @@ pub fn tables(report: &PlanReport, wide: bool, style: Style) -> String {
     }
     let told: Vec<_> =
         shown.iter().filter(|service| worth_a_line(service)).map(|service| line(service, style)).collect();
+    parts.extend(report.load_balancers.iter().filter_map(|planned| aws::render::tables(planned, style)));
     if !told.is_empty() {
         parts.push(told.concat());
+    }
+    if !wide {
+        parts.extend(unserved(report));
     }
     parts.push(count(report));
     parts.join("\n")
@@ -33,12 +44,42 @@ fn services(shown: &[&PlannedService], style: Style) -> String {
             Cell::or_none(service.provider.as_ref()),
             Cell::or_none(service.pool.as_ref()),
             Cell::or_none(Some(service.before.join(","))),
-            Cell::or_none(Some(service.after.join(","))),
+            after(service),
             Cell::toned(service.change.as_str(), tone(service.change)),
             service.reason.clone().into(),
         ]);
     }
     table.render(style)
+}
+
+fn after(service: &PlannedService) -> Cell {
+    let comes = matches!(service.change, ChangeWord::Gain | ChangeWord::Move);
+    if service.after.is_empty() && comes { GIVEN_LATER.into() } else { Cell::or_none(Some(service.after.join(","))) }
+}
+
+/// Names the Services that want a load balancer and that nobody here serves, by the reason.
+fn unserved(report: &PlanReport) -> Option<String> {
+    let mut by_reason = BTreeMap::<&str, Vec<&PlannedService>>::new();
+    let ignored = report.services.iter().filter(|service| service.change == ChangeWord::Ignore);
+    for service in ignored.filter(|service| wants_one(service)) {
+        by_reason.entry(&service.reason).or_default().push(service);
+    }
+    let mut text = Vec::new();
+    for services in by_reason.into_values() {
+        text.extend(services.iter().take(NAMED).map(|service| {
+            let PlannedService { namespace, name, reason, message, .. } = service;
+            format!("Service {namespace}/{name}: ignore: {reason}: {message}\n")
+        }));
+        let more = services.len().checked_sub(NAMED).filter(|more| *more > 0);
+        text.extend(more.map(|more| format!("... and {more} more for the same reason; -o wide lists them\n")));
+    }
+    (!text.is_empty()).then(|| text.concat())
+}
+
+/// Whether a Service that is ignored is of type LoadBalancer.
+fn wants_one(service: &PlannedService) -> bool {
+    let reasons = [berth_api::Reason::UnknownClass.as_str(), Finding::OtherClass.as_str(), Finding::NoClass.as_str()];
+    reasons.contains(&service.reason.as_str())
 }
 
 fn pools(report: &PlanReport, style: Style) -> String {
@@ -124,7 +165,7 @@ mod tests {
             service("db", "", "", ChangeWord::Ignore, "NotLoadBalancer"),
             service("web", "192.0.2.2", "192.0.2.3", ChangeWord::Move, "Allocated"),
         ];
-        PlanReport { services, pools: vec![pool] }
+        PlanReport { services, pools: vec![pool], load_balancers: Vec::new() }
     }
 
     #[test]
@@ -151,8 +192,22 @@ Services: 1 keep, 1 move, 1 ignore
     }
 
     #[test]
+    fn services_that_nobody_serves_are_named_if_they_want_a_load_balancer() {
+        let unserved = |name: &str, reason: &str| service(name, "", "", ChangeWord::Ignore, reason);
+        let mut services: Vec<_> = (10..22).map(|number| unserved(&format!("s{number}"), "OtherClass")).collect();
+        services.extend([unserved("slip", "UnknownClass"), unserved("inside", "NotLoadBalancer")]);
+        let report = PlanReport { services, pools: Vec::new(), load_balancers: Vec::new() };
+        let text = tables(&report, false, Style::Plain);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "Service shop/s10: ignore: OtherClass: why s10");
+        assert_eq!(lines[10], "... and 2 more for the same reason; -o wide lists them");
+        assert_eq!(lines[11..], ["Service shop/slip: ignore: UnknownClass: why slip", "", "Services: 14 ignore"]);
+        assert!(!tables(&report, true, Style::Plain).contains("Service shop/slip"), "the table has it");
+    }
+
+    #[test]
     fn nothing_is_said_of_nothing() {
-        let empty = PlanReport { services: Vec::new(), pools: Vec::new() };
+        let empty = PlanReport { services: Vec::new(), pools: Vec::new(), load_balancers: Vec::new() };
         assert_eq!(tables(&empty, false, Style::Plain), "Services: none\n");
     }
 }

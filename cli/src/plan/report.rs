@@ -8,6 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::aws::report::PlannedLoadBalancer;
+
 /// The largest number up to which all whole numbers are numbers of JSON for everybody (RFC 8259 section 6).
 const LARGEST: u128 = 1 << 53;
 
@@ -19,6 +21,9 @@ pub struct PlanReport {
     pub services: Vec<PlannedService>,
     /// Every pool, by name.
     pub pools: Vec<PlannedPool>,
+    /// What is done in a cloud, by what is planned together there.
+    #[serde(rename = "loadBalancers")]
+    pub load_balancers: Vec<PlannedLoadBalancer>,
 }
 
 /// What becomes of a Service.
@@ -28,13 +33,13 @@ pub struct PlannedService {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Who serves it: `pool` or `mock`; null when nobody here does.
+    /// Who serves it: `pool`, `mock` or `aws`; null when nobody here does.
     pub provider: Option<String>,
     /// The IPAddressPool of its addresses, or of those that it loses; several are separated by commas, none is null.
     pub pool: Option<String>,
     /// Where its status says now that it is reached: addresses, or host names.
     pub before: Vec<String>,
-    /// Where its status will say that it is reached.
+    /// Where its status will say that it is reached, as far as that is known: a cloud gives a new load balancer its name.
     pub after: Vec<String>,
     /// What that means.
     pub change: ChangeWord,
@@ -50,11 +55,11 @@ pub struct PlannedService {
 pub enum ChangeWord {
     /// It stays as it is; where the reason is a refusal, what was asked for is not given.
     Keep,
-    /// An address comes, and none goes.
+    /// An address, or a name, comes, and none goes.
     Gain,
     /// Of a family there is no address any more, or no node answers any more for one that a node answers for now.
     Lose,
-    /// An address is replaced by another.
+    /// An address, or a name, is replaced by another.
     Move,
     /// There is none, and there comes none: refused, or not to be said.
     Pending,
@@ -128,9 +133,11 @@ impl JsonSchema for Count {
 }
 
 impl PlanReport {
-    /// Whether somebody who uses an address now will not reach the Service by it any more.
+    /// Whether somebody who uses an address now will not reach the Service by it any more, or not without an interruption.
     pub fn breaks(&self) -> bool {
-        self.services.iter().any(|service| matches!(service.change, ChangeWord::Lose | ChangeWord::Move))
+        let mut calls = self.load_balancers.iter().flat_map(|planned| &planned.steps);
+        calls.any(|call| call.disruptive)
+            || self.services.iter().any(|service| matches!(service.change, ChangeWord::Lose | ChangeWord::Move))
     }
 }
 
@@ -163,7 +170,8 @@ mod tests {
     fn the_report_has_stable_names_in_json() {
         let (total, used, free) = (Count(1 << 80), Count(3), Count(1));
         let pool = PlannedPool { name: "six".to_owned(), total, used, free, problems: vec!["Overlap: a".to_owned()] };
-        let report = PlanReport { services: vec![service(ChangeWord::Lose)], pools: vec![pool] };
+        let report =
+            PlanReport { services: vec![service(ChangeWord::Lose)], pools: vec![pool], load_balancers: Vec::new() };
         assert_eq!(
             serde_json::to_value(report).unwrap(),
             json!({
@@ -172,6 +180,7 @@ mod tests {
                     "after": [], "change": "lose", "reason": "Released", "message": "gone",
                 }],
                 "pools": [{"name": "six", "total": "1208925819614629174706176", "used": 3, "problems": ["Overlap: a"]}],
+                "loadBalancers": [],
             })
         );
     }
@@ -196,7 +205,8 @@ mod tests {
             [(Keep, false), (Gain, false), (Lose, true), (Move, true), (Pending, false), (Ignore, false)]
         {
             assert_eq!(serde_json::to_value(word).unwrap(), word.as_str());
-            assert_eq!(PlanReport { services: vec![service(word)], pools: Vec::new() }.breaks(), breaks, "{word:?}");
+            let report = PlanReport { services: vec![service(word)], pools: Vec::new(), load_balancers: Vec::new() };
+            assert_eq!(report.breaks(), breaks, "{word:?}");
         }
     }
 

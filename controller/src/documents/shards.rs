@@ -31,6 +31,8 @@ pub(super) struct Shards {
     restless: BTreeMap<Shard, u32>,
     /// Shards for which the other side asked for fewer calls, and until when nothing is asked.
     throttled: BTreeMap<Shard, Duration>,
+    /// Services of which was published what the last look at their shard came to.
+    told: BTreeSet<ServiceId>,
 }
 
 /// What one look at a shard came to.
@@ -44,6 +46,8 @@ pub(super) struct Turn {
     pub stopped: bool,
     /// What is to be said.
     pub outcomes: BTreeMap<ServiceId, Outcome>,
+    /// What is to be said of Services that leave.
+    pub farewells: BTreeMap<ServiceId, Outcome>,
     /// What went wrong with a Service.
     pub failures: BTreeMap<ServiceId, Failure>,
     /// What kept the shard from being looked at.
@@ -68,18 +72,13 @@ impl Shards {
             }
             self.soon(shard, at);
         }
-        self.present.remove(&key);
+        if let Some((_, intent)) = self.present.remove(&key).filter(|before| !stays(before)) {
+            // It is not told of what it has in another shard.
+            self.told.remove(&intent.id);
+        }
         if let Some((_, intent)) = &asked {
             // What it has in another shard may be given up once people are told of what it has in this one.
-            let elsewhere: Vec<_> = self
-                .leaving
-                .iter()
-                .filter(|(_, leaving)| leaving.contains_key(&intent.id))
-                .map(|(s, _)| s.clone())
-                .collect();
-            for shard in elsewhere {
-                self.soon(shard, at);
-            }
+            self.soon_where_it_leaves(&intent.id, at);
         }
         if let Some((shard, intent)) = asked {
             if let Some(leaving) = self.leaving.get_mut(&shard) {
@@ -88,6 +87,55 @@ impl Shards {
             self.members.entry(shard.clone()).or_default().insert(key.clone());
             self.soon(shard.clone(), at);
             self.present.insert(key, (shard, intent));
+        }
+    }
+
+    /// A Service is to leave every shard that it is in, and this one, in which it would be; also one that was never seen here.
+    pub(super) fn leave(&mut self, key: &ServiceKey, shard: Shard, intent: &Intent, at: Duration) {
+        self.learn(key.clone(), None, at);
+        self.leaving.entry(shard).or_default().insert(intent.id.clone(), intent.clone());
+        // What it says now is gone by everywhere.
+        for leaving in self.leaving.values_mut().filter(|leaving| leaving.contains_key(&intent.id)) {
+            leaving.insert(intent.id.clone(), intent.clone());
+        }
+        self.soon_where_it_leaves(&intent.id, at);
+    }
+
+    /// Something of a Service was found in a shard: it leaves that one if it is in another, or in none.
+    pub(super) fn found(&mut self, shard: &Shard, intent: &Intent, at: Duration) {
+        let is_there = self.present.get(&intent.id.key).is_some_and(|(is, asks)| is == shard && asks.id == intent.id);
+        if !is_there {
+            self.leaving.entry(shard.clone()).or_default().entry(intent.id.clone()).or_insert_with(|| intent.clone());
+            self.soon(shard.clone(), at);
+        }
+    }
+
+    /// Whether something of a Service may be left in a shard that it leaves.
+    pub(super) fn is_leaving(&self, id: &ServiceId) -> bool {
+        self.leaving.values().any(|leaving| leaving.contains_key(id))
+    }
+
+    /// The shard that a Service is in.
+    pub(super) fn shard_of(&self, key: &ServiceKey) -> Option<&Shard> {
+        self.present.get(key).map(|(shard, _)| shard)
+    }
+
+    /// Every shard with a Service.
+    pub(super) fn inhabited(&self) -> impl Iterator<Item = &Shard> {
+        self.members.iter().filter(|(_, members)| !members.is_empty()).map(|(shard, _)| shard)
+    }
+
+    /// The Services of a shard.
+    pub(super) fn members(&self, shard: &Shard) -> impl Iterator<Item = &Intent> {
+        let members = self.members.get(shard).into_iter().flatten();
+        members.filter_map(|key| self.present.get(key).map(|(_, intent)| intent))
+    }
+
+    fn soon_where_it_leaves(&mut self, id: &ServiceId, at: Duration) {
+        let shards = self.leaving.iter().filter(|(_, leaving)| leaving.contains_key(id));
+        let shards: Vec<_> = shards.map(|(shard, _)| shard.clone()).collect();
+        for shard in shards {
+            self.soon(shard, at);
         }
     }
 
@@ -104,6 +152,7 @@ impl Shards {
 
     /// Another replica leads, and takes away what is to go. What is there then is found by looking.
     pub(super) fn stand_by(&mut self) {
+        self.told.clear();
         self.leaving.clear();
         self.due.clear();
         self.members.retain(|_, members| !members.is_empty());
@@ -135,6 +184,16 @@ impl Shards {
     /// Takes in what came of it.
     pub(super) fn done(&mut self, shard: &Shard, turn: &Turn, now: Duration) {
         let asked_to_leave = self.busy.remove(shard).unwrap_or_default();
+        for (id, outcome) in &turn.outcomes {
+            let present = self.present.get(&id.key).filter(|(is, intent)| is == shard && intent.id == *id);
+            if outcome.met && present.is_some_and(|(_, intent)| intent.published == outcome.ingress) {
+                if self.told.insert(id.clone()) {
+                    self.soon_where_it_leaves(id, now);
+                }
+            } else {
+                self.told.remove(id);
+            }
+        }
         let failures: Vec<_> = turn.failures.values().chain(&turn.unseen).collect();
         if turn.steps > 0 || !failures.is_empty() || turn.stopped {
             let wait = self.wait_after(shard, turn, &failures, now);
@@ -150,7 +209,7 @@ impl Shards {
                 self.leaving.remove(shard);
             }
         }
-        if self.members.get(shard).is_some_and(BTreeSet::is_empty) && !self.leaving.contains_key(shard) {
+        if self.members.get(shard).is_none_or(BTreeSet::is_empty) && !self.leaving.contains_key(shard) {
             self.members.remove(shard);
             return;
         }
@@ -191,7 +250,7 @@ impl Shards {
     /// it has here.
     fn may_leave(&self, id: &ServiceId, was: &Intent) -> bool {
         let moved = self.present.get(&id.key).filter(|(_, intent)| intent.id == *id);
-        moved.is_none_or(|(_, intent)| intent.published != was.published)
+        moved.is_none_or(|(_, intent)| intent.published != was.published || self.told.contains(id))
     }
 
     /// Nothing is being looked at any more.

@@ -109,6 +109,60 @@ fn one_that_moves_to_another_shard_keeps_what_it_had_until_something_else_is_pub
 }
 
 #[test]
+fn one_that_was_never_seen_here_leaves_until_nothing_is_left_of_it_and_its_shard_is_forgotten() {
+    let mut shards = Shards::default();
+    shards.leave(&key("a"), shard("x"), &intent("a", "1"), NOW);
+    for planned in [1, 0] {
+        assert!(shards.is_leaving(&intent("a", "1").id));
+        let (x, wanted) = shards.next(NOW).unwrap();
+        assert_eq!((x.0.as_str(), names(&wanted)), ("x", (vec![], vec!["1"])));
+        shards.done(&x, &steps(planned), NOW);
+    }
+    assert!(!shards.is_leaving(&intent("a", "1").id));
+    assert!(shards.next_due().is_none(), "nobody has to do with this shard any more");
+}
+
+#[test]
+fn what_a_service_says_while_it_leaves_is_gone_by_wherever_it_leaves() {
+    let mut shards = Shards::default();
+    learn(&mut shards, "a", "1", "x");
+    let mut last = intent("a", "1");
+    last.annotations.insert("says".to_owned(), "something else".to_owned());
+    shards.leave(&key("a"), shard("y"), &last, NOW);
+    let seen: BTreeMap<_, _> = std::iter::from_fn(|| shards.next(NOW)).collect();
+    let of: Vec<_> = seen.values().flat_map(|wanted| wanted.leaving.values()).collect();
+    assert_eq!((seen.len(), of), (2, vec![&last, &last]));
+}
+
+#[test]
+fn what_is_found_in_another_shard_goes_once_people_are_told_of_what_there_is_in_this_one() {
+    let mut shards = Shards::default();
+    learn(&mut shards, "a", "1", "y");
+    shards.found(&shard("y"), &intent("a", "1"), NOW);
+    assert!(!shards.is_leaving(&intent("a", "1").id), "it is where it should be");
+    shards.found(&shard("x"), &intent("a", "1"), NOW);
+    let seen: BTreeMap<_, _> = std::iter::from_fn(|| shards.next(NOW)).collect();
+    assert_eq!(names(&seen[&shard("x")]), (vec![], vec![]), "nothing is published of y yet");
+    shards.done(&shard("x"), &steps(0), NOW);
+    let met = Outcome { met: true, ..Outcome::default() };
+    let turn = Turn { outcomes: BTreeMap::from([(intent("a", "1").id, met)]), ..Turn::default() };
+    shards.done(&shard("y"), &turn, NOW);
+    assert_eq!(names(&shards.next(NOW).unwrap().1), (vec![], vec!["1"]));
+}
+
+#[test]
+fn one_that_was_told_of_in_one_shard_is_not_told_of_in_the_next() {
+    let mut shards = Shards::default();
+    learn(&mut shards, "a", "1", "x");
+    let (x, _) = shards.next(NOW).unwrap();
+    let met = Outcome { met: true, ..Outcome::default() };
+    shards.done(&x, &Turn { outcomes: BTreeMap::from([(intent("a", "1").id, met)]), ..Turn::default() }, NOW);
+    learn(&mut shards, "a", "1", "y");
+    let seen: BTreeMap<_, _> = std::iter::from_fn(|| shards.next(NOW)).collect();
+    assert_eq!(names(&seen[&x]), (vec![], vec![]), "its replacement is not there");
+}
+
+#[test]
 fn what_one_service_waits_for_holds_up_no_other_of_its_shard() {
     let mut shards = Shards::default();
     learn(&mut shards, "a", "1", "x");

@@ -3,6 +3,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::wish::{Mark, Seen};
 use berth_api::Reason;
 
 /// Longer than anything takes that is not waited for on purpose.
@@ -32,20 +33,27 @@ impl Driven {
         let (listed, told) = watch::channel(false);
         let (asked, outcomes, end) = (Asked::default(), Outcomes::default(), CancellationToken::new());
         let (mock, metrics) = (Mock::new(Cloud::new()), Metrics::new().0);
-        let documents = Documents::new(mock, asked.clone(), outcomes.clone(), leadership, told, metrics).unwrap();
-        tokio::spawn(documents.run(end.clone()));
+        // The mock puts no finalizer on anything.
+        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(tower::BoxError::from("nobody is asked"))
+        });
+        let marker = Marker::new(kube::Client::new(nobody, "default"), metrics.clone());
+        let (feed, asks, says) = (Feed::default(), asked.clone(), outcomes.clone());
+        let ties = Ties { asked: asks, feed, outcomes: says, leadership, listed: told, marker, metrics };
+        tokio::spawn(Documents::new(mock, ties).run(end.clone()));
         Self { asked, outcomes, lead, listed, end }
     }
 
     fn ask(&self, intent: Intent) {
-        self.asked.put(intent.id.key.clone(), Some(intent));
+        let seen = Box::new(Seen { mark: Mark::default(), intent });
+        self.asked.put(seen.intent.id.key.clone(), Wish::Served(seen));
     }
 
     /// What was said last of each Service when nothing more is said; the address, or the reason why there is none.
     async fn said(&self) -> BTreeMap<String, String> {
         let mut said = BTreeMap::new();
         while let Ok(more) = tokio::time::timeout(A_WHILE, self.outcomes.take()).await {
-            said.extend(more.into_iter().map(|(id, outcome)| {
+            said.extend(more.into_iter().map(|((id, _), outcome)| {
                 let text = match outcome.ingress.first().and_then(|ingress| ingress.ip.clone()) {
                     Some(address) if outcome.met => address,
                     _ => outcome.conditions[0].reason.to_string(),
@@ -85,7 +93,7 @@ async fn whoever_leads_again_goes_by_what_another_leader_published_meanwhile() {
     assert_eq!(driven.said().await, says(&[("first", "203.0.113.1")]));
 
     driven.lead.send_replace(Leadership::default());
-    driven.asked.put(intent("web", "first", &json!([]), &json!({})).id.key, None);
+    driven.asked.put(intent("web", "first", &json!([]), &json!({})).id.key, Wish::Nothing);
     driven.ask(intent("other", "second", &json!([{"ip": "203.0.113.1"}]), &json!({})));
     driven.ask(intent("a", "third", &json!([]), &json!({})));
     assert_eq!(driven.said().await, says(&[]), "a standby says nothing");

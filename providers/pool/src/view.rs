@@ -24,7 +24,7 @@ use berth_api::crd::{
 use berth_api::names::{PART_LABEL_PREFIX, part_label};
 use berth_api::pool::{Addresses, AddressesError, IpRange};
 use berth_api::service::{
-    Families, Request, RequestError, ServiceKey, TrafficPolicy, health_check_node_port, tcp_port,
+    Families, Request, RequestError, ServiceKey, TrafficPolicy, has_finalizer, health_check_node_port, tcp_port,
 };
 use berth_api::sharing::{SharingScope, SharingTerms};
 use berth_api::{Announcement, Condition as NewCondition, IPAddressPool, MacAddr, PerFamily, Reason, SpeakerNode};
@@ -91,7 +91,7 @@ pub struct ServiceView {
 }
 
 impl ServiceView {
-    /// `None` for a Service that never was ours.
+    /// `None` for a Service that never was ours. One with our finalizer is, also when nothing is said of it.
     pub fn of(service: &Service, asks: Asks) -> Option<Self> {
         let status = service.status.as_ref();
         let conditions: Box<[_]> = status
@@ -101,7 +101,7 @@ impl ServiceView {
             .filter(|c| c.type_.starts_with(types::SERVICE_PREFIX))
             .map(SaidCondition::of)
             .collect();
-        if asks == Asks::Nobody && conditions.is_empty() {
+        if asks == Asks::Nobody && conditions.is_empty() && !has_finalizer(&service.metadata) {
             return None;
         }
         Some(Self {

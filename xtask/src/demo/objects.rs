@@ -55,3 +55,32 @@ pub fn url(address: IpAddr) -> String {
         IpAddr::V6(v6) => format!("http://[{v6}]/"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_api::pool::{Addresses, IpRange};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::workspace;
+
+    fn sample(name: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(workspace::root().join("deploy/samples").join(name)).unwrap();
+        serde_saphyr::from_multiple(&text).unwrap()
+    }
+
+    #[test]
+    fn the_samples_can_be_applied_beside_the_demo() {
+        let ours = Addresses::parse(&POOL_RANGES).unwrap();
+        for object in
+            ["pool.yaml", "services.yaml", "mock-service.yaml", "aws-service.yaml"].into_iter().flat_map(sample)
+        {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            assert!(name != POOL && name != SERVICE, "{object}");
+            for entry in object["spec"]["addresses"].as_array().into_iter().flatten() {
+                let range: IpRange = entry.as_str().unwrap().parse().unwrap();
+                assert!(ours.ranges().all(|other| other.intersection(range).is_none()), "{range}");
+            }
+        }
+    }
+}

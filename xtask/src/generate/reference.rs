@@ -14,6 +14,7 @@ use super::markdown::{code, page, table};
 pub fn files() -> Vec<Generated> {
     vec![
         Generated::new("docs/reference/api.md", api()),
+        Generated::new("docs/reference/aws-annotations.md", aws_annotations()),
         Generated::new("docs/reference/controller.md", flags(berth_controller::command())),
         Generated::new("docs/reference/kubectl-berth.md", cli(berth_cli::command())),
         Generated::new("docs/reference/metrics.md", metrics()),
@@ -28,6 +29,28 @@ pub fn files() -> Vec<Generated> {
 /// JSON has no comments, so nothing in it says that it is generated; the folder does.
 fn schema(schema: serde_json::Value) -> String {
     format!("{schema:#}\n")
+}
+
+fn aws_annotations() -> String {
+    let lines = berth_aws::annotation::lines();
+    let (honoured, refused): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.honoured);
+    let rows = |lines: Vec<berth_aws::annotation::Line>| {
+        lines.into_iter().map(|line| [code(&line.annotation), line.about]).collect::<Vec<_>>()
+    };
+    page(
+        "Annotations of AWS load balancers",
+        "They are those of the AWS Load Balancer Controller, with its meanings and encodings. None is ignored: a Service with one that is\n\
+         refused, or with one under these names that nobody knows, gets no load balancer, what it has is left as it is, and its condition\n\
+         says which annotation it is. Berth's own, `berth.dev/load-balancer-group`, `berth.dev/allow-replacement` and `berth.dev/disown`,\n\
+         are in the [guide](../aws.md).",
+        &[
+            format!("## Honoured\n\n{}", table(["Annotation", "Meaning"], rows(honoured))),
+            format!(
+                "## Refused\n\n{}",
+                table(["Annotation", "What it asks for, and why it is refused"], rows(refused))
+            ),
+        ],
+    )
 }
 
 fn reasons() -> String {

@@ -89,9 +89,50 @@ fn what_has_no_part_is_passed_over_and_told() {
         notes,
         [
             "note: world.yaml: 2 Deployment of apps/v1 passed over, which no address depends on",
-            "note: world.yaml: 1 IPAddressPool of metallb.io/v1beta1 passed over, which no address depends on",
+            "warning: world.yaml: 1 IPAddressPool of metallb.io/v1beta1 passed over, because it is MetalLB's, which Berth does not read: \
+             write it as one of berth.dev/v1alpha1",
         ]
     );
+}
+
+#[test]
+fn a_text_without_an_object_is_told_of() {
+    for text in ["", "# nothing\n---\n", "{apiVersion: v1, kind: List, items: []}"] {
+        assert_eq!(read(text).unwrap().1, ["warning: world.yaml: there is no object in it"], "{text}");
+    }
+    assert_eq!(read("{apiVersion: v1, kind: Node, metadata: {name: a}}").unwrap().1, [""; 0]);
+}
+
+#[test]
+fn a_pool_that_the_api_server_does_not_let_in_is_refused_and_one_that_it_lets_in_is_not() {
+    let pool = |addresses: &str| {
+        format!(
+            "apiVersion: berth.dev/v1alpha1\nkind: IPAddressPool\nmetadata: {{name: office}}\nspec: {{addresses: [{addresses}]}}\n"
+        )
+    };
+    for (addresses, says) in [
+        (
+            "192.0.2.1/28",
+            Some("`spec.addresses[0]`: `192.0.2.1/28` has bits set behind its prefix; write `192.0.2.0/28`"),
+        ),
+        ("192.0.2.1, '2001:db8::1/64'", Some("`spec.addresses[1]`: `2001:db8::1/64` has bits set behind its prefix")),
+        ("192.0.2.300", Some("`192.0.2.300` is not an address range")),
+        ("'192.0.2.1-2001:db8::1'", Some("starts in one address family and ends in the other")),
+        ("", Some("`spec.addresses` is empty; name at least one address. The API server refuses it too")),
+        // Let in, and said by the pool's condition.
+        ("192.0.2.9-192.0.2.1", None),
+        ("127.0.0.1", None),
+        ("192.0.2.1, 192.0.2.1", None),
+    ] {
+        let found = read(&pool(addresses)).map_err(|error| error.to_string());
+        match says {
+            None => assert_eq!(found.unwrap().0, ["IPAddressPool office"], "{addresses}"),
+            Some(says) => {
+                let error = found.unwrap_err();
+                assert!(error.starts_with("world.yaml: IPAddressPool office: ") && error.contains(says), "{error}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn lay(objects: &mut Objects, text: &str) -> Vec<String> {
     for object in load(&source, "shop", &mut notes).unwrap() {
         objects.lay(object, &mut notes);
     }
-    objects.fill_in_families();
+    objects.fill_in_families(&mut notes);
     notes
 }
 
@@ -106,6 +106,51 @@ fn a_service_has_the_families_that_the_api_server_would_give_it() {
     ] {
         let (web, _) = edited(cluster(&services), spec);
         assert_eq!(web.pointer("/spec/ipFamilies").cloned().unwrap_or_default(), expected, "{services:?} {spec}");
+    }
+}
+
+/// The families of the Service `web`, from files that are everything there is, and the notes.
+fn offline(files: &str) -> (Value, Vec<String>) {
+    let mut objects = Objects::of_nothing(NOW);
+    let notes = lay(&mut objects, files);
+    let web = serde_json::to_value(&objects.services[&("shop".to_owned(), "web".to_owned())]).unwrap();
+    (web.pointer("/spec/ipFamilies").cloned().unwrap_or_default(), notes)
+}
+
+#[test]
+fn offline_a_dual_stack_service_is_taken_for_one_unless_the_files_tell_otherwise() {
+    let web = |spec: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{{spec}}}\n---\n");
+    let ranges = |ranges: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {{name: kubernetes}}\nspec: {{cidrs: [{ranges}]}}\n---\n"
+        )
+    };
+    let kubernetes = "apiVersion: v1\nkind: Service\nmetadata: {name: kubernetes, namespace: default}\nspec: {ipFamilies: [IPv6]}\n---\n";
+    let got_one = "apiVersion: v1\nkind: Service\nmetadata: {name: got}\n\
+                   spec: {ipFamilyPolicy: PreferDualStack, clusterIP: 10.0.0.9, ipFamilies: [IPv4]}\n---\n";
+    let (prefer, require) = ("ipFamilyPolicy: PreferDualStack", "ipFamilyPolicy: RequireDualStack");
+    let both = json!(["IPv4", "IPv6"]);
+    for (files, expected, noted) in [
+        (web(prefer), both.clone(), true),
+        (web(require), both.clone(), true),
+        (web(&format!("{prefer}, ipFamilies: [IPv6]")), json!(["IPv6", "IPv4"]), true),
+        (web("ipFamilyPolicy: SingleStack"), Value::Null, false),
+        (web("type: LoadBalancer"), Value::Null, false),
+        (web(prefer) + kubernetes, json!(["IPv6", "IPv4"]), true),
+        (web(prefer) + kubernetes + &ranges("'2001:db8::/108', 10.0.0.0/16"), json!(["IPv6", "IPv4"]), false),
+        (web(prefer) + &ranges("10.0.0.0/16, '2001:db8::/108'"), both.clone(), true),
+        (web(prefer) + kubernetes + &ranges("'2001:db8::/108'"), json!(["IPv6"]), false),
+        (web(prefer) + got_one, Value::Null, false),
+        // It was made, and got what there was.
+        (web(&format!("{prefer}, clusterIP: 10.0.0.1, ipFamilies: [IPv4]")), json!(["IPv4"]), false),
+    ] {
+        let (families, notes) = offline(&files);
+        assert_eq!(families, expected, "{files}");
+        assert_eq!(
+            notes.iter().any(|note| note.contains("Service shop/web: which families")),
+            noted,
+            "{files}{notes:?}"
+        );
     }
 }
 

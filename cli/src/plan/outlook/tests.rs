@@ -9,7 +9,7 @@ const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
 /// Both providers; the pools serve who names no class.
 static FLAGS: LazyLock<ClassArgs> = LazyLock::new(|| ClassArgs {
-    providers: Some(ProviderName::ALL.to_vec()),
+    providers: Some(vec![ProviderName::Pool, ProviderName::Mock]),
     default_provider: Some(berth_provider::class::DefaultProvider::Pool),
     classes: None,
     drain_on_cordon: None,
@@ -32,9 +32,11 @@ fn report_with(yaml: &str, deleted: &[&str], flags: &ClassArgs) -> PlanReport {
         objects.remove(&removal.parse().unwrap(), "shop").unwrap();
     }
     let classes = flags.served().unwrap();
+    let (cloud, switches) = (Cloud::default(), flags.switches());
     let question =
-        Question { objects: &objects, before: &before, classes: &classes, switches: flags.switches(), now: NOW };
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(question.answer())
+        Question { objects: &objects, before: &before, classes: &classes, switches, cloud: &cloud, now: NOW };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(question.answer(&mut Vec::new())).unwrap()
 }
 
 fn line(service: &PlannedService) -> String {

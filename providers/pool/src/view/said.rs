@@ -25,7 +25,7 @@ impl SaidCondition {
     pub fn of(condition: &K8sCondition) -> Self {
         let all = [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown];
         Self {
-            kind: [types::ALLOCATED, types::ANNOUNCED].into_iter().find(|kind| *kind == condition.type_),
+            kind: types::OF_SERVICES.into_iter().find(|kind| *kind == condition.type_),
             status: all.into_iter().find(|status| status.as_str() == condition.status),
             words: words(&condition.reason, &condition.message),
             observed_generation: condition.observed_generation,

@@ -1,0 +1,207 @@
+//! The queue of targets: what is to be sent where, and which shard is due. A plain state, the time is an argument.
+//!
+//! A change of an EndpointSlice concerns the shard of its Service alone, one of the nodes concerns all. What changes while a shard is
+//! being sent to is sent next, all at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_api::service::ServiceKey;
+use berth_api::{Condition, ConditionStatus, condition::types};
+use berth_provider::{
+    Class, Endpoint, Failure, Intent, ServiceId, ServiceTargets, Shard, TargetNode, TargetReport, Targets,
+};
+
+use crate::backends::{NodeState, SliceId, SliceState, eligible};
+
+/// Nodes and endpoints, and the shards that have to hear of them.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    nodes: BTreeMap<String, Arc<NodeState>>,
+    eligible: Arc<[TargetNode]>,
+    slices: BTreeMap<SliceId, SliceState>,
+    by_service: BTreeMap<ServiceKey, BTreeSet<SliceId>>,
+    due: BTreeMap<Shard, Duration>,
+    busy: BTreeSet<Shard>,
+    /// Failures in a row.
+    failures: BTreeMap<Shard, u32>,
+    /// Shards for which the other side asked for fewer calls, and until when nothing is asked.
+    throttled: BTreeMap<Shard, Duration>,
+    /// Shards that have been sent to since this replica leads.
+    sent: BTreeSet<Shard>,
+    /// What is to be said of the targets of Services.
+    conditions: BTreeMap<ServiceId, Condition>,
+}
+
+impl Board {
+    /// Takes in changes of nodes; whether other nodes take traffic now.
+    pub(super) fn learn_nodes(&mut self, news: BTreeMap<String, Option<Arc<NodeState>>>) -> bool {
+        for (name, node) in news {
+            match node {
+                Some(node) => drop(self.nodes.insert(name, node)),
+                None => drop(self.nodes.remove(&name)),
+            }
+        }
+        let now = eligible(self.nodes.values().map(|node| &**node));
+        let changed = now != self.eligible;
+        if changed {
+            self.eligible = now;
+        }
+        changed
+    }
+
+    /// Takes in a change of a slice; the Services whose endpoints are others now.
+    pub(super) fn learn_slice(&mut self, id: SliceId, slice: Option<SliceState>) -> BTreeSet<ServiceKey> {
+        let before = self.slices.get(&id);
+        if before == slice.as_ref() {
+            return BTreeSet::new();
+        }
+        let mut changed = BTreeSet::new();
+        if let Some(before) = self.slices.remove(&id) {
+            if let Some(slices) = self.by_service.get_mut(&before.service) {
+                slices.remove(&id);
+                if slices.is_empty() {
+                    self.by_service.remove(&before.service);
+                }
+            }
+            changed.insert(before.service);
+        }
+        if let Some(slice) = slice {
+            changed.insert(slice.service.clone());
+            self.by_service.entry(slice.service.clone()).or_default().insert(id.clone());
+            self.slices.insert(id, slice);
+        }
+        changed
+    }
+
+    /// A shard is to be sent to.
+    pub(super) fn soon(&mut self, shard: &Shard, at: Duration) {
+        let at = at.max(self.throttled.get(shard).copied().unwrap_or_default());
+        let due = self.due.entry(shard.clone()).or_insert(at);
+        *due = at.min(*due);
+    }
+
+    /// This replica begins to lead: nothing is known of what another one has sent.
+    pub(super) fn begin(&mut self) {
+        (self.due, self.failures, self.throttled, self.sent, self.conditions) = Default::default();
+    }
+
+    /// When the next shard is due that is not being sent to.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.due.iter().filter(|(shard, _)| !self.busy.contains(*shard)).map(|(_, due)| *due).min()
+    }
+
+    /// How many are being sent to.
+    pub(super) fn busy(&self) -> usize {
+        self.busy.len()
+    }
+
+    /// A shard that is due. It is busy until [`Board::done`].
+    pub(super) fn next(&mut self, now: Duration) -> Option<Shard> {
+        let due = self.due.iter().filter(|(shard, due)| **due <= now && !self.busy.contains(*shard));
+        let shard = due.min_by_key(|(_, due)| **due)?.0.clone();
+        self.due.remove(&shard);
+        self.busy.insert(shard.clone());
+        Some(shard)
+    }
+
+    /// Where the traffic of these Services is to go.
+    pub(super) fn targets<'a>(&self, services: impl Iterator<Item = &'a Intent>) -> Targets {
+        let each = services.map(|intent| {
+            let slices = self.by_service.get(&intent.id.key).into_iter().flatten();
+            let endpoints = slices.filter_map(|id| self.slices.get(id)).flat_map(|slice| &slice.endpoints);
+            // One may be in two slices for a moment (EndpointSlice API).
+            let endpoints: BTreeSet<&Endpoint> = endpoints.collect();
+            let endpoints = endpoints.into_iter().cloned().collect();
+            (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints })
+        });
+        Targets { services: each.collect(), nodes: self.eligible.clone() }
+    }
+
+    /// Takes in what came of a shard's targets; the Services of which something else is to be said.
+    pub(super) fn done(
+        &mut self,
+        shard: &Shard,
+        services: &BTreeSet<ServiceId>,
+        result: Result<TargetReport, Failure>,
+        now: Duration,
+    ) -> BTreeSet<ServiceId> {
+        self.busy.remove(shard);
+        let mut said: BTreeMap<_, _> = match result {
+            Ok(report) => {
+                self.failures.remove(shard);
+                self.throttled.remove(shard);
+                if let Some(wait) = report.look_again {
+                    self.soon(shard, now + wait);
+                }
+                report.conditions
+            }
+            Err(failure) => {
+                let count = self.failures.entry(shard.clone()).or_default();
+                *count = count.saturating_add(1);
+                let wait = failure.wait(*count);
+                if failure.class == Class::Throttled {
+                    self.throttled.insert(shard.clone(), now + wait);
+                }
+                self.soon(shard, now + wait);
+                services.iter().filter_map(|id| Some((id.clone(), self.after(id, &failure)?))).collect()
+            }
+        };
+        let is_first = self.sent.insert(shard.clone());
+        let mut changed = if is_first { services.clone() } else { BTreeSet::new() };
+        for id in services {
+            let (before, after) = (self.conditions.get(id), said.remove(id));
+            if before != after.as_ref() {
+                changed.insert(id.clone());
+                match after {
+                    Some(condition) => drop(self.conditions.insert(id.clone(), condition)),
+                    None => drop(self.conditions.remove(id)),
+                }
+            }
+        }
+        changed
+    }
+
+    /// What a failure leaves to say of a Service's targets: what was said, unless a person has to do something.
+    fn after(&self, id: &ServiceId, failure: &Failure) -> Option<Condition> {
+        if !failure.class.is_for_a_person() {
+            return self.conditions.get(id).cloned();
+        }
+        let (kind, status, reason) = (types::TARGETS_HEALTHY, ConditionStatus::Unknown, failure.reason);
+        Some(Condition { kind, status, reason, message: failure.message.clone() })
+    }
+
+    /// What is to be said of a Service's targets.
+    pub(super) fn condition(&self, id: &ServiceId) -> Option<&Condition> {
+        self.conditions.get(id)
+    }
+
+    /// Whether a shard has been sent to since this replica leads.
+    pub(super) fn was_sent_to(&self, shard: &Shard) -> bool {
+        self.sent.contains(shard)
+    }
+
+    /// Nobody has to do with a Service any more.
+    pub(super) fn forget(&mut self, id: &ServiceId) {
+        self.conditions.remove(id);
+    }
+
+    /// No Service is in a shard any more.
+    pub(super) fn forget_shard(&mut self, shard: &Shard) {
+        self.busy.remove(shard);
+        self.due.remove(shard);
+        self.failures.remove(shard);
+        self.throttled.remove(shard);
+        self.sent.remove(shard);
+    }
+
+    /// What was being sent is not known.
+    pub(super) fn forget_busy(&mut self) {
+        self.busy.clear();
+    }
+}
+
+#[cfg(test)]
+#[path = "board_tests.rs"]
+mod tests;

@@ -1,0 +1,178 @@
+//! Which Services are to get our finalizer, or to lose it: a plain state, the time is an argument.
+//!
+//! Only those are known here that do not have what they are to have; the cluster knows the others.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use berth_api::service::ServiceKey;
+use berth_provider::{Failure, Intent, ServiceId};
+
+use crate::marker::{WATCH, Write, Written};
+use crate::wish::Seen;
+
+/// The Services of one provider that have to be marked otherwise than they are.
+#[derive(Debug, Default)]
+pub(super) struct Finalizers {
+    waiting: BTreeMap<ServiceKey, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    seen: Seen,
+    puts_on: bool,
+    is_writing: bool,
+    /// Writes that failed, in a row.
+    failures: u32,
+    not_before: Duration,
+    /// It waits for another version than the one that it met.
+    is_outdated: bool,
+    /// What it asks for is wrong, and it was said so.
+    is_refused: bool,
+    /// Nothing is left of it.
+    is_left: bool,
+}
+
+/// What follows from a write.
+#[derive(Debug, PartialEq)]
+pub(super) enum Follows {
+    /// What the Service asks for may be made.
+    Serve(Box<Intent>),
+    /// People have to hear of it.
+    Say(Box<Intent>, Failure),
+    /// Nothing.
+    Nothing,
+}
+
+impl Finalizers {
+    /// Takes in what a Service is marked with, and whether it is to have our finalizer.
+    pub(super) fn learn(&mut self, key: &ServiceKey, seen: &Seen, puts_on: bool) {
+        if seen.mark.is_ours() == puts_on {
+            self.waiting.remove(key);
+            return;
+        }
+        let before = self.waiting.remove(key).filter(|before| before.seen.intent.id == seen.intent.id);
+        let before = before.filter(|before| before.puts_on == puts_on);
+        let mut now = Waiting {
+            seen: seen.clone(),
+            puts_on,
+            is_writing: false,
+            failures: 0,
+            not_before: Duration::ZERO,
+            is_outdated: false,
+            is_refused: false,
+            is_left: false,
+        };
+        if let Some(before) = before {
+            now.is_writing = before.is_writing;
+            now.failures = before.failures;
+            now.is_left = before.is_left;
+            let is_news = before.seen.mark.version != seen.mark.version;
+            if !(is_news && before.is_outdated) {
+                (now.not_before, now.is_outdated) = (before.not_before, before.is_outdated);
+            }
+        }
+        self.waiting.insert(key.clone(), now);
+    }
+
+    /// The Service is not there, or not this provider's.
+    pub(super) fn forget(&mut self, key: &ServiceKey) {
+        self.waiting.remove(key);
+    }
+
+    /// Everything is due: another replica may have written until now.
+    pub(super) fn all_due(&mut self) {
+        for waiting in self.waiting.values_mut() {
+            (waiting.not_before, waiting.failures) = (Duration::ZERO, 0);
+            (waiting.is_refused, waiting.is_outdated, waiting.is_left) = (false, false, false);
+        }
+    }
+
+    /// Those that have the finalizer and are to lose it.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = (&ServiceKey, &Intent)> {
+        self.waiting.iter().filter(|(_, of)| !of.puts_on).map(|(key, of)| (key, &of.seen.intent))
+    }
+
+    /// One that is to lose the finalizer, and has it.
+    pub(super) fn leaves(&self, id: &ServiceId) -> Option<&Intent> {
+        let waiting = self.waiting.get(&id.key).filter(|waiting| !waiting.puts_on)?;
+        Some(&waiting.seen.intent).filter(|intent| intent.id == *id)
+    }
+
+    /// Whether nothing is left of one that is to lose the finalizer.
+    pub(super) fn is_left(&self, id: &ServiceId) -> bool {
+        self.waiting.get(&id.key).is_some_and(|waiting| waiting.is_left && waiting.seen.intent.id == *id)
+    }
+
+    /// When the next one is due. `may_go` says of which nothing is left.
+    pub(super) fn next_due(&self, may_go: impl Fn(&ServiceId) -> bool) -> Option<Duration> {
+        self.waiting.values().filter(|waiting| waiting.is_due(&may_go)).map(|waiting| waiting.not_before).min()
+    }
+
+    /// The Services that are due: what is to be written, or why what they ask for is refused, which `check` says.
+    pub(super) fn due(
+        &mut self,
+        now: Duration,
+        may_go: impl Fn(&ServiceId) -> bool,
+        check: impl Fn(&Intent) -> Result<(), Failure>,
+    ) -> (Vec<Write>, Vec<(Intent, Failure)>) {
+        let (mut writes, mut refused) = (Vec::new(), Vec::new());
+        let due = self.waiting.iter_mut().filter(|(_, waiting)| waiting.is_due(&may_go) && waiting.not_before <= now);
+        for (key, waiting) in due {
+            if waiting.puts_on
+                && let Err(failure) = check(&waiting.seen.intent)
+            {
+                waiting.is_refused = true;
+                refused.push((waiting.seen.intent.clone(), failure));
+                continue;
+            }
+            waiting.is_writing = true;
+            waiting.is_left = !waiting.puts_on;
+            let Waiting { seen, puts_on, .. } = waiting;
+            let (uid, seen, puts_on) = (seen.intent.id.uid.clone(), seen.mark.clone(), *puts_on);
+            writes.push(Write { key: key.clone(), uid, seen, puts_on });
+        }
+        (writes, refused)
+    }
+
+    /// Takes in what came of a write.
+    pub(super) fn done(&mut self, write: &Write, written: Written, now: Duration) -> Follows {
+        let Some(waiting) = self.waiting.get_mut(&write.key) else { return Follows::Nothing };
+        waiting.is_writing = false;
+        if waiting.seen.intent.id.uid != write.uid || waiting.puts_on != write.puts_on {
+            return Follows::Nothing;
+        }
+        match written {
+            Written::Is(mark) if mark.is_ours() == write.puts_on => {
+                let waiting = self.waiting.remove(&write.key).filter(|waiting| waiting.puts_on);
+                waiting.map_or(Follows::Nothing, |waiting| Follows::Serve(Box::new(waiting.seen.intent)))
+            }
+            Written::Gone => {
+                self.waiting.remove(&write.key);
+                Follows::Nothing
+            }
+            Written::Is(_) | Written::Outdated => {
+                // The watch may have shown what it met already.
+                waiting.is_outdated = waiting.seen.mark.version == write.seen.version;
+                waiting.not_before = if waiting.is_outdated { now + WATCH } else { now };
+                Follows::Nothing
+            }
+            Written::Failed(failure) => {
+                waiting.failures = waiting.failures.saturating_add(1);
+                waiting.not_before = now + failure.wait(waiting.failures);
+                Follows::Say(Box::new(waiting.seen.intent.clone()), failure)
+            }
+        }
+    }
+
+    /// What was being written is not known.
+    pub(super) fn forget_writing(&mut self) {
+        self.waiting.values_mut().for_each(|waiting| waiting.is_writing = false);
+    }
+}
+
+impl Waiting {
+    fn is_due(&self, may_go: impl Fn(&ServiceId) -> bool) -> bool {
+        !self.is_writing && !self.is_refused && (self.puts_on || may_go(&self.seen.intent.id))
+    }
+}

@@ -1,0 +1,152 @@
+//! The provider: looks, and carries out steps.
+
+mod apply;
+mod doors;
+mod index;
+mod observe;
+mod sync;
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use berth_provider::{Class, Failure, Intent, Owned, Plan, Provider, Shard, TargetReport, Targets, Wanted};
+use ipnet::IpNet;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::cloud::{CallError, Cloud, Subnet};
+use crate::intent::Asks;
+use crate::model::Holder;
+use crate::observed::Observed;
+use crate::settings::Settings;
+use crate::step::Step;
+use doors::Doors;
+use index::Index;
+use sync::Sent;
+
+/// How long what was learned of all load balancers is gone by. Our own effects are noted in it; this is for those of others.
+const INDEX_LASTS: Duration = Duration::from_hours(1);
+/// How long subnets and their routes are gone by: long enough for Services that are made together, short enough for a person who
+/// has just tagged one.
+const SUBNETS_LAST: Duration = Duration::from_secs(30);
+
+/// How long the ranges of the VPC are gone by; hardly anybody changes them.
+const VPC_LASTS: Duration = Duration::from_hours(1);
+
+/// The provider `aws`.
+pub struct Aws<C> {
+    cloud: C,
+    settings: Settings,
+    known: Mutex<Known>,
+    /// Held while a load balancer is made where there is a limit to how many.
+    makes: Mutex<()>,
+    /// What is known of the targets of target groups, by their identities.
+    sent: std::sync::Mutex<BTreeMap<String, Sent>>,
+    /// What is known of what nodes and pods let in.
+    doors: Mutex<Doors>,
+}
+
+/// What one look serves many shards with.
+#[derive(Default)]
+struct Known {
+    index: Option<(Instant, Index)>,
+    subnets: Option<(Instant, Vec<Subnet>)>,
+    ranges: Option<(Instant, Vec<IpNet>)>,
+}
+
+impl<C: Cloud> Aws<C> {
+    /// A provider of this cloud.
+    pub fn new(cloud: C, settings: Settings) -> Self {
+        Self {
+            cloud,
+            settings,
+            known: Mutex::default(),
+            makes: Mutex::default(),
+            sent: Default::default(),
+            doors: Mutex::default(),
+        }
+    }
+
+    /// Whatever was learned may be outdated.
+    async fn forget(&self) {
+        *self.known.lock().await = Known::default();
+    }
+}
+
+impl<C: Cloud> Provider for Aws<C> {
+    type Observed = Observed;
+    type Step = Step;
+
+    fn name(&self) -> &'static str {
+        "aws"
+    }
+
+    fn needs_finalizer(&self) -> bool {
+        true
+    }
+
+    fn takes_over(&self, _services: &[&Intent]) {
+        // Another replica may have led until now. Nobody asks anything before this, so the lock is free.
+        if let Ok(mut known) = self.known.try_lock() {
+            *known = Known::default();
+        }
+        if let Ok(mut doors) = self.doors.try_lock() {
+            *doors = Doors::default();
+        }
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn leaves_alone(&self, intent: &Intent) -> bool {
+        Asks::of(intent, &self.settings).is_ok_and(|asks| asks.disown)
+    }
+
+    fn needs_targets(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, intent: &Intent) -> Result<(), Failure> {
+        Asks::of(intent, &self.settings)?;
+        Ok(())
+    }
+
+    fn shard(&self, intent: &Intent) -> Shard {
+        Shard(Holder::of(intent).shard())
+    }
+
+    async fn observe(&self, shard: &Shard, wanted: &Wanted) -> Result<Observed, Failure> {
+        let observed = self.look(shard, wanted).await;
+        // Something that we know of is not there any more.
+        if observed.as_ref().is_err_and(CallError::is_not_found) {
+            self.forget().await;
+        }
+        Ok(observed?)
+    }
+
+    fn plan(&self, wanted: &Wanted, observed: &Observed) -> Plan<Step> {
+        crate::plan::plan(&self.settings, wanted, observed)
+    }
+
+    async fn apply(&self, shard: &Shard, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
+        let applied = self.carry_out(shard, step, observed).await;
+        // What came of a call without an answer, or what it met, is seen by looking at all. What AWS refused for itself changed
+        // nothing; above all, whoever asks for fewer calls is not asked for everything anew.
+        if applied.as_ref().is_err_and(|failure| matches!(failure.class, Class::Transient | Class::Conflict)) {
+            self.forget().await;
+        }
+        applied
+    }
+
+    async fn sync_targets(&self, shard: &Shard, targets: &Targets) -> Result<TargetReport, Failure> {
+        self.send(shard, targets).await
+    }
+
+    async fn list_owned(&self) -> Result<Vec<Owned>, Failure> {
+        // Whoever looks at a shard meanwhile waits for this sweep instead of making one too.
+        let mut known = self.known.lock().await;
+        let index = Index::sweep(&self.cloud, &self.settings).await?;
+        let owned = index.owned();
+        known.index = Some((Instant::now(), index));
+        Ok(owned)
+    }
+}

@@ -1,0 +1,262 @@
+//! Sends targets: what was registered is remembered, so that a change costs the calls that it takes and no look.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use berth_api::condition::types;
+use berth_api::service::TrafficPolicy;
+use berth_api::{Condition, ConditionStatus};
+use berth_provider::{Class, Failure, ServiceId, ServiceTargets, Shard, TargetReport, Targets};
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::doors::{Needs, Notes};
+use super::{Aws, VPC_LASTS};
+use crate::backend::Demand;
+use crate::cloud::{CallError, Cloud, TargetDescription, TargetType};
+use crate::intent::Asks;
+use crate::targets::{Change, Health, Key, Thought, change, condition, key, wanted};
+
+/// Targets that AWS takes or lets go at once (AWS rule).
+const AT_ONCE: usize = 200;
+/// How long what is registered is gone by. Our own calls are noted in it; this is for those of others.
+const REGISTERED_LASTS: Duration = Duration::from_hours(1);
+/// The wait before the first look at the health of new targets; doubled with each further one up to [`LOOKS_LONGEST`]. AWS needs three
+/// health checks of ten seconds at the least.
+const LOOKS_FIRST: Duration = Duration::from_secs(15);
+/// The longest wait between two looks at health.
+const LOOKS_LONGEST: Duration = Duration::from_mins(5);
+/// Looks at the health of targets that do not become healthy; later it is seen with what changes, or within the hour.
+const LOOKS_MAX: u32 = 10;
+/// When a target that AWS does not take is offered again: an instance may be starting.
+const REFUSED_AGAIN: Duration = Duration::from_mins(1);
+/// Targets that are looked for one by one when AWS does not take all of many.
+const SINGLED_OUT: usize = 16;
+
+/// What is known of the targets of a group.
+pub(super) struct Sent {
+    since: Instant,
+    registered: BTreeMap<Key, Thought>,
+    refused: BTreeMap<Key, Instant>,
+    /// When health is looked at next, if it is.
+    looks_at: Option<Instant>,
+    /// How often it was looked at since a target was registered.
+    looks: u32,
+}
+
+impl Sent {
+    /// Those of a group that was made this moment.
+    pub(super) fn nothing() -> Self {
+        Self { since: Instant::now(), registered: BTreeMap::new(), refused: BTreeMap::new(), looks_at: None, looks: 0 }
+    }
+
+    /// When something may be otherwise than it is known to be.
+    fn next(&self) -> Instant {
+        let again = [Some(self.since + REGISTERED_LASTS), self.looks_at, self.refused.values().min().copied()];
+        again.into_iter().flatten().min().unwrap_or(self.since + REGISTERED_LASTS)
+    }
+}
+
+/// A target group, and whose it is.
+pub(super) struct Group {
+    pub(super) arn: String,
+    pub(super) kind: TargetType,
+    pub(super) port: u16,
+    pub(super) service: ServiceId,
+}
+
+impl<C: Cloud> Aws<C> {
+    pub(super) async fn send(&self, shard: &Shard, targets: &Targets) -> Result<TargetReport, Failure> {
+        let groups = self.index().await?.groups_of(shard);
+        let has_addresses = groups.iter().any(|group| group.kind == TargetType::Ip);
+        let ranges = if has_addresses { self.ranges().await? } else { Vec::new() };
+        let mut report = TargetReport::default();
+        let mut health: BTreeMap<ServiceId, Vec<Health>> = BTreeMap::new();
+        let mut failed: Option<Failure> = None;
+        let mut again = None;
+        let all = groups.iter().filter_map(|group| {
+            let of = targets.services.get(&group.service)?;
+            Some((group, of, wanted(group.kind, group.port, of, &targets.nodes, &ranges)?))
+        });
+        let all: Vec<_> = all.collect();
+        let notes = match self.open(shard, self.needs(targets, &all), &targets.nodes).await {
+            Ok(notes) => notes,
+            // Where a person has to do something targets are sent all the same: who lets in everybody by hand has no use for our rules.
+            Err(failure) if failure.class.is_for_a_person() => {
+                let next = Instant::now() + failure.wait(1);
+                again = Some(next);
+                BTreeSet::from([format!("load balancers are not let in: {failure}")])
+            }
+            Err(failure) => return Err(failure),
+        };
+        for (group, of, wanted) in &all {
+            match self.send_to(group, of, wanted, &ranges, &mut report).await {
+                Ok((of, next)) => {
+                    health.entry(group.service.clone()).or_default().push(of);
+                    again = Some(again.map_or(next, |again: Instant| again.min(next)));
+                }
+                Err(error) => {
+                    if error.is_not_found() {
+                        self.forget().await;
+                    }
+                    let failure = Failure::from(error);
+                    let stops = failure.class == Class::Throttled;
+                    if failure.class.is_for_a_person() {
+                        report.conditions.insert(group.service.clone(), unsent(&failure));
+                        let next = Instant::now() + failure.wait(1);
+                        again = Some(again.map_or(next, |again: Instant| again.min(next)));
+                    } else {
+                        // What there is of others is seen to all the same; it is tried again for this one.
+                        failed.get_or_insert(failure);
+                    }
+                    if stops {
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        for (service, groups) in health {
+            let policy = targets.services.get(&service).map_or(TrafficPolicy::Cluster, |of| of.intent.policy);
+            report.conditions.entry(service).or_insert_with(|| noted(condition(&groups, policy), &notes));
+        }
+        report.look_again = again.map(|at| at.saturating_duration_since(Instant::now()));
+        Ok(report)
+    }
+
+    /// What each Service of a shard with target groups needs of nodes and pods.
+    fn needs(&self, targets: &Targets, all: &[(&Group, &ServiceTargets, crate::targets::Wanted)]) -> Needs {
+        let mut needs = Needs::new();
+        for (service, of) in &targets.services {
+            let Ok(asks) = Asks::of(&of.intent, &self.settings) else {
+                needs.insert(service.clone(), None);
+                continue;
+            };
+            let mut demand = Demand::default();
+            let mine = all.iter().filter(|(group, ..)| group.service == *service && asks.front.opens_targets);
+            for (group, _, wanted) in mine {
+                if let Some(port) = asks.ports.get(&group.port) {
+                    demand.add(group.kind, port, wanted, self.settings.node_ports);
+                }
+            }
+            needs.insert(service.clone(), Some(demand));
+        }
+        needs
+    }
+
+    async fn send_to(
+        &self,
+        group: &Group,
+        of: &ServiceTargets,
+        wanted: &crate::targets::Wanted,
+        ranges: &[IpNet],
+        report: &mut TargetReport,
+    ) -> Result<(Health, Instant), CallError> {
+        let arn = &group.arn;
+        let now = Instant::now();
+        // Taken out: what fails on the way is forgotten with it.
+        let known = self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(arn);
+        let is_due =
+            |sent: &Sent| sent.looks_at.is_some_and(|at| at <= now) || sent.since.elapsed() >= REGISTERED_LASTS;
+        let mut sent = match known {
+            Some(sent) if !is_due(&sent) => sent,
+            known => {
+                let registered = self.look_at_targets(arn).await?;
+                let (looks, refused) = known.map(|sent| (sent.looks, sent.refused)).unwrap_or_default();
+                Sent { since: now, registered, refused, looks_at: Some(now), looks: looks.saturating_add(1) }
+            }
+        };
+        sent.refused.retain(|key, again| wanted.targets.contains_key(key) && *again > now);
+        let mut change = change(wanted, &sent.registered, ranges);
+        change.register.retain(|target| !sent.refused.contains_key(&key(target)));
+        let is_new = !change.register.is_empty();
+        self.change(arn, change, &mut sent, report).await?;
+        let health = Health {
+            registered: sent.registered.clone(),
+            left_out: wanted.left_out.clone(),
+            refused: sent.refused.keys().cloned().collect::<BTreeSet<_>>(),
+        };
+        if is_new {
+            (sent.looks_at, sent.looks) = (None, 0);
+        }
+        sent.looks_at = if health.is_settled(of.intent.policy) || sent.looks >= LOOKS_MAX {
+            None
+        } else {
+            let wait = LOOKS_FIRST.saturating_mul(1 << sent.looks.min(LOOKS_MAX)).min(LOOKS_LONGEST);
+            sent.looks_at.filter(|at| *at > now).or(Some(now + wait))
+        };
+        let next = sent.next();
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(arn.clone(), sent);
+        Ok((health, next))
+    }
+
+    async fn look_at_targets(&self, arn: &str) -> Result<BTreeMap<Key, Thought>, CallError> {
+        let seen = self.cloud.describe_target_health(arn).await?;
+        let registered = seen.into_iter().filter(|seen| seen.state.is_registered());
+        Ok(registered.map(|seen| (key(&seen.target), Some((seen.state, seen.reason)))).collect())
+    }
+
+    async fn change(
+        &self,
+        arn: &str,
+        change: Change,
+        sent: &mut Sent,
+        report: &mut TargetReport,
+    ) -> Result<(), CallError> {
+        for chunk in change.deregister.chunks(AT_ONCE) {
+            self.cloud.deregister_targets(arn, chunk).await?;
+            report.removed += chunk.len();
+            chunk.iter().for_each(|target| drop(sent.registered.remove(&key(target))));
+        }
+        // Where AWS takes one not, it takes none of the call; the halves are tried, until those are found that it does not take.
+        let mut chunks: Vec<Vec<TargetDescription>> = change.register.chunks(AT_ONCE).map(<[_]>::to_vec).collect();
+        while let Some(mut chunk) = chunks.pop() {
+            match self.cloud.register_targets(arn, &chunk).await {
+                Ok(()) => {
+                    report.added += chunk.len();
+                    sent.registered.extend(chunk.iter().map(|target| (key(target), None)));
+                }
+                Err(error) if !error.is_invalid_target() => return Err(error),
+                Err(_) if chunk.len() > 1 && sent.refused.len() < SINGLED_OUT => {
+                    let half = chunk.split_off(chunk.len() / 2);
+                    chunks.extend([half, chunk]);
+                }
+                Err(_) => {
+                    let again = Instant::now() + REFUSED_AGAIN;
+                    sent.refused.extend(chunk.iter().map(|target| (key(target), again)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ranges(&self) -> Result<Vec<IpNet>, CallError> {
+        let mut known = self.known.lock().await;
+        match &known.ranges {
+            Some((at, ranges)) if at.elapsed() < VPC_LASTS => Ok(ranges.clone()),
+            _ => {
+                let ranges = self.cloud.describe_vpc_ranges(&self.settings.vpc).await?;
+                let ranges: Vec<IpNet> = ranges.iter().filter_map(|range| range.parse().ok()).collect();
+                known.ranges = Some((Instant::now(), ranges.clone()));
+                Ok(ranges)
+            }
+        }
+    }
+}
+
+/// With what is to be said of what is let in.
+fn noted(mut condition: Condition, notes: &Notes) -> Condition {
+    for note in notes {
+        condition.message = format!("{}; {note}", condition.message);
+    }
+    condition
+}
+
+/// That targets could not be sent, until a person does something.
+fn unsent(failure: &Failure) -> Condition {
+    let (status, reason) = (ConditionStatus::Unknown, failure.reason);
+    Condition { kind: types::TARGETS_HEALTHY, status, reason, message: failure.message.clone() }
+}

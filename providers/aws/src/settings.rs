@@ -1,0 +1,189 @@
+//! What an operator says about all load balancers.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use crate::intent::TargetKind;
+
+/// The node ports of a cluster, as its API server is told by `--service-node-port-range`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodePorts {
+    /// The first.
+    pub from: u16,
+    /// The last.
+    pub to: u16,
+}
+
+impl Default for NodePorts {
+    /// Those of an API server that is told nothing.
+    fn default() -> Self {
+        Self { from: 30_000, to: 32_767 }
+    }
+}
+
+/// Words that are no range of ports.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no range of ports; write the first and the last one, such as 30000-32767")]
+pub struct NodePortsError(String);
+
+impl FromStr for NodePorts {
+    type Err = NodePortsError;
+
+    fn from_str(text: &str) -> Result<Self, NodePortsError> {
+        let range =
+            text.split_once('-').and_then(|(from, to)| Some((from.trim().parse().ok()?, to.trim().parse().ok()?)));
+        match range {
+            Some((from, to)) if 0 < from && from <= to => Ok(Self { from, to }),
+            _ => Err(NodePortsError(text.to_owned())),
+        }
+    }
+}
+
+/// Which namespaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespaces {
+    /// All of them.
+    All,
+    /// These. None, where nothing is said.
+    Only(BTreeSet<String>),
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+}
+
+impl Namespaces {
+    /// Whether it is one of them.
+    pub fn has(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(these) => these.contains(namespace),
+        }
+    }
+}
+
+/// Longest name of a namespace (RFC 1123, as Kubernetes has it).
+const NAMESPACE_MAX: usize = 63;
+/// All namespaces.
+const ALL: &str = "*";
+
+/// Words that are no list of namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NamespacesError {
+    /// No name of a namespace.
+    #[error("`{0}` is no name of a namespace; write names separated by commas, or `*` for all")]
+    Name(String),
+    /// All, and some beside.
+    #[error("`*` is all namespaces already; leave the others out")]
+    AllAndMore,
+}
+
+impl FromStr for Namespaces {
+    type Err = NamespacesError;
+
+    /// Reads names separated by commas, or `*` for all. Nothing is none.
+    fn from_str(text: &str) -> Result<Self, NamespacesError> {
+        let words: BTreeSet<_> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+        if words.contains(ALL) {
+            return if words.len() == 1 { Ok(Self::All) } else { Err(NamespacesError::AllAndMore) };
+        }
+        let is_name = |word: &str| {
+            word.len() <= NAMESPACE_MAX
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && !word.starts_with('-')
+                && !word.ends_with('-')
+        };
+        match words.iter().find(|word| !is_name(word)) {
+            Some(word) => Err(NamespacesError::Name((*word).to_owned())),
+            None => Ok(Self::Only(words.into_iter().map(str::to_owned).collect())),
+        }
+    }
+}
+
+/// What is admitted where. Where nothing is said, internal load balancers with objects of their own, and no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Where a Service may ask for a load balancer that the internet reaches.
+    pub internet_facing: Namespaces,
+    /// Where a Service may name Elastic IPs, subnets and security groups that exist.
+    pub references: Namespaces,
+    /// How many load balancers the Services of one namespace may have; no limit where it is not given.
+    pub load_balancers_per_namespace: Option<usize>,
+}
+
+/// What an operator says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The cluster's name, which subnets are tagged with (`kubernetes.io/cluster/NAME`).
+    pub cluster: String,
+    /// The UID of the namespace kube-system: tells this cluster from another of the same name.
+    pub cluster_uid: String,
+    /// The VPC that nodes are in.
+    pub vpc: String,
+    /// Where traffic goes when the Service does not say.
+    pub target_kind: TargetKind,
+    /// The node ports of the cluster, which nodes let in from load balancers as one.
+    pub node_ports: NodePorts,
+    /// The security policy of TLS listeners when the Service does not name one.
+    pub ssl_policy: String,
+    /// Keys of tags that somebody else manages on our objects: they are neither set nor removed.
+    pub external_tags: BTreeSet<String>,
+    /// What is admitted where.
+    pub admission: Admission,
+}
+
+impl Settings {
+    /// Those of ALBC where nothing else is said.
+    pub fn of(cluster: &str, cluster_uid: &str, vpc: &str) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            cluster_uid: cluster_uid.to_owned(),
+            vpc: vpc.to_owned(),
+            target_kind: TargetKind::Instance,
+            node_ports: NodePorts::default(),
+            ssl_policy: "ELBSecurityPolicy-2016-08".to_owned(),
+            external_tags: BTreeSet::new(),
+            admission: Admission::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_ports_are_a_range_from_the_first_to_the_last() {
+        for (text, expected) in [
+            ("30000-32767", Some(NodePorts::default())),
+            (" 80 - 80 ", Some(NodePorts { from: 80, to: 80 })),
+            ("1-65535", Some(NodePorts { from: 1, to: 65_535 })),
+            ("0-80", None),
+            ("81-80", None),
+            ("30000", None),
+            ("30000-65536", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<NodePorts>().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_names_or_all_of_them() {
+        let only = |names: &[&str]| Ok(Namespaces::Only(names.iter().map(|name| (*name).to_owned()).collect()));
+        for (text, expected) in [
+            ("", only(&[])),
+            ("shop", only(&["shop"])),
+            (" shop , web,", only(&["shop", "web"])),
+            ("*", Ok(Namespaces::All)),
+            ("*,shop", Err(NamespacesError::AllAndMore)),
+            ("Shop", Err(NamespacesError::Name("Shop".to_owned()))),
+            ("-shop", Err(NamespacesError::Name("-shop".to_owned()))),
+            ("shop*", Err(NamespacesError::Name("shop*".to_owned()))),
+        ] {
+            assert_eq!(text.parse::<Namespaces>(), expected, "{text}");
+        }
+    }
+}
