@@ -20,16 +20,17 @@ const PLAN_HELP: &str = "Examples:
   Who would lose an address if a pool were deleted:
     kubectl berth plan --delete ipaddresspool/office
   Without a cluster, from files that are everything there is:
-    kubectl get -A -o yaml services,namespaces,nodes,endpointslices,\
-    ipaddresspools,l2advertisements,routeadvertisements,announcements,\
-    speakernodes,servicecidrs > world.yaml
-    kubectl berth plan --offline -f world.yaml -f pools.yaml \
+    kinds=services,namespaces,nodes,endpointslices,servicecidrs
+    kinds=$kinds,ipaddresspools,l2advertisements,routeadvertisements
+    kinds=$kinds,announcements,speakernodes
+    kubectl get $kinds -A -o yaml > world.yaml
+    kubectl berth plan --offline -f world.yaml,pools.yaml \\
       --default-provider pool
   What AWS would be asked for, against what the AWS CLI printed of it:
     aws ec2 describe-subnets > subnets.json
     aws ec2 describe-route-tables > routes.json
-    kubectl berth plan -f service.yaml --provider aws \
-      --aws-cluster-name prod --observed subnets.json --observed routes.json
+    kubectl berth plan -f service.yaml --provider aws \\
+      --aws-cluster-name prod --observed subnets.json,routes.json
   In a pipeline, to stop where somebody would lose an address:
     kubectl berth plan -f manifests/ -R -o json > plan.json || exit 1
 

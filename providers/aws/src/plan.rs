@@ -108,31 +108,46 @@ impl<'a> Shard<'a> {
 
     /// Refuses those that want another load balancer than the oldest, or a port that somebody has.
     fn agree(&self, front: &Front, accepted: &mut Vec<Asks>, refused: &mut BTreeMap<ServiceId, Refusal>) {
-        let mut holders: BTreeMap<u16, String> = BTreeMap::new();
         let decider = accepted.first().map(|asks| asks.service.key.to_string()).unwrap_or_default();
-        let present: BTreeSet<_> = accepted.iter().map(|asks| asks.service.uid.clone()).collect();
-        // What is on the load balancer and of nobody who is accepted is left alone.
-        for (port, listener) in self.mine().flat_map(|seen| &seen.listeners) {
-            match tags::service(&listener.tags) {
-                Some(by) if present.contains(&by.uid) || self.leaving.contains(by.uid.as_str()) => {}
-                Some(by) => drop(holders.insert(*port, by.key.to_string())),
-                None => drop(holders.insert(*port, "somebody else".to_owned())),
-            }
+        // One that is refused keeps its listeners, and so may have a port that another one counted on: all are asked again then.
+        while let Some((index, refusal)) = self.first_refused(front, &decider, accepted) {
+            let asks = accepted.remove(index);
+            refused.insert(asks.service, refusal);
         }
-        accepted.retain(|asks| {
-            let differs = difference(front, &asks.front);
-            let taken = asks.ports.keys().find_map(|port| Some((*port, holders.get(port)?)));
-            let refusal = match (differs, taken) {
-                (Some(what), _) => Refusal::GroupDiffers { with: decider.clone(), what },
-                (None, Some((port, by))) => Refusal::PortTaken { port, by: by.clone() },
-                (None, None) => {
-                    holders.extend(asks.ports.keys().map(|port| (*port, asks.service.key.to_string())));
-                    return true;
+    }
+
+    /// The first, from the oldest on, that cannot be served beside those before it and beside what is there.
+    fn first_refused(&self, front: &Front, decider: &str, accepted: &[Asks]) -> Option<(usize, Refusal)> {
+        let mut holders = self.holders(accepted);
+        accepted.iter().enumerate().find_map(|(index, asks)| {
+            if let Some(what) = difference(front, &asks.front) {
+                return Some((index, Refusal::GroupDiffers { with: decider.to_owned(), what }));
+            }
+            let uid = &asks.service.uid;
+            for port in asks.ports.keys() {
+                match holders.get(port) {
+                    Some((other, by)) if other != uid => {
+                        return Some((index, Refusal::PortTaken { port: *port, by: by.clone() }));
+                    }
+                    _ => drop(holders.insert(*port, (uid.clone(), asks.service.key.to_string()))),
                 }
+            }
+            None
+        })
+    }
+
+    /// Who has which port now and does not give it up by this plan: the UID, and the name for people.
+    fn holders(&self, accepted: &[Asks]) -> BTreeMap<u16, (String, String)> {
+        let listeners = self.mine().flat_map(|seen| &seen.listeners);
+        let held = listeners.filter_map(|(port, listener)| {
+            let Some(by) = tags::service(&listener.tags) else {
+                return Some((*port, (String::new(), "somebody else".to_owned())));
             };
-            refused.insert(asks.service.clone(), refusal);
-            false
+            let gives_up = self.leaving.contains(by.uid.as_str())
+                || accepted.iter().any(|asks| asks.service.uid == by.uid && !asks.ports.contains_key(port));
+            (!gives_up).then(|| (*port, (by.uid, by.key.to_string())))
         });
+        held.collect()
     }
 
     /// The load balancers that are for these Services.

@@ -133,24 +133,36 @@ struct Permission {
     ipv6_ranges: Vec<Ipv6Range>,
     #[serde(default)]
     prefix_list_ids: Vec<PrefixList>,
+    #[serde(default)]
+    user_id_group_pairs: Vec<GroupPair>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct IpRange {
     cidr_ip: String,
+    description: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Ipv6Range {
     cidr_ipv6: String,
+    description: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct PrefixList {
     prefix_list_id: String,
+    description: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GroupPair {
+    group_id: String,
+    description: Option<String>,
 }
 
 impl Permission {
@@ -164,13 +176,14 @@ impl Permission {
         };
         let port = |port: Option<i32>| u16::try_from(port?).ok();
         let (Some(from_port), Some(to_port)) = (port(self.from_port), port(self.to_port)) else { return Vec::new() };
-        let v4 = self.ip_ranges.into_iter().map(|range| Source::V4(range.cidr_ip));
-        let v6 = self.ipv6_ranges.into_iter().map(|range| Source::V6(range.cidr_ipv6));
-        let lists = self.prefix_list_ids.into_iter().map(|list| Source::PrefixList(list.prefix_list_id));
-        v4.chain(v6)
-            .chain(lists)
-            .map(|source| Rule { ip_protocol: protocol, from_port, to_port, source, description: None })
-            .collect()
+        let v4 = self.ip_ranges.into_iter().map(|range| (Source::V4(range.cidr_ip), range.description));
+        let v6 = self.ipv6_ranges.into_iter().map(|range| (Source::V6(range.cidr_ipv6), range.description));
+        let lists = self.prefix_list_ids.into_iter();
+        let lists = lists.map(|list| (Source::PrefixList(list.prefix_list_id), list.description));
+        let groups = self.user_id_group_pairs.into_iter();
+        let groups = groups.map(|pair| (Source::Group(pair.group_id), pair.description));
+        let rule = |(source, description)| Rule { ip_protocol: protocol, from_port, to_port, source, description };
+        v4.chain(v6).chain(lists).chain(groups).map(rule).collect()
     }
 }
 

@@ -492,3 +492,20 @@ async fn everything_is_swept_again_only_after_a_call_whose_outcome_is_not_known(
         assert_eq!(swept, sweeps, "{answer}");
     }
 }
+
+#[tokio::test]
+async fn an_older_service_of_a_group_does_not_take_the_port_that_a_younger_one_has() {
+    let mut scene = Scene::new();
+    scene.apply(service("c", &[EDGE], ports(&["TCP/53:30053", "TCP/80:30080"])));
+    scene.rest().await;
+    // Made earlier, put into the group later, and of another protocol, so it is another listener.
+    scene.apply(service("a", &[EDGE], ports(&["UDP/53:30054"])));
+    assert_eq!(scene.rest().await, [""; 0], "what is there is left alone");
+    assert_eq!(scene.says("a"), "SharingPortTaken");
+    assert!(scene.says("c").starts_with("berth-shop-edge-"));
+    // As soon as the younger one gives it up the older one has it.
+    scene.apply(service("c", &[EDGE], ports(&["TCP/80:30080"])));
+    let done = scene.rest().await;
+    assert!(has(&done, "create the UDP listener 53"), "{done:#?}");
+    assert!(scene.says("a").starts_with("berth-shop-edge-"));
+}

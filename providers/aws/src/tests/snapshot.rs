@@ -27,12 +27,13 @@ fn permission(rule: &Rule) -> Value {
         "IpProtocol": rule.ip_protocol, "FromPort": rule.from_port, "ToPort": rule.to_port,
         "IpRanges": [], "Ipv6Ranges": [], "PrefixListIds": [], "UserIdGroupPairs": [],
     });
-    match &rule.source {
-        Source::V4(range) => permission["IpRanges"] = json!([{ "CidrIp": range }]),
-        Source::V6(range) => permission["Ipv6Ranges"] = json!([{ "CidrIpv6": range }]),
-        Source::PrefixList(list) => permission["PrefixListIds"] = json!([{ "PrefixListId": list }]),
-        Source::Group(group) => permission["UserIdGroupPairs"] = json!([{ "GroupId": group }]),
-    }
+    let (list, key, from) = match &rule.source {
+        Source::V4(range) => ("IpRanges", "CidrIp", range),
+        Source::V6(range) => ("Ipv6Ranges", "CidrIpv6", range),
+        Source::PrefixList(list) => ("PrefixListIds", "PrefixListId", list),
+        Source::Group(group) => ("UserIdGroupPairs", "GroupId", group),
+    };
+    permission[list] = json!([{ key: from, "Description": rule.description }]);
     permission
 }
 
