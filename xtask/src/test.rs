@@ -114,12 +114,8 @@ fn names_tests(arguments: &[String]) -> bool {
 /// Whether there is a test to run. A test program takes no match for success, which hides a name that was mistyped.
 fn any_matches(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<bool> {
     let arguments = [arguments, &["--list".to_owned()]].concat();
-    let all = [
-        (Kind::Unit, &UNIT_TESTS[..]),
-        (Kind::Lab, &LAB_TESTS),
-        (Kind::Aws, &AWS_TESTS),
-        (Kind::Aws, &AWS_LAB_TESTS),
-    ];
+    let all =
+        [(Kind::Unit, &UNIT_TESTS[..]), (Kind::Lab, &LAB_TESTS), (Kind::Aws, &AWS_TESTS), (Kind::Aws, &AWS_LAB_TESTS)];
     for (_, selection) in all.into_iter().filter(|(one, _)| kind.is_none_or(|kind| kind == *one)) {
         let listing = test_command(selection, &arguments).stderr(Stdio::inherit()).output();
         let listing = listing.context("starting `cargo test`")?;

@@ -9,8 +9,12 @@ use crate::tags::CLUSTER;
 
 /// Rights that AWS asks of whoever makes or changes a load balancer, although no call of ours is named so: Elastic Load Balancing looks at
 /// the network on the caller's behalf.
-const ON_OUR_BEHALF: [&str; 4] =
-    ["ec2:DescribeAccountAttributes", "ec2:DescribeAddresses", "ec2:DescribeInternetGateways", "ec2:GetSecurityGroupsForVpc"];
+const ON_OUR_BEHALF: [&str; 4] = [
+    "ec2:DescribeAccountAttributes",
+    "ec2:DescribeAddresses",
+    "ec2:DescribeInternetGateways",
+    "ec2:GetSecurityGroupsForVpc",
+];
 /// The service whose role AWS makes with an account's first load balancer.
 const SERVICE: &str = "elasticloadbalancing.amazonaws.com";
 
@@ -35,7 +39,12 @@ fn has(of: &str) -> Value {
     json!({ "Null": { format!("aws:{of}Tag/{CLUSTER}"): "false" } })
 }
 
-fn statement(sid: &str, actions: impl IntoIterator<Item = &'static str>, on: &[&str], condition: Option<Value>) -> Value {
+fn statement(
+    sid: &str,
+    actions: impl IntoIterator<Item = &'static str>,
+    on: &[&str],
+    condition: Option<Value>,
+) -> Value {
     let actions: BTreeSet<_> = actions.into_iter().collect();
     let mut of = Map::new();
     of.insert("Sid".to_owned(), sid.into());
@@ -131,9 +140,9 @@ mod tests {
             for of in allowing(action.as_str()) {
                 let sid = of["Sid"].as_str().unwrap();
                 assert_ne!(of["Resource"], "*", "{sid}");
-                let asks = of["Condition"]["Null"].as_object().is_some_and(|null| {
-                    null.iter().any(|(key, value)| key.ends_with(CLUSTER) && value == "false")
-                });
+                let asks = of["Condition"]["Null"]
+                    .as_object()
+                    .is_some_and(|null| null.iter().any(|(key, value)| key.ends_with(CLUSTER) && value == "false"));
                 assert_eq!(asks, !["Rules", "MakeSecurityGroupInVpc"].contains(&sid), "{sid}: {of:#}");
             }
         }

@@ -14,8 +14,14 @@ use tokio::sync::Notify;
 const BODY_MAX: usize = 1 << 20;
 /// What AWS answers when it asks for fewer calls: ELBv2, and EC2.
 const THROTTLING: [(&str, &str); 2] = [
-    ("400 Bad Request", "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate exceeded</Message></Error><RequestId>0</RequestId></ErrorResponse>"),
-    ("503 Service Unavailable", "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Request limit exceeded.</Message></Error></Errors><RequestID>0</RequestID></Response>"),
+    (
+        "400 Bad Request",
+        "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate exceeded</Message></Error><RequestId>0</RequestId></ErrorResponse>",
+    ),
+    (
+        "503 Service Unavailable",
+        "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Request limit exceeded.</Message></Error></Errors><RequestID>0</RequestID></Response>",
+    ),
 ];
 /// The version that every call to EC2 names.
 const EC2_VERSION: &str = "Version=2016-11-15";
@@ -52,7 +58,9 @@ impl Call {
 
     /// A field of it, without its encoding.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.form.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
+        self.form
+            .split('&')
+            .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
     }
 }
 
@@ -137,8 +145,7 @@ impl Proxy {
 
     /// So many calls a second are answered from now on; all of them where it is not given.
     pub fn limit(&self, per_second: Option<f64>) {
-        self.state().limit =
-            per_second.map(|per_second| Limit { per_second, tokens: per_second, at: Instant::now() });
+        self.state().limit = per_second.map(|per_second| Limit { per_second, tokens: per_second, at: Instant::now() });
     }
 
     /// Lets so many calls pass, and then one have this fate. Whoever makes calls is dead from then on, until [`Proxy::revive`].
@@ -198,7 +205,8 @@ impl Proxy {
             return Some(Fate::Lost);
         }
         let throttled = state.limit.as_mut().is_some_and(|limit| !limit.admits());
-        let call = Call { action: String::new(), form: form.to_owned(), at: self.began.elapsed().as_secs_f64(), throttled };
+        let call =
+            Call { action: String::new(), form: form.to_owned(), at: self.began.elapsed().as_secs_f64(), throttled };
         let action = call.field("Action").unwrap_or_default().to_owned();
         state.calls.push(Call { action, ..call });
         if throttled {

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use berth_lab::{BerthConfig, Lab, LabConfig, PodEdit, lab_test};
 use berth_moto::{Ground, Moto, Proxy, Tools, environment};
 use k8s_openapi::api::core::v1::{Node, Service};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 /// Longest wait for what takes seconds on an idle machine.

@@ -113,9 +113,9 @@ impl<C: Cloud> Aws<C> {
         let opened: Result<Notes, Failure> = async {
             self.learn_interfaces(&mut doors, &places, nodes).await?;
             self.learn_groups(&mut doors, &places, &backend).await?;
-            let notes = note(&self.settings, &mut doors, shard, &needs);
+            let said = note(&self.settings, &mut doors, shard, &needs);
             self.bring_about(&mut doors, &index, &backend).await?;
-            Ok(notes)
+            Ok(said)
         }
         .await;
         if let Err(failure) = &opened {

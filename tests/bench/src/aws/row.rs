@@ -88,7 +88,9 @@ impl Row {
                 at_most("calls to make a Service", each(self.calls), CREATE),
                 at_most("of them reads", each(self.reads), CREATE_READS),
             ],
-            "restart" => vec![count("calls after a restart", self.calls, RESTART - 1), count("of them writes", self.writes, 0)],
+            "restart" => {
+                vec![count("calls after a restart", self.calls, RESTART - 1), count("of them writes", self.writes, 0)]
+            }
             "node-added" => vec![
                 count("writes for a node", self.writes, self.services + 1),
                 count("reads for a node", self.reads, NODE_READS),
@@ -143,7 +145,17 @@ mod tests {
 
     fn row(phase: &str, services: usize, reads: usize, writes: usize) -> Row {
         let (seconds, p50_ms, p99_ms) = (3.0, Some(50.0), Some(1000.0));
-        Row { phase: phase.to_owned(), services, calls: reads + writes, reads, writes, throttled: 0, seconds, p50_ms, p99_ms }
+        Row {
+            phase: phase.to_owned(),
+            services,
+            calls: reads + writes,
+            reads,
+            writes,
+            throttled: 0,
+            seconds,
+            p50_ms,
+            p99_ms,
+        }
     }
 
     #[test]

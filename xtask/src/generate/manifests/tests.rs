@@ -163,11 +163,13 @@ fn the_component_of_routes_changes_what_it_names_and_nothing_else_adds_its_capab
 #[test]
 fn the_component_of_aws_changes_what_is_there_and_its_instructions_name_what_is_there() {
     let component = &documents(AWS)[0];
-    let targets: Vec<_> = component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
+    let targets: Vec<_> =
+        component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
     assert_eq!(targets, ["Deployment", "NetworkPolicy"]);
     let container = &documents("deploy/controller.yaml")[0]["spec"]["template"]["spec"]["containers"][0];
     assert!(container["args"].is_array(), "the component replaces all of them");
-    let account = documents("deploy/rbac/controller.yaml").into_iter().find(|of| of["kind"] == "ServiceAccount").unwrap();
+    let account =
+        documents("deploy/rbac/controller.yaml").into_iter().find(|of| of["kind"] == "ServiceAccount").unwrap();
     assert!(account["metadata"].get("annotations").is_none(), "the instructions add all of them");
 }
 

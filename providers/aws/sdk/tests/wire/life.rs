@@ -42,16 +42,56 @@ async fn a_service_is_served_and_changed_and_nothing_is_left_when_it_goes() {
     assert!(cluster.published("web").contains("elb"), "{}", cluster.published("web"));
 
     for (annotations, spec, path, expected) in [
-        (&[("attributes", "load_balancing.cross_zone.enabled=true")][..], json!({}), "/LoadBalancers/*/Attributes/load_balancing.cross_zone.enabled", json!("true")),
-        (&[("target-group-attributes", "deregistration_delay.timeout_seconds=17")], json!({}), "/TargetGroups/*/Attributes/deregistration_delay.timeout_seconds", json!("17")),
-        (&[("healthcheck-protocol", "http"), ("healthcheck-path", "/up")], json!({}), "/TargetGroups/*/HealthCheckPath", json!("/up")),
+        (
+            &[("attributes", "load_balancing.cross_zone.enabled=true")][..],
+            json!({}),
+            "/LoadBalancers/*/Attributes/load_balancing.cross_zone.enabled",
+            json!("true"),
+        ),
+        (
+            &[("target-group-attributes", "deregistration_delay.timeout_seconds=17")],
+            json!({}),
+            "/TargetGroups/*/Attributes/deregistration_delay.timeout_seconds",
+            json!("17"),
+        ),
+        (
+            &[("healthcheck-protocol", "http"), ("healthcheck-path", "/up")],
+            json!({}),
+            "/TargetGroups/*/HealthCheckPath",
+            json!("/up"),
+        ),
         (&[("healthcheck-interval", "30")], json!({}), "/TargetGroups/*/HealthCheckIntervalSeconds", json!(30)),
         (&[("additional-resource-tags", "team=a")], json!({}), "/LoadBalancers/*/Tags/team", json!("a")),
-        (&[("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=400")], json!({}), "/LoadBalancers/*/Listeners/80/Attributes/tcp.idle_timeout.seconds", json!("400")),
-        (&[], json!({"ports": [{"name": "alt", "port": 81, "nodePort": 30_081}]}), "/LoadBalancers/*/Listeners/81/Protocol", json!("TCP")),
-        (&[], json!({"ports": [{"name": "dns", "port": 53, "nodePort": 30_053, "protocol": "UDP"}]}), "/LoadBalancers/*/Listeners/53/Protocol", json!("UDP")),
-        (&[("ssl-cert", "arn:aws:acm:us-east-1:1:certificate/a,arn:aws:acm:us-east-1:1:certificate/b")], json!({}), "/LoadBalancers/*/Listeners/80/Protocol", json!("TLS")),
-        (&[], json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}), "/LoadBalancers/*/Listeners/80/Protocol", json!("TCP")),
+        (
+            &[("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=400")],
+            json!({}),
+            "/LoadBalancers/*/Listeners/80/Attributes/tcp.idle_timeout.seconds",
+            json!("400"),
+        ),
+        (
+            &[],
+            json!({"ports": [{"name": "alt", "port": 81, "nodePort": 30_081}]}),
+            "/LoadBalancers/*/Listeners/81/Protocol",
+            json!("TCP"),
+        ),
+        (
+            &[],
+            json!({"ports": [{"name": "dns", "port": 53, "nodePort": 30_053, "protocol": "UDP"}]}),
+            "/LoadBalancers/*/Listeners/53/Protocol",
+            json!("UDP"),
+        ),
+        (
+            &[("ssl-cert", "arn:aws:acm:us-east-1:1:certificate/a,arn:aws:acm:us-east-1:1:certificate/b")],
+            json!({}),
+            "/LoadBalancers/*/Listeners/80/Protocol",
+            json!("TLS"),
+        ),
+        (
+            &[],
+            json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}),
+            "/LoadBalancers/*/Listeners/80/Protocol",
+            json!("TCP"),
+        ),
     ] {
         cluster.apply(service("web", annotations, spec));
         cluster.rest().await;
@@ -63,7 +103,11 @@ async fn a_service_is_served_and_changed_and_nothing_is_left_when_it_goes() {
         assert_eq!(only(&seen, "TargetGroups")["Targets"].as_array().unwrap().len(), 2, "{path}");
     }
     let seen = world.look();
-    let own = seen["SecurityGroups"].as_object().unwrap().iter().find(|(_, of)| of["Tags"]["berth.dev/resource"] == "security-group");
+    let own = seen["SecurityGroups"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .find(|(_, of)| of["Tags"]["berth.dev/resource"] == "security-group");
     assert_eq!(own.unwrap().1["Rules"], json!(["tcp 80-80 from 192.0.2.0/24"]));
 
     cluster.delete("web");

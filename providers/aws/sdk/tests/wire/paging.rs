@@ -24,7 +24,8 @@ async fn all_pages_are_read() {
         let new = raw.create_load_balancer().name(format!("lb-{number}")).r#type("network".into());
         new.subnets(&subnets[0].id).send().await.unwrap();
     }
-    let found: BTreeSet<_> = sdk.describe_load_balancers(By::All).await.unwrap().into_iter().map(|is| is.name).collect();
+    let found: BTreeSet<_> =
+        sdk.describe_load_balancers(By::All).await.unwrap().into_iter().map(|is| is.name).collect();
     assert_eq!(found.len(), MANY);
     let named = sdk.describe_load_balancers(By::Name("lb-7")).await.unwrap();
     assert_eq!(named.len(), 1);

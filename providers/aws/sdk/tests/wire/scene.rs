@@ -82,7 +82,8 @@ async fn lay(endpoint: &str) -> (String, Arc<[TargetNode]>) {
     let gateway = ec2.create_internet_gateway().send().await.unwrap().internet_gateway.unwrap();
     let gateway = gateway.internet_gateway_id.unwrap();
     ec2.attach_internet_gateway().vpc_id(&vpc).internet_gateway_id(&gateway).send().await.unwrap();
-    let table = ec2.create_route_table().vpc_id(&vpc).send().await.unwrap().route_table.unwrap().route_table_id.unwrap();
+    let table =
+        ec2.create_route_table().vpc_id(&vpc).send().await.unwrap().route_table.unwrap().route_table_id.unwrap();
     let route = ec2.create_route().route_table_id(&table).destination_cidr_block("0.0.0.0/0").gateway_id(&gateway);
     route.send().await.unwrap();
     let group = ec2.create_security_group().vpc_id(&vpc).group_name("nodes").description("of nodes");
@@ -198,9 +199,9 @@ impl Cluster {
                 intent.published.clone_from(&outcome.ingress);
             }
             self.failures.extend(failures.into_values());
-            let of = |intent: &Intent| (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints: [].into() });
-            let targets =
-                Targets { nodes: self.nodes.clone(), services: wanted.present.values().map(of).collect() };
+            let of =
+                |intent: &Intent| (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints: [].into() });
+            let targets = Targets { nodes: self.nodes.clone(), services: wanted.present.values().map(of).collect() };
             match self.provider.sync_targets(&shard, &targets).await {
                 Ok(report) => count += report.added + report.removed,
                 Err(failure) => {
