@@ -5,6 +5,7 @@
 
 mod allocate;
 mod arp;
+mod aws;
 mod failover;
 mod idle;
 
@@ -32,6 +33,8 @@ pub enum Command {
     Allocate(allocate::Options),
     /// How fast an owner answers who asks for its addresses, and what a LAN full of questions about others costs it
     Arp(arp::Options),
+    /// How many calls of AWS the controller makes for Services, nodes and endpoints that come and go
+    Aws(aws::Options),
     /// How long clients are without an answer when something goes wrong, and whether ever two nodes answer
     Failover(failover::Options),
     /// What speakers cost when nothing goes wrong: memory, time on cores, packets
@@ -43,6 +46,7 @@ pub fn run(command: &Command, entered: Option<Entered>) -> Result<ExitCode> {
     match command {
         Command::Allocate(options) => allocate::run(options, entered),
         Command::Arp(options) => arp::run(options, entered),
+        Command::Aws(options) => aws::run(options, entered),
         Command::Failover(options) => failover::run(options, entered),
         Command::Idle(options) => idle::run(options, entered),
     }
@@ -52,13 +56,25 @@ pub fn run(command: &Command, entered: Option<Entered>) -> Result<ExitCode> {
 fn in_one_lab<R: Serialize + DeserializeOwned>(
     name: &str,
     what: std::fmt::Arguments<'_>,
+    told: (bool, bool),
+    table: impl Fn(&[R]) -> String,
+    verdicts: impl Fn(&R) -> Vec<Verdict>,
+) -> Result<ExitCode> {
+    built_in_one_lab(name, what, told, prepare::for_bench, table, verdicts)
+}
+
+/// The same of what is built in another way.
+fn built_in_one_lab<R: Serialize + DeserializeOwned>(
+    name: &str,
+    what: std::fmt::Arguments<'_>,
     (json, check): (bool, bool),
+    build: impl FnOnce(&Progress) -> Result<PathBuf>,
     table: impl Fn(&[R]) -> String,
     verdicts: impl Fn(&R) -> Vec<Verdict>,
 ) -> Result<ExitCode> {
     let progress = Progress::start();
     prepare::cluster(&progress)?;
-    let folder = prepare::for_bench(&progress)?;
+    let folder = build(&progress)?;
     progress.step(what);
     let handed = Handed::new(name);
     let again = launch::same_again(&format!("bench-{name}"), &progress, Some(&folder));

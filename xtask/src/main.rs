@@ -43,7 +43,7 @@ fn run(cli: cli::Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(command) => bench::run(&command, entered),
         Command::Lab(command) => lab::run(command, entered),
         Command::Generate { check } => generate::run(check),
-        Command::SetUp => prepare::for_tests(&Progress::start()).map(|()| ExitCode::SUCCESS),
+        Command::SetUp => prepare::everything(&Progress::start()).map(|()| ExitCode::SUCCESS),
         Command::CheckDependencies => dependencies::run(),
         Command::BuildControlPlane => prepare::build_control_plane().map(|()| ExitCode::SUCCESS),
     }

@@ -64,6 +64,37 @@ pub fn for_bench(progress: &Progress) -> Result<PathBuf> {
     build(&["--release", "--package", "berth-controller", "--package", "berth-speaker", "--package", "berth-bench"])
 }
 
+/// All that any command would install by itself.
+pub fn everything(progress: &Progress) -> Result<()> {
+    for_tests(progress)?;
+    moto(progress)
+}
+
+/// What answers in AWS's place. Quick and silent when it is there.
+fn moto(progress: &Progress) -> Result<()> {
+    setup::install(progress, &setup::missing_python())?;
+    berth_moto::ready(&|what| progress.step(what)).map(drop)
+}
+
+/// Installs what answers in AWS's place, builds Berth with all that calls AWS, and returns the folder that the programs are in. Not as they are
+/// released: what is measured is which calls are made, and the release of it takes long to build.
+pub fn for_aws(progress: &Progress) -> Result<PathBuf> {
+    moto(progress)?;
+    progress.step("building Berth with the calls of AWS; the first time takes minutes");
+    build(&[
+        "--package",
+        "berth-controller",
+        "--package",
+        "berth-speaker",
+        "--package",
+        "berth-cli",
+        "--package",
+        "berth-bench",
+        "--features",
+        "berth-controller/aws",
+    ])
+}
+
 fn build(what: &[&str]) -> Result<PathBuf> {
     let output = Command::new(workspace::cargo())
         .args(["build", "--locked", "--bins"])

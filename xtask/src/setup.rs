@@ -59,6 +59,16 @@ pub fn missing_daemons() -> Vec<Missing> {
     missing_of(&DAEMONS)
 }
 
+/// The Python that runs moto, when it is not there with all that an environment of its own takes.
+pub fn missing_python() -> Vec<Missing> {
+    let look = Command::new("python3").args(["-c", "import ensurepip, venv"]).stdin(Stdio::null()).output();
+    if look.is_ok_and(|look| look.status.success()) {
+        return Vec::new();
+    }
+    let what = "python3-venv (`python3 -m venv`: moto, which answers in AWS's place, is installed in an environment of its own)";
+    vec![Missing { what: what.to_owned(), package: "python3-venv" }]
+}
+
 fn missing_of(programs: &[Program]) -> Vec<Missing> {
     let missing = programs.iter().filter(|program| workspace::find_program(program.name).is_none());
     missing
@@ -83,7 +93,7 @@ pub fn install(progress: &Progress, missing: &[Missing]) -> anyhow::Result<()> {
     let options = ["install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
     apt_get(installer, &[&options[..], &packages].concat())?;
     silence(installer, &packages)?;
-    let still = missing_programs().into_iter().chain(missing_daemons());
+    let still = missing_programs().into_iter().chain(missing_daemons()).chain(missing_python());
     if let Some(still) = still.into_iter().find(|still| packages.contains(&still.package)) {
         bail!("apt-get installed {}, but there is still no {}", packages.join(", "), still.what);
     }

@@ -12,10 +12,16 @@ use crate::{prepare, workspace};
 
 /// The crate whose tests run in a lab.
 const LAB_SUITES: &str = "berth-suites";
+/// The crate that calls AWS, which takes minutes to compile.
+const AWS_CALLS: &str = "berth-aws-sdk";
 /// How Cargo selects the unit tests.
-const UNIT_TESTS: [&str; 3] = ["--workspace", "--exclude", LAB_SUITES];
+const UNIT_TESTS: [&str; 5] = ["--workspace", "--exclude", LAB_SUITES, "--exclude", AWS_CALLS];
 /// How Cargo selects the lab tests.
 const LAB_TESTS: [&str; 2] = ["--package", LAB_SUITES];
+/// How Cargo selects the tests of the calls of AWS.
+const AWS_TESTS: [&str; 2] = ["--package", AWS_CALLS];
+/// How Cargo selects the lab tests with AWS.
+const AWS_LAB_TESTS: [&str; 6] = ["--package", LAB_SUITES, "--features", "aws", "--test", "aws"];
 
 /// Which tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,7 +30,12 @@ pub enum Kind {
     Unit,
     /// Tests on a real API server and real kube-proxy
     Lab,
+    /// The AWS provider over the wire, against moto: minutes to compile
+    Aws,
 }
+
+/// Runs tests of one kind, and says whether they passed.
+type Runs = fn(&Progress, &[String]) -> anyhow::Result<bool>;
 
 /// Runs the tests of that kind, or all. `arguments` go to the test programs.
 pub fn run(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<ExitCode> {
@@ -34,11 +45,10 @@ pub fn run(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<ExitCode>
         progress.note("`cargo xtask test -- --list` names all tests");
         return Ok(ExitCode::FAILURE);
     }
-    if kind != Some(Kind::Lab) && !unit(&progress, arguments)? {
-        return Ok(ExitCode::FAILURE);
-    }
-    if kind != Some(Kind::Unit) && !lab(&progress, arguments)? {
-        return Ok(ExitCode::FAILURE);
+    for (one, run) in [(Kind::Unit, unit as Runs), (Kind::Lab, lab), (Kind::Aws, aws)] {
+        if kind.is_none_or(|kind| kind == one) && !run(&progress, arguments)? {
+            return Ok(ExitCode::FAILURE);
+        }
     }
     progress.step("all passed");
     Ok(ExitCode::SUCCESS)
@@ -69,6 +79,18 @@ fn lab(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
     Ok(passed)
 }
 
+fn aws(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
+    prepare::for_tests(progress)?;
+    let programs = prepare::for_aws(progress)?;
+    progress.step("tests of the AWS provider over the wire: moto answers in AWS's place");
+    let passed = cargo_test(&AWS_TESTS, arguments, None)? && cargo_test(&AWS_LAB_TESTS, arguments, Some(&programs))?;
+    if !passed {
+        progress.step("tests of the AWS provider failed");
+        progress.note("`cargo xtask test aws -- NAME` runs those whose name contains NAME");
+    }
+    Ok(passed)
+}
+
 /// `cargo test`, whose own output is what people know how to read.
 fn cargo_test(selection: &[&str], arguments: &[String], programs: Option<&Path>) -> anyhow::Result<bool> {
     let mut cargo = test_command(selection, arguments);
@@ -92,10 +114,9 @@ fn names_tests(arguments: &[String]) -> bool {
 /// Whether there is a test to run. A test program takes no match for success, which hides a name that was mistyped.
 fn any_matches(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<bool> {
     let arguments = [arguments, &["--list".to_owned()]].concat();
-    for (other, selection) in [(Kind::Lab, &UNIT_TESTS[..]), (Kind::Unit, &LAB_TESTS)] {
-        if kind == Some(other) {
-            continue;
-        }
+    let all =
+        [(Kind::Unit, &UNIT_TESTS[..]), (Kind::Lab, &LAB_TESTS), (Kind::Aws, &AWS_TESTS), (Kind::Aws, &AWS_LAB_TESTS)];
+    for (_, selection) in all.into_iter().filter(|(one, _)| kind.is_none_or(|kind| kind == *one)) {
         let listing = test_command(selection, &arguments).stderr(Stdio::inherit()).output();
         let listing = listing.context("starting `cargo test`")?;
         // What cannot be listed, such as code that does not compile, is told by the run itself.

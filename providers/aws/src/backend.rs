@@ -99,10 +99,10 @@ pub fn description(settings: &Settings) -> String {
 
 /// The group of an interface that is opened: the one that is tagged with the cluster, if there are several. Whoever comes in where
 /// that does not decide gets the first of them, and is told so.
-pub fn chosen<'a>(
+pub fn chosen<'a, 'b>(
     settings: &Settings,
     interface: &'a Interface,
-    tags_of: impl Fn(&str) -> Option<&'a Pairs>,
+    tags_of: impl Fn(&str) -> Option<&'b Pairs>,
 ) -> (Option<&'a String>, Option<String>) {
     let mut groups: Vec<_> = interface.security_groups.iter().collect();
     groups.sort();

@@ -52,6 +52,8 @@ pub struct State {
     pub calls: BTreeMap<&'static str, u64>,
     /// Load balancers that the account may have.
     pub balancers_max: usize,
+    /// What these calls answer.
+    pub refuses: BTreeMap<&'static str, &'static str>,
     /// What every write answers, if something.
     pub answers: Option<&'static str>,
 }
@@ -96,7 +98,7 @@ impl Fake {
     pub fn new(vpc: &str) -> Self {
         let fake = Self::default();
         let mut state = fake.lock();
-        state.vpc = vpc.to_owned();
+        vpc.clone_into(&mut state.vpc);
         state.ranges = vec!["10.0.0.0/16".to_owned(), "2001:db8::/56".to_owned()];
         state.balancers_max = 50;
         // Somebody made it with the instances, and lets in by it what they need.
@@ -230,7 +232,7 @@ impl Fake {
         let verdict = self.gate.write();
         let mut state = self.lock();
         *state.calls.entry(action).or_default() += 1;
-        if let Some(code) = state.answers {
+        if let Some(code) = state.answers.or(state.refuses.get(action).copied()) {
             return Err(CallError::new(action, code, "as the test asks for"));
         }
         if verdict == Verdict::Refuse {

@@ -23,6 +23,7 @@ pub mod observed;
 pub mod outlook;
 pub mod pace;
 pub mod plan;
+pub mod policy;
 mod provider;
 pub mod refusal;
 pub mod request;

@@ -18,7 +18,8 @@ pub struct Observed {
     pub subnets: Vec<Subnet>,
     /// The security group that all load balancers of the cluster have, once it is made.
     pub backend_group: Option<String>,
-    /// Whether there is something of another shard, or a load balancer that was disowned, which may use it.
+    /// Whether it may be needed beside this shard: by something of another one, by a load balancer that was disowned, or for a rule
+    /// that somebody wrote.
     pub has_others: bool,
     /// Security groups that a Service of the shard names.
     pub named_groups: Vec<SecurityGroup>,

@@ -4,6 +4,7 @@
 
 mod annotations;
 mod conformance;
+mod doors;
 mod golden;
 mod histories;
 mod lifecycle;

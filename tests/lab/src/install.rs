@@ -63,6 +63,8 @@ pub struct BerthConfig {
     pub speaker: PodEdit,
     /// Whether the component `deploy/routes` is laid over it.
     pub routes: bool,
+    /// Whether the component `deploy/aws` is laid over it.
+    pub aws: bool,
 }
 
 impl BerthConfig {
@@ -121,8 +123,10 @@ impl Lab {
     /// Applies the manifest and waits for the kinds; the pods come up meanwhile.
     async fn apply_berth(&self, config: &BerthConfig) -> Result<()> {
         let mut objects = manifest()?;
-        if config.routes {
-            component::lay_over(&mut objects, "routes")?;
+        for (name, is_laid) in [("routes", config.routes), ("aws", config.aws)] {
+            if is_laid {
+                component::lay_over(&mut objects, name)?;
+            }
         }
         for object in &mut objects {
             config.change(object);

@@ -31,7 +31,10 @@ const WORKLOADS: [(&str, &str); 3] = [
 ];
 
 /// What is laid over the rest by those who want it.
-const COMPONENTS: [(&str, &str); 1] = [("deploy/routes/kustomization.yaml", include_str!("templates/routes.yaml"))];
+const COMPONENTS: [(&str, &str); 2] =
+    [(AWS, include_str!("templates/aws.yaml")), (ROUTES, include_str!("templates/routes.yaml"))];
+const AWS: &str = "deploy/aws/kustomization.yaml";
+const ROUTES: &str = "deploy/routes/kustomization.yaml";
 
 const KUSTOMIZATION: &str = "deploy/kustomization.yaml";
 const INSTALL: &str = "deploy/install.yaml";

@@ -1,6 +1,7 @@
 //! `cargo xtask generate`: files that are made from the code, so that they cannot say anything else.
 
 mod crds;
+mod iam;
 mod manifests;
 mod markdown;
 mod rbac;
@@ -17,7 +18,8 @@ use anyhow::Context as _;
 use crate::{output, workspace};
 
 /// Folders in which every file is generated; what else lies there is left over and goes.
-const OWNED_FOLDERS: [&str; 5] = ["deploy/admission", "deploy/crds", "deploy/rbac", "deploy/routes", "docs/reference"];
+const OWNED_FOLDERS: [&str; 6] =
+    ["deploy/admission", "deploy/aws", "deploy/crds", "deploy/rbac", "deploy/routes", "docs/reference"];
 
 /// A file as it should be.
 struct Generated {
@@ -73,6 +75,7 @@ fn all() -> anyhow::Result<Vec<Generated>> {
     files.extend(manifests::files()?);
     files.extend(manifests::collections(&files)?);
     files.extend(manifests::components()?);
+    files.push(iam::file()?);
     files.extend(reference::files());
     Ok(files)
 }

@@ -23,6 +23,8 @@ use crate::targets::instance;
 const LASTS: Duration = Duration::from_hours(1);
 /// When whoever has no interface is asked for again: an instance may be starting.
 const MISSING_AGAIN: Duration = Duration::from_mins(1);
+/// When what was refused is tried again, for all shards together.
+const REFUSED_AGAIN: Duration = Duration::from_mins(1);
 /// Looks at a group that is not as it was seen, before the failure is somebody else's to see to.
 const LOOKS: usize = 3;
 /// Places that a message names.
@@ -41,6 +43,8 @@ pub(super) struct Doors {
     unknown: BTreeSet<String>,
     interfaces: Interfaces,
     groups: BTreeMap<String, SecurityGroup>,
+    /// What a person has to see to, and when it was met.
+    refused: Option<(Instant, Failure)>,
     /// The backend security group whose rules were looked for in all groups.
     looked_for: Option<String>,
 }
@@ -99,22 +103,33 @@ impl<C: Cloud> Aws<C> {
             let (needs, unknown) = (std::mem::take(&mut doors.needs), std::mem::take(&mut doors.unknown));
             *doors = Doors { since: Some(now), needs, unknown, ..Doors::default() };
         }
+        if let Some((at, failure)) = &doors.refused
+            && *at + REFUSED_AGAIN > now
+        {
+            return Err(failure.clone());
+        }
+        doors.refused = None;
         let places: BTreeSet<_> = needs.values().flatten().flat_map(Demand::places).collect();
         let opened: Result<Notes, Failure> = async {
             self.learn_interfaces(&mut doors, &places, nodes).await?;
             self.learn_groups(&mut doors, &places, &backend).await?;
-            let notes = note(&self.settings, &mut doors, shard, &needs);
+            let said = note(&self.settings, &mut doors, shard, &needs);
             self.bring_about(&mut doors, &index, &backend).await?;
-            Ok(notes)
+            Ok(said)
         }
         .await;
-        // What came of a call that failed is looked at again.
-        if let Err(failure) = &opened
-            && failure.class != Class::Throttled
-        {
-            let Doors { groups, looked_for, .. } = &mut *doors;
-            groups.clear();
-            *looked_for = None;
+        if let Err(failure) = &opened {
+            if failure.class.is_for_a_person() {
+                doors.refused = Some((now, failure.clone()));
+            }
+            // What came of a call that failed is looked at again.
+            if failure.class != Class::Throttled {
+                doors.groups.clear();
+                doors.looked_for = None;
+            }
+            if failure.class == Class::Conflict {
+                self.forget().await;
+            }
         }
         opened
     }
@@ -202,8 +217,17 @@ impl<C: Cloud> Aws<C> {
         if unseen.is_empty() {
             return Ok(());
         }
-        let groups = self.cloud.describe_security_groups(&self.settings.vpc, GroupFilter::Ids(unseen)).await?;
+        let filter = GroupFilter::Ids(unseen.clone());
+        let groups = self.cloud.describe_security_groups(&self.settings.vpc, filter).await?;
         doors.groups.extend(groups.into_iter().map(|group| (group.id.clone(), group)));
+        let is_gone = |id: &String| unseen.contains(id) && !doors.groups.contains_key(id);
+        for by_group in doors.needs.values_mut().flat_map(BTreeMap::values_mut) {
+            by_group.retain(|id, _| !is_gone(id));
+        }
+        if unseen.iter().any(is_gone) {
+            // Nobody has a group that is gone.
+            doors.interfaces = Interfaces::default();
+        }
         Ok(())
     }
 
@@ -218,11 +242,19 @@ impl<C: Cloud> Aws<C> {
         let rules = backend::rules(doors.needs.values().flat_map(BTreeMap::values), backend, &description);
         let none = BTreeSet::new();
         let ids: Vec<_> = doors.groups.keys().cloned().collect();
+        let mut failed = None;
         for id in ids {
             let wanted = rules.get(&id).unwrap_or(&none);
-            self.bring_about_in(doors, &id, wanted, &description, may_revoke).await?;
+            if let Err(error) = self.bring_about_in(doors, &id, wanted, &description, may_revoke).await {
+                let failure = Failure::from(error);
+                if !failure.class.is_for_a_person() {
+                    return Err(failure);
+                }
+                // One group that is full or not ours to change keeps no other closed.
+                failed.get_or_insert(failure);
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn bring_about_in(
@@ -289,13 +321,27 @@ impl<C: Cloud> Aws<C> {
         *doors = Doors::default();
         let description = backend::description(&self.settings);
         let filter = GroupFilter::LettingIn(backend.clone());
+        let mut is_held = false;
         for group in self.cloud.describe_security_groups(&self.settings.vpc, filter).await? {
             let Change { revoke, .. } = backend::change(&BTreeSet::new(), &group, &description);
             let source = Source::Group(backend.clone());
-            let revoke: Vec<_> = revoke.into_iter().filter(|rule| rule.source == source).collect();
-            if !revoke.is_empty() {
-                self.revoke_ours(&group.id, &revoke).await?;
+            let (ours, others): (Vec<_>, Vec<_>) = group
+                .rules
+                .iter()
+                .filter(|rule| rule.source == source)
+                .cloned()
+                .partition(|rule| revoke.contains(rule));
+            if !ours.is_empty() {
+                self.revoke_ours(&group.id, &ours).await?;
             }
+            // One that is here for nothing that we see has a rule of a kind that we do not read.
+            is_held |= !others.is_empty() || ours.is_empty();
+        }
+        if is_held {
+            // Somebody wrote a rule for it, and no Service waits for that: it stays, and the next one uses it.
+            self.note(|index| index.is_held = true).await;
+            observed.has_others = true;
+            return Ok(());
         }
         match self.cloud.delete_security_group(&backend).await {
             Err(error) if !error.is_not_found() => return Err(error.into()),

@@ -19,6 +19,8 @@ pub(super) struct Index {
     pub things: BTreeMap<String, Pairs>,
     /// Security groups of load balancers of the VPC that are not ours: one that was disowned may have our backend security group.
     pub theirs: BTreeSet<String>,
+    /// Whether somebody wrote rules by hand that let in the backend security group, so that it cannot be deleted.
+    pub is_held: bool,
     /// The kind of targets of target groups, by the same.
     pub kinds: BTreeMap<String, TargetType>,
     /// Every load balancer's name, ours or not, with its identity.
@@ -51,7 +53,7 @@ impl Index {
         let filter = GroupFilter::Tagged(tags::of_cluster(settings));
         let groups = cloud.describe_security_groups(&settings.vpc, filter).await?;
         things.extend(groups.into_iter().map(|group| (group.id, group.tags)));
-        Ok(Self { things, kinds, names, theirs })
+        Ok(Self { things, kinds, names, theirs, is_held: false })
     }
 
     /// The backend security group. If somebody copied its tags to another one, always the same of them.
@@ -60,10 +62,11 @@ impl Index {
         self.things.iter().find(|(_, of)| is(of)).map(|(id, _)| id)
     }
 
-    /// Whether there is something of another shard, or a load balancer that was disowned, which may use the backend security group.
+    /// Whether the backend security group may be needed beside this shard: by something of another one, by a load balancer that was
+    /// disowned, or for a rule that somebody wrote.
     pub(super) fn has_others(&self, but: &Shard) -> bool {
         let shards = self.things.values().filter_map(|of| of.get(tags::SHARD));
-        shards.into_iter().any(|shard| *shard != but.0) || self.is_used_by_others()
+        shards.into_iter().any(|shard| *shard != but.0) || self.is_used_by_others() || self.is_held
     }
 
     /// Whether a load balancer that was disowned has the backend security group.

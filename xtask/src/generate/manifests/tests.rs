@@ -131,7 +131,7 @@ fn the_installation_is_everything_and_in_an_order_that_an_api_server_takes() {
     let files = super::super::all().unwrap();
     let manifests = files.iter().filter(|f| f.path.starts_with("deploy")).map(|f| f.path.display().to_string());
     let rest: Vec<_> = manifests.filter(|path| !listed.contains(path)).collect();
-    assert_eq!(rest, [KUSTOMIZATION, INSTALL, COMPONENTS[0].0]);
+    assert_eq!(rest, [KUSTOMIZATION, INSTALL, AWS, ROUTES, "deploy/aws/iam-policy.json"]);
     let distinct: BTreeSet<_> = installed.iter().map(identity).collect();
     assert_eq!(distinct.len(), installed.len());
 
@@ -149,7 +149,7 @@ fn the_installation_is_everything_and_in_an_order_that_an_api_server_takes() {
 
 #[test]
 fn the_component_of_routes_changes_what_it_names_and_nothing_else_adds_its_capability() {
-    let component = &documents(COMPONENTS[0].0)[0];
+    let component = &documents(ROUTES)[0];
     let patches: Vec<_> = component["patches"].as_array().unwrap().iter().collect();
     let targets: Vec<_> = patches.iter().map(|patch| patch["target"]["kind"].as_str().unwrap()).collect();
     assert_eq!(targets, ["DaemonSet", "ValidatingAdmissionPolicy"]);
@@ -158,6 +158,19 @@ fn the_component_of_routes_changes_what_it_names_and_nothing_else_adds_its_capab
     let container = &documents("deploy/speaker.yaml")[0]["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["securityContext"]["capabilities"]["add"], serde_json::json!(["NET_RAW"]));
     assert!(container.get("args").is_none(), "the component adds all of them");
+}
+
+#[test]
+fn the_component_of_aws_changes_what_is_there_and_its_instructions_name_what_is_there() {
+    let component = &documents(AWS)[0];
+    let targets: Vec<_> =
+        component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
+    assert_eq!(targets, ["Deployment", "NetworkPolicy"]);
+    let container = &documents("deploy/controller.yaml")[0]["spec"]["template"]["spec"]["containers"][0];
+    assert!(container["args"].is_array(), "the component replaces all of them");
+    let account =
+        documents("deploy/rbac/controller.yaml").into_iter().find(|of| of["kind"] == "ServiceAccount").unwrap();
+    assert!(account["metadata"].get("annotations").is_none(), "the instructions add all of them");
 }
 
 #[test]

@@ -1,0 +1,231 @@
+//! A VPC, nodes in it, and a cluster whose Services are served.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ec2 as ec2;
+use berth_aws::pace::Rates;
+use berth_aws::{Admission, Aws, Namespaces, Settings};
+use berth_aws_sdk::Sdk;
+use berth_moto::{Moto, Tools};
+use berth_provider::{
+    Carried, Failure, Intent, Provider as _, ServiceTargets, Shard, TargetNode, Targets, Wanted, carry_out,
+};
+use serde_json::{Value, json};
+
+/// Rounds after which something is never at rest.
+const ROUNDS: usize = 60;
+/// Longest time for a call in tests: what hangs is to be given up soon.
+const CALL: std::time::Duration = std::time::Duration::from_secs(2);
+/// The prefix of ALBC's annotations.
+const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
+
+/// What answers in AWS's place, with a VPC and two nodes.
+pub struct World {
+    pub tools: Tools,
+    pub moto: Moto,
+    pub vpc: String,
+    pub nodes: Arc<[TargetNode]>,
+}
+
+/// A configuration as a pod would have it, for what answers there.
+pub async fn config(endpoint: &str) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder().operation_timeout(CALL).build();
+    let loader = aws_config::defaults(BehaviorVersion::latest()).test_credentials().region(Region::new("us-east-1"));
+    loader.endpoint_url(endpoint).retry_config(RetryConfig::disabled()).timeout_config(timeouts).load().await
+}
+
+impl World {
+    pub async fn new() -> Self {
+        #[expect(clippy::print_stderr, reason = "a person waits for it")]
+        let tools = berth_moto::ready(&|what| eprintln!("{what}")).unwrap();
+        let moto = Moto::start(&tools).unwrap();
+        let (vpc, nodes) = lay(&moto.endpoint()).await;
+        Self { tools, moto, vpc, nodes }
+    }
+
+    pub fn look(&self) -> Value {
+        self.tools.look(&self.moto.endpoint()).unwrap()
+    }
+
+    pub fn settings(&self) -> Settings {
+        let (internet_facing, references) = (Namespaces::All, Namespaces::All);
+        let admission = Admission { internet_facing, references, load_balancers_per_namespace: None };
+        Settings { admission, ..Settings::of("prod", "uid-of-kube-system", &self.vpc) }
+    }
+
+    /// A cluster that reaches AWS there.
+    pub async fn cluster(&self, endpoint: &str) -> Cluster {
+        Cluster {
+            provider: self.provider(endpoint).await,
+            nodes: self.nodes.clone(),
+            wanted: BTreeMap::new(),
+            leaving: Vec::new(),
+            failures: Vec::new(),
+            log: Vec::new(),
+        }
+    }
+
+    /// A provider that knows nothing yet.
+    pub async fn provider(&self, endpoint: &str) -> Aws<Sdk> {
+        Aws::new(Sdk::new(&config(endpoint).await, &Rates::default()), self.settings())
+    }
+}
+
+/// Lays the network of a cluster: two zones with a public and an internal subnet each, and a node in each zone.
+async fn lay(endpoint: &str) -> (String, Arc<[TargetNode]>) {
+    let ec2 = ec2::Client::new(&config(endpoint).await);
+    let vpc = ec2.create_vpc().cidr_block("10.0.0.0/16").send().await.unwrap().vpc.unwrap().vpc_id.unwrap();
+    let gateway = ec2.create_internet_gateway().send().await.unwrap().internet_gateway.unwrap();
+    let gateway = gateway.internet_gateway_id.unwrap();
+    ec2.attach_internet_gateway().vpc_id(&vpc).internet_gateway_id(&gateway).send().await.unwrap();
+    let table =
+        ec2.create_route_table().vpc_id(&vpc).send().await.unwrap().route_table.unwrap().route_table_id.unwrap();
+    let route = ec2.create_route().route_table_id(&table).destination_cidr_block("0.0.0.0/0").gateway_id(&gateway);
+    route.send().await.unwrap();
+    let group = ec2.create_security_group().vpc_id(&vpc).group_name("nodes").description("of nodes");
+    let group = group.send().await.unwrap().group_id.unwrap();
+    let tag = |key: &str, value: &str| ec2::types::Tag::builder().key(key).value(value).build();
+    ec2.create_tags().resources(&group).tags(tag("kubernetes.io/cluster/prod", "owned")).send().await.unwrap();
+    let mut nodes = Vec::new();
+    for (number, zone) in (0..).zip(["us-east-1a", "us-east-1b"]) {
+        for (role, third) in [("elb", number), ("internal-elb", 10 + number)] {
+            let subnet = ec2.create_subnet().vpc_id(&vpc).cidr_block(format!("10.0.{third}.0/24"));
+            let subnet = subnet.availability_zone(zone).send().await.unwrap().subnet.unwrap().subnet_id.unwrap();
+            let tagged = ec2.create_tags().resources(&subnet).tags(tag(&format!("kubernetes.io/role/{role}"), "1"));
+            tagged.send().await.unwrap();
+            if role == "elb" {
+                ec2.associate_route_table().route_table_id(&table).subnet_id(&subnet).send().await.unwrap();
+                continue;
+            }
+            let run = ec2.run_instances().image_id("ami-12c6146b").min_count(1).max_count(1);
+            let run = run.subnet_id(&subnet).security_group_ids(&group).send().await.unwrap();
+            let id = run.instances()[0].instance_id().unwrap();
+            let provider_id = format!("aws:///{zone}/{id}");
+            nodes.push(TargetNode { name: format!("node-{number}"), provider_id, labels: BTreeMap::new() });
+        }
+    }
+    (vpc, nodes.into())
+}
+
+/// A Service, with annotations by the names behind their prefix and a spec laid over the usual one.
+pub fn service(name: &str, annotations: &[(&str, &str)], spec: Value) -> Intent {
+    let mut all = json!({
+        "type": "LoadBalancer", "ipFamilies": ["IPv4"],
+        "ports": [{"name": "http", "port": 80, "nodePort": 30_080, "targetPort": 8080}],
+    });
+    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let full = |name: &str| if name.contains('/') { name.to_owned() } else { format!("{PREFIX}{name}") };
+    let annotations: BTreeMap<_, _> = annotations.iter().map(|(name, value)| (full(name), *value)).collect();
+    let place = name.bytes().next_back().unwrap() % 60;
+    let metadata = json!({
+        "namespace": "shop", "name": name, "uid": format!("uid-of-{name}"), "annotations": annotations,
+        "creationTimestamp": format!("2026-01-01T00:00:{place:02}Z"),
+    });
+    Intent::of(&serde_json::from_value(json!({ "metadata": metadata, "spec": all })).unwrap()).unwrap()
+}
+
+/// A cluster's Services, and the provider that serves them.
+pub struct Cluster {
+    pub provider: Aws<Sdk>,
+    pub nodes: Arc<[TargetNode]>,
+    wanted: BTreeMap<String, Intent>,
+    leaving: Vec<Intent>,
+    /// What failed since the beginning.
+    pub failures: Vec<Failure>,
+    /// What was done since the last rest began.
+    pub log: Vec<String>,
+}
+
+impl Cluster {
+    /// Makes a Service, or changes it; its status stays.
+    pub fn apply(&mut self, mut intent: Intent) {
+        let name = intent.id.key.name.clone();
+        if let Some(before) = self.wanted.get(&name) {
+            intent.published.clone_from(&before.published);
+        }
+        self.wanted.insert(name, intent);
+    }
+
+    pub fn delete(&mut self, name: &str) {
+        self.leaving.extend(self.wanted.remove(name));
+    }
+
+    pub fn delete_all(&mut self) {
+        let names: Vec<_> = self.wanted.keys().cloned().collect();
+        names.iter().for_each(|name| self.delete(name));
+    }
+
+    pub fn published(&self, name: &str) -> String {
+        format!("{:?}", self.wanted[name].published)
+    }
+
+    fn shards(&self) -> BTreeMap<Shard, Wanted> {
+        let mut shards: BTreeMap<_, Wanted> = BTreeMap::new();
+        for intent in self.wanted.values() {
+            let wanted = shards.entry(self.provider.shard(intent)).or_default();
+            wanted.present.insert(intent.id.key.clone(), intent.clone());
+        }
+        for intent in &self.leaving {
+            let wanted = shards.entry(self.provider.shard(intent)).or_default();
+            wanted.leaving.insert(intent.id.clone(), intent.clone());
+        }
+        shards
+    }
+
+    /// Looks at everything once and does what is to be done; how much that was, or went wrong.
+    pub async fn round(&mut self) -> usize {
+        let mut count = 0;
+        for (shard, wanted) in self.shards() {
+            let mut observed = match self.provider.observe(&shard, &wanted).await {
+                Ok(observed) => observed,
+                Err(failure) => {
+                    self.failures.push(failure);
+                    count += 1;
+                    continue;
+                }
+            };
+            let plan = self.provider.plan(&wanted, &observed);
+            count += plan.steps.len();
+            self.log.extend(plan.steps.iter().map(|planned| planned.step.to_string()));
+            let Carried { failures, .. } = carry_out(&self.provider, &shard, &plan, &mut observed, || true).await;
+            for (key, outcome) in &plan.outcomes {
+                let intent = self.wanted.get_mut(&key.name).filter(|intent| !failures.contains_key(&intent.id));
+                let Some(intent) = intent else { continue };
+                count += usize::from(intent.published != outcome.ingress);
+                intent.published.clone_from(&outcome.ingress);
+            }
+            self.failures.extend(failures.into_values());
+            let of =
+                |intent: &Intent| (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints: [].into() });
+            let targets = Targets { nodes: self.nodes.clone(), services: wanted.present.values().map(of).collect() };
+            match self.provider.sync_targets(&shard, &targets).await {
+                Ok(report) => count += report.added + report.removed,
+                Err(failure) => {
+                    self.failures.push(failure);
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    /// Goes on until two rounds find nothing to do.
+    pub async fn rest(&mut self) {
+        self.log.clear();
+        let mut still = 0;
+        for _ in 0..ROUNDS {
+            still = if self.round().await == 0 { still + 1 } else { 0 };
+            if still == 2 {
+                self.leaving.clear();
+                return;
+            }
+        }
+        let failed = self.failures.iter().rev().take(5).map(ToString::to_string).collect::<Vec<_>>();
+        let done = self.log.iter().rev().take(20).cloned().collect::<Vec<_>>();
+        panic!("never at rest; done last: {done:#?}; failed last: {failed:#?}");
+    }
+}

@@ -1,0 +1,160 @@
+//! Berth as it is installed in AWS, with moto in AWS's place.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use berth_lab::{BerthConfig, Lab, LabConfig, PodEdit, lab_test};
+use berth_moto::{Ground, Moto, Proxy, Tools, environment};
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+/// Longest wait for what takes seconds on an idle machine.
+const SOON: Duration = Duration::from_secs(60);
+const LAB: LabConfig = LabConfig { nodes: 2, kube_proxy: true };
+const CLASS: &str = "berth.dev/aws-nlb";
+
+/// A cluster in AWS.
+struct Cluster {
+    lab: Lab,
+    tools: Tools,
+    moto: Moto,
+    proxy: Proxy,
+    ground: Ground,
+}
+
+impl Cluster {
+    async fn start(lab: Lab) -> Result<Self> {
+        let tools = berth_moto::ready(&|_| ())?;
+        let moto = Moto::start(&tools)?;
+        let ground = tools.lay(&moto.endpoint(), usize::from(LAB.nodes) + 1)?;
+        // Where the pods of nodes reach it.
+        let proxy = Proxy::start_at(SocketAddr::from((lab.root().address, 0)), moto.address()).await?;
+        let nodes: Api<Node> = Api::all(lab.admin());
+        for (node, id) in lab.nodes().iter().zip(&ground.instances) {
+            let patch = json!({ "spec": { "providerID": id } });
+            nodes.patch(node.name(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        }
+        let vpc = format!("--aws-vpc-id={}", ground.vpc);
+        let mut controller = PodEdit::args(&["--aws-cluster-name=bench", &vpc]);
+        controller.env = environment().map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        controller.env.push(("AWS_ENDPOINT_URL".to_owned(), proxy.endpoint()));
+        lab.install_berth_with(&BerthConfig { controller, aws: true, ..BerthConfig::default() }).await?;
+        Ok(Self { lab, tools, moto, proxy, ground })
+    }
+
+    fn services(&self) -> Api<Service> {
+        Api::namespaced(self.lab.admin(), "default")
+    }
+
+    async fn create(&self, name: &str) -> Result<()> {
+        let service = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "type": "LoadBalancer", "loadBalancerClass": CLASS, "selector": { "app": name },
+                "ports": [{ "port": 80, "targetPort": 8080 }],
+            },
+        }))?;
+        self.services().create(&PostParams::default(), &service).await?;
+        Ok(())
+    }
+
+    async fn annotate(&self, name: &str, annotation: &str, value: &str) -> Result<()> {
+        let annotation = format!("service.beta.kubernetes.io/aws-load-balancer-{annotation}");
+        let patch = json!({ "metadata": { "annotations": { annotation: value } } });
+        self.services().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// The host name that a Service has in its status.
+    async fn served(&self, name: &str) -> Result<String> {
+        let ask = async || {
+            let service = self.services().get(name).await?;
+            let status = service.status.context("no status")?;
+            let ingress = status.load_balancer.and_then(|of| of.ingress).unwrap_or_default();
+            let host = ingress.into_iter().find_map(|ingress| ingress.hostname);
+            host.map(Some).with_context(|| format!("it says {}", json!(status.conditions)))
+        };
+        self.lab.eventually(&format!("{name} has a host name"), SOON, ask).await
+    }
+
+    async fn gone(&self, name: &str) -> Result<()> {
+        self.services().delete(name, &DeleteParams::default()).await?;
+        let ask = async || Ok(self.services().get_opt(name).await?.is_none().then_some(()));
+        self.lab.eventually(&format!("{name} is gone"), SOON, ask).await
+    }
+
+    /// Waits until what boto3 sees is so.
+    async fn seen(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+        let ask = async || {
+            let seen = self.tools.look(&self.moto.endpoint())?;
+            if is(&seen) { Ok(Some(seen)) } else { anyhow::bail!("{seen}") }
+        };
+        self.lab.eventually(what, SOON, ask).await
+    }
+}
+
+fn count(seen: &Value, kind: &str) -> usize {
+    seen[kind].as_object().map_or(0, serde_json::Map::len)
+}
+
+/// The field of the only one of its kind.
+fn only<'a>(seen: &'a Value, kind: &str, path: &str) -> Option<&'a Value> {
+    let all = seen[kind].as_object().filter(|all| all.len() == 1)?;
+    all.values().next()?.pointer(path)
+}
+
+fn targets(seen: &Value) -> usize {
+    only(seen, "TargetGroups", "/Targets").and_then(Value::as_array).map_or(0, Vec::len)
+}
+
+lab_test! { LAB;
+    async fn a_service_is_served_by_a_load_balancer_of_aws_until_it_is_deleted(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab).await?;
+        cluster.create("web").await?;
+        let host = cluster.served("web").await?;
+        ensure!(host.contains("elb"), "{host}");
+        let seen = cluster.seen("both nodes are targets", |seen| targets(seen) == 2).await?;
+        ensure!(only(&seen, "LoadBalancers", "/Type") == Some(&json!("network")), "{seen}");
+
+        cluster.annotate("web", "attributes", "load_balancing.cross_zone.enabled=true").await?;
+        let path = "/Attributes/load_balancing.cross_zone.enabled";
+        cluster.seen("the attribute is set", |seen| only(seen, "LoadBalancers", path) == Some(&json!("true"))).await?;
+
+        let added: Node = serde_json::from_value(json!({
+            "metadata": { "name": "added" }, "spec": { "providerID": cluster.ground.instances[2] },
+            "status": { "conditions": [{ "type": "Ready", "status": "True", "reason": "Test", "message": "it is" }] },
+        }))?;
+        Api::<Node>::all(cluster.lab.admin()).create(&PostParams::default(), &added).await?;
+        cluster.seen("the node that joined is a target", |seen| targets(seen) == 3).await?;
+
+        cluster.gone("web").await?;
+        let seen = cluster.tools.look(&cluster.moto.endpoint())?;
+        ensure!(count(&seen, "LoadBalancers") + count(&seen, "TargetGroups") == 0, "{seen}");
+        ensure!(count(&seen, "SecurityGroups") == 1, "{seen}");
+        Ok(())
+    }
+}
+
+lab_test! { LAB;
+    async fn another_controller_takes_over_without_a_change_in_aws(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab).await?;
+        cluster.create("web").await?;
+        cluster.served("web").await?;
+        let before = cluster.seen("both nodes are targets", |seen| targets(seen) == 2).await?;
+        let leader = cluster.lab.controller().await?;
+        leader.kill().await?;
+        cluster.proxy.take();
+        cluster.create("after").await?;
+        cluster.served("after").await?;
+        let foreign = |call: &berth_moto::Call| !call.is_read() && call.form.contains("web");
+        let changed: Vec<_> = cluster.proxy.take().into_iter().filter(foreign).collect();
+        ensure!(changed.is_empty(), "{changed:?}");
+        cluster.gone("after").await?;
+        let after = cluster.tools.look(&cluster.moto.endpoint())?;
+        ensure!(before == after, "{before}\n{after}");
+        Ok(())
+    }
+}
