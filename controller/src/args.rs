@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use berth_aws::pace::Rates;
 use berth_provider::class::{
     Classes, ClassesError, DEFAULT_DEFAULT, DEFAULT_PROVIDERS, DefaultProvider, Mapping, ProviderName,
 };
@@ -80,6 +81,15 @@ pub struct Args {
     /// The AWS region [default: the environment's, or the one that the instance is in]
     #[arg(long = "aws-region", env = "BERTH_AWS_REGION", value_name = "REGION", help_heading = "AWS", value_parser = NonEmptyStringValueParser::new())]
     pub aws_region: Option<String>,
+
+    /// How fast AWS is called, in calls a second and at once, for ec2-read, ec2-write, elb-read, elb-write and elb-targets; when AWS asks for fewer calls there are fewer by themselves [default: ec2-read=20/100,ec2-write=10/100,elb-read=40/200,elb-write=20/100,elb-targets=40/200]
+    #[arg(
+        long = "aws-api-rates",
+        env = "BERTH_AWS_API_RATES",
+        value_name = "LANE=CALLS/BURST,...",
+        help_heading = "AWS"
+    )]
+    pub aws_api_rates: Option<Rates>,
 
     /// Logs and endpoints.
     #[command(flatten)]
