@@ -83,7 +83,12 @@ pub struct Args {
     pub aws_region: Option<String>,
 
     /// How fast AWS is called, in calls a second and at once, for ec2-read, ec2-write, elb-read, elb-write and elb-targets; when AWS asks for fewer calls there are fewer by themselves [default: ec2-read=20/100,ec2-write=10/100,elb-read=40/200,elb-write=20/100,elb-targets=40/200]
-    #[arg(long = "aws-api-rates", env = "BERTH_AWS_API_RATES", value_name = "LANE=CALLS/BURST,...", help_heading = "AWS")]
+    #[arg(
+        long = "aws-api-rates",
+        env = "BERTH_AWS_API_RATES",
+        value_name = "LANE=CALLS/BURST,...",
+        help_heading = "AWS"
+    )]
     pub aws_api_rates: Option<Rates>,
 
     /// Logs and endpoints.

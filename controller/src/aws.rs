@@ -61,7 +61,11 @@ mod built {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Option<Aws<Sdk>>> {
         let name = args.aws.cluster_name.as_deref().ok_or(Unready::NoClusterName)?;
-        let options = Options { region: args.aws_region.clone(), vpc: args.aws.vpc_id.clone(), rates: args.aws_api_rates.unwrap_or_default() };
+        let options = Options {
+            region: args.aws_region.clone(),
+            vpc: args.aws.vpc_id.clone(),
+            rates: args.aws_api_rates.unwrap_or_default(),
+        };
         let connected = Sdk::connect(options).await.context("cannot start the AWS provider")?;
         let uid = tokio::select! {
             uid = cluster_uid(client) => uid,
