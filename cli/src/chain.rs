@@ -3,17 +3,24 @@
 //! Every link is looked at by its own evidence, so that one which fails does not hide another; only what has nothing to be
 //! looked at is skipped.
 
+mod cloud;
+mod controller;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::annotations::CLOUD;
 use berth_api::condition::types;
 use berth_api::names::{CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
-use berth_api::service::{Request, TrafficPolicy};
+use berth_api::service::{Request, TrafficPolicy, has_finalizer};
 use berth_api::{Announcement, Reason};
-use k8s_openapi::api::apps::v1::Deployment;
+use berth_provider::class::ProviderName;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use controller::default_provider;
+pub use controller::ready_replicas;
 
 use crate::collect::SERVICE_NAME_LABEL;
 use crate::finding::Finding;
@@ -21,10 +28,6 @@ use crate::observed::{Seen, Surroundings};
 use crate::report::{
     AddressReport, Answers, ConditionReport, Link, LinkName, ServiceReport, State, Unreadable, advice,
 };
-
-/// The controller's flag, and its environment variable, for Services without a class.
-const DEFAULT_PROVIDER_FLAG: &str = "--default-provider";
-const DEFAULT_PROVIDER_ENV: &str = "BERTH_DEFAULT_PROVIDER";
 
 /// What was found on a link, before it is known which address it is about.
 struct Verdict {
@@ -205,7 +208,7 @@ impl<'a> View<'a> {
     }
 
     fn has_our_conditions(&self) -> bool {
-        [types::ALLOCATED, types::ANNOUNCED].iter().any(|kind| self.condition(kind).is_some())
+        types::OF_SERVICES.iter().any(|kind| self.condition(kind).is_some())
     }
 
     fn announcement(&self, address: IpAddr) -> Option<&'a Announcement> {
@@ -250,6 +253,7 @@ impl<'a> View<'a> {
         match self.class() {
             Some(MOCK_CLASS) => false,
             Some(POOL_CLASS) => true,
+            _ if self.is_in_a_cloud() => false,
             _ => !(self.is_allocated() && self.condition(types::ANNOUNCED).is_none()),
         }
     }
@@ -261,7 +265,7 @@ impl<'a> View<'a> {
     fn for_each_address(&self, links: &mut Vec<Link>, link: LinkName, look: impl Fn(&Self, IpAddr) -> Verdict) {
         let of_nodes = matches!(link, LinkName::Claimed | LinkName::Placed | LinkName::Answering);
         if of_nodes && !self.is_announced_by_nodes() {
-            links.push(Verdict::skipped("no node answers for addresses of its provider").link(link, None));
+            links.push(self.link_without_nodes(link).link(link, None));
             return;
         }
         if !self.addresses.is_empty() {
@@ -291,16 +295,34 @@ impl<'a> View<'a> {
             return Verdict::broken(Finding::NotLoadBalancer, format!("the Service is of type {kind}"));
         }
         if self.service.metadata.deletion_timestamp.is_some() {
-            return Verdict::broken(Finding::BeingDeleted, "the Service is being deleted");
+            // A provider that cannot take away what it made for it says why.
+            return match self.condition(types::ALLOCATED).filter(|said| said.status == "False") {
+                Some(said) if has_finalizer(&self.service.metadata) => {
+                    let message =
+                        format!("the Service is being deleted, and something of it is left: {}", said.message);
+                    Verdict::said(State::Broken, &said.reason, &message)
+                }
+                _ => Verdict::broken(Finding::BeingDeleted, "the Service is being deleted"),
+            };
         }
         match self.class() {
-            Some(class) if class.starts_with(CLASS_PREFIX) && ![POOL_CLASS, MOCK_CLASS].contains(&class) => Verdict {
-                state: State::Broken,
-                reason: Some(Reason::UnknownClass.as_str().to_owned()),
-                message: format!("loadBalancerClass {class} is none of Berth's"),
-                advice: Some(Reason::UnknownClass.description().to_owned()),
+            Some(class)
+                if class.starts_with(CLASS_PREFIX) && !ProviderName::ALL.iter().any(|name| name.class() == class) =>
+            {
+                Verdict {
+                    state: State::Broken,
+                    reason: Some(Reason::UnknownClass.as_str().to_owned()),
+                    message: format!("loadBalancerClass {class} is none of Berth's"),
+                    advice: Some(Reason::UnknownClass.description().to_owned()),
+                }
+            }
+            Some(class) if class.starts_with(CLASS_PREFIX) => match self.switched_off(class) {
+                Some(name) => Verdict::broken(
+                    Finding::ProviderOff,
+                    format!("loadBalancerClass {class}, and the controller runs without the provider {name}"),
+                ),
+                None => Verdict::ok(format!("loadBalancerClass {class}")),
             },
-            Some(class) if class.starts_with(CLASS_PREFIX) => Verdict::ok(format!("loadBalancerClass {class}")),
             Some(class) if self.has_our_conditions() => {
                 Verdict::ok(format!("loadBalancerClass {class}, which Berth serves here"))
             }
@@ -324,7 +346,8 @@ impl<'a> View<'a> {
     }
 
     fn request_link(&self) -> Verdict {
-        match Request::parse(self.service) {
+        let also: &[&str] = if self.is_in_a_cloud() { CLOUD } else { &[] };
+        match Request::parse_knowing(self.service, also) {
             Ok(_) => Verdict::ok("what it asks for can be read"),
             Err(error) => Verdict::said(State::Broken, error.reason().as_str(), &error.to_string()),
         }
@@ -562,28 +585,6 @@ fn is_for(announcement: &Announcement, service: &Service) -> bool {
             && Some(&holder.name) == meta.name.as_ref()
             && meta.uid.as_ref().is_none_or(|uid| *uid == holder.uid)
     })
-}
-
-/// Who serves Services without a class, as far as the controller's Deployment tells.
-fn default_provider(controller: &Seen<Option<Deployment>>) -> Option<String> {
-    let deployment = controller.here()?.as_ref()?;
-    let containers = &deployment.spec.as_ref()?.template.spec.as_ref()?.containers;
-    let container = containers.first()?;
-    let words: Vec<_> = container.command.iter().chain(&container.args).flatten().map(String::as_str).collect();
-    let by_flag = words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix(DEFAULT_PROVIDER_FLAG)? {
-        "" => words.get(at + 1).copied(),
-        rest => rest.strip_prefix('='),
-    });
-    let by_env = || {
-        let variable = container.env.iter().flatten().find(|variable| variable.name == DEFAULT_PROVIDER_ENV)?;
-        variable.value.as_deref()
-    };
-    Some(by_flag.or_else(by_env).unwrap_or("none").to_owned())
-}
-
-/// Replicas of the controller that are ready.
-pub fn ready_replicas(deployment: &Deployment) -> i32 {
-    deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default()
 }
 
 fn node_is_ready(node: &Node) -> bool {

@@ -38,6 +38,7 @@ findings! {
     NotLoadBalancer => "The Service is not of type LoadBalancer, so nobody gives it an address. Set `spec.type: LoadBalancer`.",
     OtherClass => "The class of the Service is not Berth's: another controller serves it. The class can be changed only by creating the Service again.",
     NoClass => "The Service names no class, and Berth's controller does not serve such Services. Create it with `loadBalancerClass: berth.dev/pool`, or run the controller with `--default-provider pool`.",
+    ProviderOff => "The class of the Service is one of Berth's, and the controller runs without the provider that serves it. Switch it on by `--providers`, or create the Service with another class.",
     BeingDeleted => "The Service is being deleted; it waits for its finalizers.",
     Behind => "What the controller said is about an earlier generation of the Service. Ask again in a moment; if it stays so, look at whether the controller runs.",
     NoAnnouncement => "No Announcement claims the address, so no node is asked to answer for it. The controller makes it again as soon as it runs.",

@@ -72,7 +72,7 @@ struct Told {
     uid: String,
     /// Whose it is, if it is one of theirs.
     served_by: Option<ProviderName>,
-    told: BTreeSet<ProviderName>,
+    providers: BTreeSet<ProviderName>,
 }
 
 /// A Service with a class that nobody serves.
@@ -258,7 +258,7 @@ impl Reconciler {
             // What was said of another one, or by another provider.
             self.said.remove(key);
         }
-        for name in before.iter().flat_map(|before| &before.told).filter(|name| !told.contains(name)) {
+        for name in before.iter().flat_map(|before| &before.providers).filter(|name| !told.contains(name)) {
             self.tell(*name, key, Wish::Nothing);
         }
         match seen.map(|seen| *seen) {
@@ -273,7 +273,7 @@ impl Reconciler {
             None => {}
         }
         if !told.is_empty() {
-            self.others.insert(key.clone(), Told { uid: uid.clone(), served_by, told });
+            self.others.insert(key.clone(), Told { uid: uid.clone(), served_by, providers: told });
         }
         let Whose::Unknown(class) = whose else {
             self.unknown.remove(key);

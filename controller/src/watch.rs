@@ -114,7 +114,9 @@ pub(crate) fn start(
     tasks.spawn(follow::<EndpointSlice>(client, metrics, to, move |id, slice| {
         if !fed.is_empty() {
             let state = slice.and_then(SliceState::of);
-            fed.iter().for_each(|feed| feed.slices.put(id.clone(), state.clone()));
+            for feed in &fed {
+                feed.slices.put(id.clone(), state.clone());
+            }
         }
         Change::Slice(id, slice.and_then(SliceView::of)).into()
     }));
@@ -133,7 +135,9 @@ pub(crate) fn start(
     tasks.spawn(follow::<Node>(client, metrics, to, move |(_, name), node| {
         if !feeds.is_empty() {
             let state = node.map(|node| Arc::new(NodeState::of(node)));
-            feeds.iter().for_each(|feed| feed.nodes.put(name.clone(), state.clone()));
+            for feed in &feeds {
+                feed.nodes.put(name.clone(), state.clone());
+            }
         }
         Change::Node(name, node.map(NodeView::of)).into()
     }));

@@ -21,16 +21,25 @@ pub(super) struct Finalizers {
 struct Waiting {
     seen: Seen,
     puts_on: bool,
-    is_writing: bool,
+    stage: Stage,
     /// Writes that failed, in a row.
     failures: u32,
     not_before: Duration,
-    /// It waits for another version than the one that it met.
-    is_outdated: bool,
-    /// What it asks for is wrong, and it was said so.
-    is_refused: bool,
     /// Nothing is left of it.
     is_left: bool,
+}
+
+/// How far one has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It is to be written when its time has come.
+    Due,
+    /// It is being written.
+    Writing,
+    /// It waits for another version than the one that it met, though not for ever.
+    Outdated,
+    /// What it asks for is wrong, and it was said so.
+    Refused,
 }
 
 /// What follows from a write.
@@ -53,23 +62,15 @@ impl Finalizers {
         }
         let before = self.waiting.remove(key).filter(|before| before.seen.intent.id == seen.intent.id);
         let before = before.filter(|before| before.puts_on == puts_on);
-        let mut now = Waiting {
-            seen: seen.clone(),
-            puts_on,
-            is_writing: false,
-            failures: 0,
-            not_before: Duration::ZERO,
-            is_outdated: false,
-            is_refused: false,
-            is_left: false,
-        };
+        let (seen, stage, not_before) = (seen.clone(), Stage::Due, Duration::ZERO);
+        let mut now = Waiting { seen, puts_on, stage, failures: 0, not_before, is_left: false };
         if let Some(before) = before {
-            now.is_writing = before.is_writing;
-            now.failures = before.failures;
-            now.is_left = before.is_left;
-            let is_news = before.seen.mark.version != seen.mark.version;
-            if !(is_news && before.is_outdated) {
-                (now.not_before, now.is_outdated) = (before.not_before, before.is_outdated);
+            (now.failures, now.is_left) = (before.failures, before.is_left);
+            let is_news = before.seen.mark.version != now.seen.mark.version;
+            match before.stage {
+                Stage::Outdated if is_news => {}
+                Stage::Refused => {}
+                stage => (now.stage, now.not_before) = (stage, before.not_before),
             }
         }
         self.waiting.insert(key.clone(), now);
@@ -84,7 +85,10 @@ impl Finalizers {
     pub(super) fn all_due(&mut self) {
         for waiting in self.waiting.values_mut() {
             (waiting.not_before, waiting.failures) = (Duration::ZERO, 0);
-            (waiting.is_refused, waiting.is_outdated, waiting.is_left) = (false, false, false);
+            waiting.is_left = false;
+            if waiting.stage != Stage::Writing {
+                waiting.stage = Stage::Due;
+            }
         }
     }
 
@@ -122,11 +126,11 @@ impl Finalizers {
             if waiting.puts_on
                 && let Err(failure) = check(&waiting.seen.intent)
             {
-                waiting.is_refused = true;
+                waiting.stage = Stage::Refused;
                 refused.push((waiting.seen.intent.clone(), failure));
                 continue;
             }
-            waiting.is_writing = true;
+            waiting.stage = Stage::Writing;
             waiting.is_left = !waiting.puts_on;
             let Waiting { seen, puts_on, .. } = waiting;
             let (uid, seen, puts_on) = (seen.intent.id.uid.clone(), seen.mark.clone(), *puts_on);
@@ -138,7 +142,7 @@ impl Finalizers {
     /// Takes in what came of a write.
     pub(super) fn done(&mut self, write: &Write, written: Written, now: Duration) -> Follows {
         let Some(waiting) = self.waiting.get_mut(&write.key) else { return Follows::Nothing };
-        waiting.is_writing = false;
+        waiting.stage = Stage::Due;
         if waiting.seen.intent.id.uid != write.uid || waiting.puts_on != write.puts_on {
             return Follows::Nothing;
         }
@@ -153,8 +157,9 @@ impl Finalizers {
             }
             Written::Is(_) | Written::Outdated => {
                 // The watch may have shown what it met already.
-                waiting.is_outdated = waiting.seen.mark.version == write.seen.version;
-                waiting.not_before = if waiting.is_outdated { now + WATCH } else { now };
+                let is_outdated = waiting.seen.mark.version == write.seen.version;
+                (waiting.stage, waiting.not_before) =
+                    if is_outdated { (Stage::Outdated, now + WATCH) } else { (Stage::Due, now) };
                 Follows::Nothing
             }
             Written::Failed(failure) => {
@@ -167,12 +172,14 @@ impl Finalizers {
 
     /// What was being written is not known.
     pub(super) fn forget_writing(&mut self) {
-        self.waiting.values_mut().for_each(|waiting| waiting.is_writing = false);
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.stage == Stage::Writing) {
+            waiting.stage = Stage::Due;
+        }
     }
 }
 
 impl Waiting {
     fn is_due(&self, may_go: impl Fn(&ServiceId) -> bool) -> bool {
-        !self.is_writing && !self.is_refused && (self.puts_on || may_go(&self.seen.intent.id))
+        matches!(self.stage, Stage::Due | Stage::Outdated) && (self.puts_on || may_go(&self.seen.intent.id))
     }
 }

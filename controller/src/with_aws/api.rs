@@ -93,8 +93,9 @@ impl Api {
         let key = key(name);
         if let Some(service) = self.services.get_mut(&key) {
             service["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z".into();
-            let finalizers = service["metadata"]["finalizers"].as_array_mut();
-            finalizers.into_iter().for_each(|all| all.retain(|finalizer| finalizer != "example.com/other"));
+            if let Some(finalizers) = service["metadata"]["finalizers"].as_array_mut() {
+                finalizers.retain(|finalizer| finalizer != "example.com/other");
+            }
         }
         self.changed(&key);
     }

@@ -98,7 +98,7 @@ impl Fake {
     pub fn new(vpc: &str) -> Self {
         let fake = Self::default();
         let mut state = fake.lock();
-        state.vpc = vpc.to_owned();
+        vpc.clone_into(&mut state.vpc);
         state.ranges = vec!["10.0.0.0/16".to_owned(), "2001:db8::/56".to_owned()];
         state.balancers_max = 50;
         // Somebody made it with the instances, and lets in by it what they need.

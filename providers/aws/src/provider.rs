@@ -63,7 +63,7 @@ impl<C: Cloud> Aws<C> {
             settings,
             known: Mutex::default(),
             makes: Mutex::default(),
-            sent: Default::default(),
+            sent: std::sync::Mutex::default(),
             doors: Mutex::default(),
         }
     }

@@ -53,9 +53,14 @@ const ABOUT: &[(&str, &str)] = &[
     ),
     (
         "manage-backend-security-group-rules",
-        "whether the security groups of nodes and pods are opened for the load balancer",
+        "`true` or `false`, with security groups of its own: whether it has the backend security group beside them, and the groups of nodes \
+         and pods are opened to that. With the group that Berth makes they always are",
     ),
-    ("disable-nlb-sg", "`true`: a load balancer without security groups, which it can then never have"),
+    (
+        "disable-nlb-sg",
+        "`true`: a load balancer without security groups, which it can then never have. Nodes and pods are then opened by hand, which \
+         `manage-backend-security-group-rules: \"false\"` has to say",
+    ),
     ("security-group-prefix-lists", "prefix lists that are let in; without source ranges only they are"),
     (
         "inbound-sg-rules-on-private-link-traffic",

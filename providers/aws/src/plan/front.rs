@@ -44,7 +44,7 @@ impl Shard<'_> {
         let own = model::security_group(self.settings, self.holder, front, rules);
         let mut groups = self.groups(front, own.as_ref().map(|group| group.name.as_str()))?;
         let backend = model::backend_group_name(self.settings);
-        groups.extend(front.opens_targets.then(|| Group::Own(backend)));
+        groups.extend(front.opens_targets.then_some(Group::Own(backend)));
         let mut before = Steps::of(services.clone());
         let mut after = Steps::of(services.clone());
         let own_name = model::security_group_name(self.settings, self.holder);

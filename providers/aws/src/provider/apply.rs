@@ -49,17 +49,7 @@ impl<C: Cloud> Aws<C> {
             Step::RevokeSecurityGroupIngress { group_name, ip_permissions } => {
                 self.revoke(own(group_name, observed)?, ip_permissions).await
             }
-            Step::DeleteSecurityGroup { group_name } if *group_name == model::backend_group_name(&self.settings) => {
-                self.delete_backend_group(shard, observed).await
-            }
-            Step::DeleteSecurityGroup { group_name } => {
-                let Some(group) = observed.security_group(group_name) else { return Ok(()) };
-                let id = group.id.clone();
-                removed(self.cloud.delete_security_group(&id).await)?;
-                observed.security_groups.retain(|group| group.id != id);
-                self.note(|index| drop(index.things.remove(&id))).await;
-                Ok(())
-            }
+            Step::DeleteSecurityGroup { group_name } => self.delete_group(shard, group_name, observed).await,
             Step::CreateTargetGroup(new) => self.create_target_group(new, observed).await,
             Step::ModifyTargetGroup { target_group: name, health_check } => {
                 Ok(self.cloud.modify_target_group(&target_group(name, observed)?.arn, health_check).await?)
@@ -148,6 +138,18 @@ impl<C: Cloud> Aws<C> {
         if let Some((_, index)) = &mut self.known.lock().await.index {
             change(index);
         }
+    }
+
+    async fn delete_group(&self, shard: &Shard, name: &str, observed: &mut Observed) -> Done {
+        if name == model::backend_group_name(&self.settings) {
+            return self.delete_backend_group(shard, observed).await;
+        }
+        let Some(group) = observed.security_group(name) else { return Ok(()) };
+        let id = group.id.clone();
+        removed(self.cloud.delete_security_group(&id).await)?;
+        observed.security_groups.retain(|group| group.id != id);
+        self.note(|index| drop(index.things.remove(&id))).await;
+        Ok(())
     }
 
     async fn create_group(&self, name: &str, tags: &Pairs, observed: &mut Observed) -> Done {

@@ -209,7 +209,9 @@ impl<C: Cloud> Aws<C> {
         for chunk in change.deregister.chunks(AT_ONCE) {
             self.cloud.deregister_targets(arn, chunk).await?;
             report.removed += chunk.len();
-            chunk.iter().for_each(|target| drop(sent.registered.remove(&key(target))));
+            for target in chunk {
+                sent.registered.remove(&key(target));
+            }
         }
         // Where AWS takes one not, it takes none of the call; the halves are tried, until those are found that it does not take.
         let mut chunks: Vec<Vec<TargetDescription>> = change.register.chunks(AT_ONCE).map(<[_]>::to_vec).collect();
