@@ -71,7 +71,6 @@ pub fn for_bench(progress: &Progress) -> Result<PathBuf> {
     Ok(folder)
 }
 
-<<<<<<< HEAD
 /// All that any command would install by itself.
 pub fn everything(progress: &Progress) -> Result<()> {
     for_tests(progress)?;
@@ -89,22 +88,12 @@ fn moto(progress: &Progress) -> Result<()> {
 pub fn for_aws(progress: &Progress) -> Result<PathBuf> {
     moto(progress)?;
     progress.step("building Berth with the calls of AWS; the first time takes minutes");
-    build(&[
-        "--package",
-        "berth-controller",
-        "--package",
-        "berth-speaker",
-        "--package",
-        "berth-cli",
-        "--package",
-        "berth-bench",
-        "--features",
-        "berth-controller/aws",
-    ])
+    let packages = ["berth-controller", "berth-speaker", "berth-cli", "berth-bench"];
+    let packages = packages.map(|package| ["--package", package]).concat();
+    let built = build(&[&packages[..], &["--features", "berth-controller/aws"]].concat())?;
+    folder_of(&built)
 }
 
-fn build(what: &[&str]) -> Result<PathBuf> {
-=======
 /// Builds programs and returns where they are.
 fn build(what: &[&str]) -> Result<Vec<PathBuf>> {
     cargo("build", what, &[])
@@ -112,7 +101,6 @@ fn build(what: &[&str]) -> Result<Vec<PathBuf>> {
 
 /// `cargo build`, or `cargo rustc`, which passes `flags` on to the compiler.
 fn cargo(command: &str, what: &[&str], flags: &[&str]) -> Result<Vec<PathBuf>> {
->>>>>>> main
     let output = Command::new(workspace::cargo())
         .args([command, "--locked", "--bins"])
         .args(what)
