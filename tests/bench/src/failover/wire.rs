@@ -180,22 +180,31 @@ impl fmt::Display for Second {
 }
 
 /// The frames by which a second station claims one address. `reigns` are who was its owner, oldest first; from the beginning of
-/// each but the first, two may claim it for [`DOUBLE_LIMIT`]. From `judged_from` on that applies also to what came before: where
+/// each but the first, or from the first frame of another station shortly before, two may claim it for [`DOUBLE_LIMIT`]. From `judged_from` on that applies also to what came before: where
 /// the claimants had shared no path, they do since then.
 pub(crate) fn second_claims<'a>(
     claims: impl Iterator<Item = &'a Claim>,
     reigns: &[Reign],
     judged_from: Instant,
 ) -> Vec<Second> {
-    let is_second = |claim: &&Claim| {
+    let claims: Vec<_> = claims.collect();
+    // A move begins with the first frame of any other station; who of two that claim at once prevails writes its own moment.
+    let moves: Vec<_> = reigns
+        .windows(2)
+        .filter_map(|two| {
+            let [before, after] = two else { return None };
+            let early = claims.iter().filter(|claim| claim.mac != before.mac && claim.at <= after.since);
+            let early =
+                early.map(|claim| claim.at).filter(|at| after.since.saturating_duration_since(*at) <= DOUBLE_LIMIT);
+            Some(early.min().unwrap_or(after.since))
+        })
+        .collect();
+    let is_second = |claim: &&&Claim| {
         if claim.at < judged_from {
             return false;
         }
         let in_force = reigns.iter().rfind(|reign| reign.since <= claim.at + CLOCKS).or(reigns.first());
-        let moves = reigns
-            .iter()
-            .skip(1)
-            .any(|reign| reign.since <= claim.at + CLOCKS && claim.at <= reign.since + DOUBLE_LIMIT);
+        let moves = moves.iter().any(|from| *from <= claim.at + CLOCKS && claim.at <= *from + DOUBLE_LIMIT);
         !moves && in_force.is_some_and(|reign| reign.mac != claim.mac)
     };
     let told = |claim: &Claim| {
@@ -203,7 +212,7 @@ pub(crate) fn second_claims<'a>(
         let before = after.checked_sub(1).and_then(|before| reigns.get(before)).cloned();
         Second { claim: *claim, before, after: reigns.get(after).cloned() }
     };
-    claims.filter(is_second).map(told).collect()
+    claims.iter().filter(is_second).map(|claim| told(claim)).collect()
 }
 
 #[cfg(test)]
@@ -221,8 +230,8 @@ mod tests {
         let by = "192.0.2.1 by 02:00:00:00:00:03";
         let before = "700 ms after node-1 (02:00:00:00:00:01) had it";
         assert_eq!(told(&[reign(1, 0)]), format!("{by}, {before}"));
-        let after = "40 ms before node-2 (02:00:00:00:00:02) had it";
-        assert_eq!(told(&[reign(1, 0), reign(2, 740)]), format!("{by}, {before}, {after}"));
+        let after = "540 ms before node-2 (02:00:00:00:00:02) had it";
+        assert_eq!(told(&[reign(1, 0), reign(2, 1_240)]), format!("{by}, {before}, {after}"));
     }
 
     #[test]
@@ -239,6 +248,15 @@ mod tests {
             (&[(1, 0), (2, 1_000)], 0, &[(2, 1_001), (1, 1_501), (1, 2_000), (2, 3_000)], 2, "the old one for longer"),
             (&[(1, 0), (2, 1_000)], 0, &[(2, 998)], 0, "clocks differ a little"),
             (&[(1, 0), (2, 1_000)], 0, &[(3, 1_200), (3, 1_600)], 1, "a third one that claimed at the same time"),
+            (
+                &[(1, 0), (2, 1_000)],
+                0,
+                &[(3, 900), (2, 1_001), (3, 1_400)],
+                0,
+                "a third one that claimed first and lost",
+            ),
+            (&[(1, 0), (2, 1_000)], 0, &[(3, 900), (2, 1_001), (3, 1_401)], 1, "for longer than two may"),
+            (&[(1, 0), (2, 1_000)], 0, &[(3, 499), (2, 1_001)], 1, "long before"),
             (
                 &[(1, 0), (2, 1_000), (1, 5_000)],
                 0,
