@@ -80,8 +80,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    // Boxed: lists come in order, and a map that grows in order is half empty.
-    entries: BTreeMap<IpAddr, Box<Entry>>,
+    entries: BTreeMap<IpAddr, Entry>,
     common: Common,
     changed: BTreeSet<IpAddr>,
 }

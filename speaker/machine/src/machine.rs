@@ -63,7 +63,7 @@ pub struct Machine {
     last_beat: Duration,
     stopping: Option<Duration>,
     stopped: bool,
-    places: BTreeMap<IpAddr, Box<Place>>,
+    places: BTreeMap<IpAddr, Place>,
     shared: Shared,
     sessions: BTreeMap<PeerId, Session>,
     /// By node and own interface.
