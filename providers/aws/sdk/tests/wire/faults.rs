@@ -33,7 +33,9 @@ fn assert_same(seen: &Value, expected: &Value) {
 /// What there is when nothing happens to any call.
 async fn undisturbed(world: &World) -> Value {
     let mut cluster = world.cluster(&world.moto.endpoint()).await;
-    services(world).into_iter().for_each(|service| cluster.apply(service));
+    for service in services(world) {
+        cluster.apply(service);
+    }
     cluster.rest().await;
     let seen = world.look();
     cluster.delete_all();
@@ -44,7 +46,7 @@ async fn undisturbed(world: &World) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_throttled_refused_reset_or_never_answered_change_nothing_of_what_there_is_in_the_end() {
-    let world = World::new().await;
+    let world = World::new();
     let expected = undisturbed(&world).await;
     let faults = Faults::start(&world.tools, &world.moto.endpoint()).unwrap();
     let rule = |service: &str, what: Value| {
@@ -65,7 +67,9 @@ async fn calls_that_are_throttled_refused_reset_or_never_answered_change_nothing
     faults.rules(&Value::Array(both.collect())).unwrap();
 
     let mut cluster = world.cluster(&faults.endpoint()).await;
-    services(&world).into_iter().for_each(|service| cluster.apply(service));
+    for service in services(&world) {
+        cluster.apply(service);
+    }
     cluster.rest().await;
     let hurt = faults.fired().unwrap();
     assert!(hurt > 10, "only {hurt} calls were hurt");
@@ -80,7 +84,7 @@ async fn calls_that_are_throttled_refused_reset_or_never_answered_change_nothing
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_not_allowed_is_told_with_its_action() {
-    let world = World::new().await;
+    let world = World::new();
     let faults = Faults::start(&world.tools, &world.moto.endpoint()).unwrap();
     for (service_name, operation, code, action) in [
         ("elbv2", "CreateLoadBalancer", "AccessDenied", "elasticloadbalancing:CreateLoadBalancer"),
@@ -112,12 +116,14 @@ async fn until_killed(cluster: &mut Cluster, proxy: &Proxy) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_killed_at_any_call_is_replaced_by_one_that_ends_up_with_the_same() {
-    let world = World::new().await;
+    let world = World::new();
     let expected = undisturbed(&world).await;
     let proxy = Proxy::start(world.moto.address()).await.unwrap();
     for fate in [Fate::Lost, Fate::AnswerLost] {
         let mut cluster = world.cluster(&proxy.endpoint()).await;
-        services(&world).into_iter().for_each(|service| cluster.apply(service));
+        for service in services(&world) {
+            cluster.apply(service);
+        }
         let mut kills = 0;
         for leaving in [false, true] {
             if leaving {

@@ -22,7 +22,7 @@ pub fn assert_nothing_left(seen: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_served_and_changed_and_nothing_is_left_when_it_goes() {
-    let world = World::new().await;
+    let world = World::new();
     let mut cluster = world.cluster(&world.moto.endpoint()).await;
 
     cluster.apply(service("web", &[], json!({})));
@@ -114,7 +114,7 @@ async fn a_service_is_served_and_changed_and_nothing_is_left_when_it_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_scheme_makes_another_load_balancer_and_the_old_one_goes() {
-    let world = World::new().await;
+    let world = World::new();
     let mut cluster = world.cluster(&world.moto.endpoint()).await;
     cluster.apply(service("web", &[], json!({})));
     cluster.rest().await;
@@ -140,7 +140,7 @@ async fn another_scheme_makes_another_load_balancer_and_the_old_one_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_of_a_group_share_one_and_what_is_foreign_stays() {
-    let world = World::new().await;
+    let world = World::new();
     let mut cluster = world.cluster(&world.moto.endpoint()).await;
     let group = [("berth.dev/load-balancer-group", "front")];
     cluster.apply(service("a", &group, json!({})));

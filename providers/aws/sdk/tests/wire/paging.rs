@@ -13,7 +13,7 @@ const MANY: usize = 60;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pages_are_read() {
-    let world = World::new().await;
+    let world = World::new();
     let config = config(&world.moto.endpoint()).await;
     let (raw, sdk) = (aws_sdk_elasticloadbalancingv2::Client::new(&config), Sdk::new(&config, &Rates::default()));
     let subnets = sdk.describe_subnets(&world.vpc).await.unwrap();

@@ -39,7 +39,7 @@ pub async fn config(endpoint: &str) -> SdkConfig {
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub fn new() -> Self {
         #[expect(clippy::print_stderr, reason = "a person waits for it")]
         let tools = berth_moto::ready(&|what| eprintln!("{what}")).unwrap();
         let moto = Moto::start(&tools).unwrap();
@@ -129,7 +129,9 @@ impl Cluster {
 
     pub fn delete_all(&mut self) {
         let names: Vec<_> = self.wanted.keys().cloned().collect();
-        names.iter().for_each(|name| self.delete(name));
+        for name in names {
+            self.delete(&name);
+        }
     }
 
     pub fn published(&self, name: &str) -> String {
