@@ -268,7 +268,7 @@ impl Machine {
 
     /// Where this node stands with an address; nothing if it has no part in it.
     pub fn state(&self, address: IpAddr) -> Option<State> {
-        self.places.get(&address).map(|place| place.state())
+        self.places.get(&address).map(Place::state)
     }
 
     /// Partners, and whether each was heard within the detection time, on every interface that it is met on.
