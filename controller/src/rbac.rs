@@ -8,11 +8,8 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 pub fn rules() -> Vec<PolicyRule> {
     vec![
         rule("", &["services", "nodes", "namespaces"], &["list", "watch"]),
-        // That a Service is really gone, before its address is given back; and the finalizer of those that have something outside the
-        // cluster.
-        rule("", &["services"], &["get", "patch"]),
-        // Its UID tells this cluster from others of its name, in what is made outside.
-        PolicyRule { resource_names: Some(vec!["kube-system".to_owned()]), ..rule("", &["namespaces"], &["get"]) },
+        // That a Service is really gone, before its address is given back.
+        rule("", &["services"], &["get"]),
         rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
         rule("networking.k8s.io", &["servicecidrs"], &["list", "watch"]),
         rule("", &["services/status"], &["patch"]),
@@ -28,6 +25,16 @@ pub fn rules() -> Vec<PolicyRule> {
         ),
         rule("berth.dev", &["announcements"], &["list", "watch", "create", "update", "delete"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
+    ]
+}
+
+/// What its ClusterRole has besides where something is made outside the cluster. `deploy/aws` adds it.
+pub fn cloud_rules() -> Vec<PolicyRule> {
+    vec![
+        // The finalizer of Services that have something outside the cluster.
+        rule("", &["services"], &["patch"]),
+        // Its UID tells this cluster from others of its name, in what is made outside.
+        PolicyRule { resource_names: Some(vec!["kube-system".to_owned()]), ..rule("", &["namespaces"], &["get"]) },
     ]
 }
 

@@ -165,7 +165,7 @@ fn the_component_of_aws_changes_what_is_there_and_its_instructions_name_what_is_
     let component = &documents(AWS)[0];
     let targets: Vec<_> =
         component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
-    assert_eq!(targets, ["Deployment", "NetworkPolicy"]);
+    assert_eq!(targets, ["Deployment", "NetworkPolicy", "ClusterRole"]);
     let container = &documents("deploy/controller.yaml")[0]["spec"]["template"]["spec"]["containers"][0];
     assert!(container["args"].is_array(), "the component replaces all of them");
     let account =
@@ -180,4 +180,19 @@ fn the_documentation_names_the_numbers_that_the_policies_hold() {
         let number = values().unwrap()[number].clone();
         assert!(page.contains(&number), "{number}");
     }
+}
+
+#[test]
+fn the_component_for_aws_adds_the_rights_that_something_outside_the_cluster_takes_and_no_others() {
+    let component = &documents(AWS)[0];
+    let patches = component["patches"].as_array().unwrap();
+    let of_role: Vec<_> = patches.iter().filter(|patch| patch["target"]["kind"] == "ClusterRole").collect();
+    let [of_role] = of_role[..] else { panic!("one patch of the role") };
+    assert_eq!(of_role["target"]["name"], "berth-controller");
+    let operations: Vec<Value> = serde_saphyr::from_str(of_role["patch"].as_str().unwrap()).unwrap();
+    assert!(operations.iter().all(|of| of["op"] == "add" && of["path"] == "/rules/-"), "{operations:?}");
+    let rules: Vec<Value> = operations.into_iter().map(|of| of["value"].clone()).collect();
+    let expected: Vec<_> =
+        berth_controller::rbac::cloud_rules().iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
+    assert_eq!(rules, expected);
 }
