@@ -13,6 +13,7 @@ use berth_lab::{Lab, LabConfig};
 use berth_moto::Call;
 
 use cluster::Cluster;
+use row::Counted;
 pub use row::{Row, table};
 
 /// The lab: Services have no data path here.
@@ -99,20 +100,24 @@ async fn endpoints(cluster: &mut Cluster, tell: &dyn Fn(String)) -> Result<Vec<R
     cluster.create("pods", 1, "ip").await?;
     cluster.served("pods", 1).await?;
     cluster.quiet().await;
-    cluster.begin();
     let (mut added, mut removed) = (Vec::new(), Vec::new());
+    let (mut to_add, mut to_remove) = (Counted::default(), Counted::default());
     for change in 0..CHANGES {
         let address = format!("10.0.10.{}", 50 + change);
+        cluster.begin();
         cluster.endpoints("pods-0", &[&address]).await?;
         added.push(said(cluster, "RegisterTargets", &address).await?);
         tokio::time::sleep(BETWEEN).await;
+        to_add.add(&cluster.all(|_| true));
+        cluster.begin();
         cluster.endpoints("pods-0", &[]).await?;
         removed.push(said(cluster, "DeregisterTargets", &address).await?);
         tokio::time::sleep(BETWEEN).await;
+        to_remove.add(&cluster.all(|_| true));
     }
     tell(format!("{CHANGES} endpoints came and went"));
     cluster.delete("pods").await?;
-    Ok(vec![Row::change("register", &mut added), Row::change("deregister", &mut removed)])
+    Ok(vec![Row::change("register", &mut added, to_add), Row::change("deregister", &mut removed, to_remove)])
 }
 
 /// How long it took until a call named the address. The change is timed from before the API server is told of it.

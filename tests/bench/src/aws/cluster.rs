@@ -17,7 +17,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::LAB;
-use super::row::Row;
+use super::row::{Counted, Row};
 use crate::load::round;
 
 /// Where the Services are.
@@ -108,15 +108,16 @@ impl Cluster {
         self.quiet().await;
         self.gather();
         let row = self.with_calls(|calls| {
-            let answered: Vec<_> = calls.iter().filter(|call| !call.throttled).collect();
-            let reads = answered.iter().filter(|call| call.is_read()).count();
+            let mut counted = Counted::default();
+            counted.add(calls);
+            let Counted { reads, writes, throttled } = counted;
             Row {
                 phase: phase.to_owned(),
                 services,
-                calls: answered.len(),
+                calls: reads + writes,
                 reads,
-                writes: answered.len() - reads,
-                throttled: calls.len() - answered.len(),
+                writes,
+                throttled,
                 seconds: round(calls.last().map_or(0.0, |call| self.since_begin(call)), 1000.0),
                 p50_ms: None,
                 p99_ms: None,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use berth_moto::Call;
+
 use crate::load::round;
 use crate::row::Verdict;
 
@@ -48,9 +50,31 @@ pub struct Row {
     pub p99_ms: Option<f64>,
 }
 
+/// How many calls there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Counted {
+    /// Those that only look.
+    pub reads: usize,
+    /// Those that change something.
+    pub writes: usize,
+    /// Those that were refused.
+    pub throttled: usize,
+}
+
+impl Counted {
+    /// And these.
+    pub(super) fn add(&mut self, calls: &[Call]) {
+        let (throttled, answered): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.throttled);
+        let reads = answered.iter().filter(|call| call.is_read()).count();
+        self.reads += reads;
+        self.writes += answered.len() - reads;
+        self.throttled += throttled.len();
+    }
+}
+
 impl Row {
-    /// Many changes, one after the other, each of which makes one call.
-    pub(super) fn change(phase: &str, took: &mut [Duration]) -> Self {
+    /// Many changes, one after the other: how long each took, and the calls that all of them made.
+    pub(super) fn change(phase: &str, took: &mut [Duration], counted: Counted) -> Self {
         took.sort_unstable();
         let at = |percent: usize| took.get((took.len() * percent).div_ceil(100).saturating_sub(1));
         let ms = |percent| at(percent).map(|took| round(took.as_secs_f64() * 1000.0, 10.0));
@@ -58,10 +82,10 @@ impl Row {
         Self {
             phase: phase.to_owned(),
             services: 1,
-            calls: took.len(),
-            reads: 0,
-            writes: took.len(),
-            throttled: 0,
+            calls: counted.reads + counted.writes,
+            reads: counted.reads,
+            writes: counted.writes,
+            throttled: counted.throttled,
             seconds: round(seconds, 1000.0),
             p50_ms: ms(50),
             p99_ms: ms(99),
@@ -194,7 +218,14 @@ mod tests {
     #[test]
     fn many_changes_are_told_by_how_long_most_of_them_took() {
         let mut took: Vec<_> = (1..=100).map(Duration::from_millis).collect();
-        let row = Row::change("register", &mut took);
-        assert_eq!((row.p50_ms, row.p99_ms, row.writes), (Some(50.0), Some(99.0), 100));
+        let call =
+            |action: &str, throttled| Call { action: action.to_owned(), form: String::new(), at: 0.0, throttled };
+        let mut counted = Counted::default();
+        for _ in 0..2 {
+            counted.add(&[call("RegisterTargets", false), call("RegisterTargets", true), call("DescribeTags", false)]);
+        }
+        let row = Row::change("register", &mut took, counted);
+        assert_eq!((row.p50_ms, row.p99_ms), (Some(50.0), Some(99.0)));
+        assert_eq!((row.calls, row.reads, row.writes, row.throttled), (4, 2, 2, 2));
     }
 }
