@@ -19,6 +19,8 @@ const NAME_MAX: usize = 32;
 const TAG_KEY_MAX: usize = 128;
 const TAG_VALUE_MAX: usize = 256;
 /// Attributes that several Services of a group cannot each have.
+/// Whether internet gateways are kept from the IPv6 addresses of an internal load balancer; they are where nobody says otherwise.
+const DENIES_GATEWAYS: &str = "ipv6.deny_all_igw_traffic";
 const CLIENT_ROUTING: &str = "dns_record.client_routing_policy";
 /// Whether the security groups of nodes and pods are opened to the load balancer.
 const OPENS_TARGETS: &str = "manage-backend-security-group-rules";
@@ -112,6 +114,11 @@ impl Front {
         let admission = &settings.admission;
         if self.scheme == Scheme::InternetFacing && !admission.internet_facing.has(namespace) {
             return Err(refused(scheme_by, "--aws-internet-facing-namespaces"));
+        }
+        // An internal load balancer of both families that internet gateways reach is as open as one that faces the internet.
+        let is_open = self.attributes.get(DENIES_GATEWAYS).is_some_and(|denies| denies != "true");
+        if is_open && !admission.internet_facing.has(namespace) {
+            return Err(refused("attributes", "--aws-internet-facing-namespaces"));
         }
         let references = [
             ("eip-allocations", !self.addresses.allocations.is_empty()),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use berth_provider::PlannedStep;
 
+use super::removal::{is_protected, takes_protection_back};
 use super::{Shard, Steps, is_published};
 use crate::annotation::contradiction;
 use crate::cloud::{NewLoadBalancer, Rule, SubnetMapping};
@@ -249,7 +250,11 @@ impl Shard<'_> {
                 continue;
             }
             let load_balancer = old.is.name.clone();
-            if old.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "true") {
+            if is_protected(old) {
+                // A person may have set it: that is not taken off for anybody who does not say so.
+                if !self.intents.iter().any(|intent| takes_protection_back(intent)) {
+                    continue;
+                }
                 let attributes = [(DELETION_PROTECTION.to_owned(), false.to_string())].into();
                 steps.push(Step::ModifyLoadBalancerAttributes { load_balancer: load_balancer.clone(), attributes });
             }

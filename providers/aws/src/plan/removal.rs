@@ -40,16 +40,23 @@ fn groups_of<'a>(intent: &'a Intent, observed: &'a Observed) -> impl Iterator<It
     observed.target_groups.iter().filter(|seen| is_of(intent, &seen.tags))
 }
 
+/// Whether AWS deletes it for nobody.
+pub(super) fn is_protected(seen: &SeenLoadBalancer) -> bool {
+    seen.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "true")
+}
+
+/// Whether a Service says that its load balancer is not to be protected.
+pub(super) fn takes_protection_back(intent: &Intent) -> bool {
+    let attributes = intent.annotations.get(&full("attributes"));
+    let pairs = attributes.and_then(|text| map(&full("attributes"), text).ok());
+    pairs.is_some_and(|pairs| pairs.get(DELETION_PROTECTION).is_some_and(|value| value == "false"))
+}
+
 /// A protected load balancer stays, and AWS says so, unless the Service takes the protection back. That is not done for it, because
 /// a person may have set it.
 fn load_balancer(intent: &Intent, seen: &SeenLoadBalancer, steps: &mut Steps) {
     let name = &seen.is.name;
-    let is_protected = seen.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "true");
-    let attributes = intent.annotations.get(&full("attributes"));
-    let takes_back = attributes
-        .and_then(|text| map(&full("attributes"), text).ok())
-        .is_some_and(|pairs| pairs.get(DELETION_PROTECTION).is_some_and(|value| value == "false"));
-    if is_protected && takes_back {
+    if is_protected(seen) && takes_protection_back(intent) {
         let attributes = [(DELETION_PROTECTION.to_owned(), false.to_string())].into();
         steps.push(Step::ModifyLoadBalancerAttributes { load_balancer: name.clone(), attributes });
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use berth_api::condition::types;
 use berth_api::service::TrafficPolicy;
 use berth_api::{Condition, ConditionStatus};
-use berth_provider::{Class, Failure, ServiceId, ServiceTargets, Shard, TargetReport, Targets};
+use berth_provider::{Class, Failure, Provider as _, ServiceId, ServiceTargets, Shard, TargetReport, Targets};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -76,7 +76,8 @@ impl<C: Cloud> Aws<C> {
         let mut failed: Option<Failure> = None;
         let mut again = None;
         let all = groups.iter().filter_map(|group| {
-            let of = targets.services.get(&group.service)?;
+            // Whoever has it now registers the targets.
+            let of = targets.services.get(&group.service).filter(|of| !self.leaves_alone(&of.intent))?;
             Some((group, of, wanted(group.kind, group.port, of, &targets.nodes, &ranges)?))
         });
         let all: Vec<_> = all.collect();
@@ -131,7 +132,8 @@ impl<C: Cloud> Aws<C> {
     fn needs(&self, targets: &Targets, all: &[(&Group, &ServiceTargets, crate::targets::Wanted)]) -> Needs {
         let mut needs = Needs::new();
         for (service, of) in &targets.services {
-            let Ok(asks) = Asks::of(&of.intent, &self.settings) else {
+            // What one that is left alone needs is not known, and is not taken from it.
+            let Some(asks) = Asks::of(&of.intent, &self.settings).ok().filter(|asks| !asks.disown) else {
                 needs.insert(service.clone(), None);
                 continue;
             };

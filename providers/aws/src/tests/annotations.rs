@@ -396,7 +396,7 @@ fn the_spec_is_read_as_albc_reads_it() {
 #[test]
 fn what_is_not_admitted_is_refused_with_the_flag_that_admits_it() {
     let mut settings = Settings::of("prod", "uid", "vpc-1");
-    let cases: [(With, &str); 5] = [
+    let cases: [(With, &str); 6] = [
         (
             &[("scheme", "internet-facing")],
             "aws-load-balancer-scheme: not admitted in the namespace shop; an operator admits it with --aws-internet-facing-namespaces",
@@ -408,6 +408,7 @@ fn what_is_not_admitted_is_refused_with_the_flag_that_admits_it() {
         (&[("subnets", "a")], "--aws-reference-namespaces"),
         (&[("security-groups", "sg-1")], "--aws-reference-namespaces"),
         (&[("scheme", "internet-facing"), ("eip-allocations", "eipalloc-1")], "--aws-internet-facing-namespaces"),
+        (&[("attributes", "ipv6.deny_all_igw_traffic=false")], "--aws-internet-facing-namespaces"),
     ];
     for (annotations, says) in cases {
         let failure = read(&service("web", annotations, json!({})), &settings).unwrap_err();

@@ -145,6 +145,26 @@ async fn another_scheme_needs_consent_and_is_there_before_the_old_one_goes() {
 }
 
 #[tokio::test]
+async fn a_protected_load_balancer_that_was_replaced_stays_until_the_protection_is_taken_back() {
+    let mut scene = served(&[("attributes", "deletion_protection.enabled=true")], json!({})).await;
+    let internal = scene.says("web");
+    targets(&scene, 2);
+    scene.apply(service("web", &[("scheme", "internet-facing"), CONSENTS], json!({})));
+    for _ in 0..4 {
+        scene.round().await;
+        scene.fake.settle();
+    }
+    targets(&scene, 2);
+    scene.rest().await;
+    assert_ne!(scene.says("web"), internal);
+    assert!(has(&scene.ours(), "internal") && has(&scene.ours(), "internet-facing"), "{:#?}", scene.ours());
+    let taken_back = ("attributes", "deletion_protection.enabled=false");
+    scene.apply(service("web", &[("scheme", "internet-facing"), CONSENTS, taken_back], json!({})));
+    scene.rest().await;
+    assert!(!has(&scene.ours(), "internal {"), "{:#?}", scene.ours());
+}
+
+#[tokio::test]
 async fn another_kind_of_targets_needs_consent_and_takes_over_once_it_has_some() {
     let mut scene = served(&[], json!({})).await;
     targets(&scene, 2);

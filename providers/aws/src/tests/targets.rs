@@ -331,3 +331,17 @@ async fn what_is_left_in_a_group_goes_although_the_service_asks_for_a_load_balan
     }
     assert_eq!(scene.ours(), [""; 0]);
 }
+
+#[tokio::test]
+async fn targets_of_a_service_that_was_disowned_are_left_alone() {
+    let mut sender = Sender::new(&[]).await;
+    sender.targets.nodes = nodes(1..3);
+    sender.send().await.unwrap();
+    for of in sender.targets.services.values_mut() {
+        of.intent.annotations.insert("berth.dev/disown".to_owned(), "true".to_owned());
+    }
+    sender.targets.nodes = nodes(2..4);
+    let report = sender.send().await.unwrap();
+    assert_eq!((report.added, report.removed), (0, 0));
+    assert_eq!(sender.registered(), ["i-0001:30080", "i-0002:30080"]);
+}
