@@ -45,6 +45,10 @@ pub const STARTS_MAX: usize = 1_024;
 /// left; without a bound, frames that anybody can send would keep an address from being answered for.
 pub const ROUNDS_MAX: u32 = 3;
 
+/// The same where the node that answers says itself, authenticated, that it claims more than was heard of it yet: the claims of a node that took over
+/// a thousand addresses are many datagrams, which come late to one that has just booted. About six seconds.
+pub const ROUNDS_LISTING: u32 = 20;
+
 /// How long a node counts as heard after another partner heard it, or it answered for one of its addresses. What others heard is asked for
 /// every [`CHECK_INTERVAL`] and may be one heartbeat old by then, so two and a half; and in the moment of a real death nobody heard the node
 /// much later than anybody else, so that it is over before the verdict, 340 ms after the last heartbeat.

@@ -14,7 +14,8 @@ use crate::liveness::{Liveness, PeerId, Session};
 use crate::schedule::Schedule;
 use crate::takeover::{Answered, Ownership, Peer, Phase, Place, Probe, Verifying, Word};
 use crate::timing::{
-    DETECTION_TIME, IDLE_OWNER_WAIT, PROBE_COUNT, PROBE_LATE, PROBE_SPACING, ROUNDS_MAX, WORD_HOLD, WORD_HOLD_MAX,
+    DETECTION_TIME, IDLE_OWNER_WAIT, PROBE_COUNT, PROBE_LATE, PROBE_SPACING, ROUNDS_LISTING, ROUNDS_MAX, WORD_HOLD,
+    WORD_HOLD_MAX,
 };
 
 impl Machine {
@@ -398,6 +399,9 @@ impl Machine {
             Answered::Node => None,
         };
         let heard = peer.and_then(|peer| self.sessions.get(&peer.id)?.heard.epoch(address));
+        let listing = peer.and_then(|peer| self.sessions.get(&peer.id));
+        let listing = listing.is_some_and(|session| session.liveness == Liveness::Up && session.heard.asking());
+        let rounds_max = if listing { ROUNDS_LISTING } else { ROUNDS_MAX };
         let written = place.assignment.claimed.as_ref();
         let known = peer.and_then(|peer| {
             let written = written.filter(|claim| claim.node == peer.node).map(|claim| claim.epoch);
@@ -409,7 +413,7 @@ impl Machine {
                 self.stand_by(address);
             }
             Some(_) if trusts => self.verified(address, true),
-            None if verifying.rounds >= ROUNDS_MAX => self.verified(address, true),
+            None if verifying.rounds >= rounds_max => self.verified(address, true),
             _ => {
                 if let Phase::Verifying(verifying) = &mut place.phase
                     && verifying.answered.replace(by).is_none()

@@ -652,19 +652,19 @@ fn a_node_that_is_met_on_two_interfaces_has_a_session_on_each() {
     assert_eq!((machine.partners().count(), machine.counters().refused_unknown), (1, 1));
 }
 
-#[test]
-fn a_node_that_answers_and_never_claims_keeps_nobody_from_answering_for_good() {
+/// When a node that was named first answers, while a partner says so of itself in each heartbeat and answers every question in its name.
+fn answered_beside(heartbeat: impl Fn(Duration, u64) -> Message) -> Option<Duration> {
     let mut machine = speaker("a");
     machine.assign(T0, assignment(vip(0), "a", 1));
     let partner = member("b", 2);
     let mut sequence = 0;
-    let answered = (0..300u32).map(|i| T0 + Duration::from_millis(10) * i).find(|now| {
+    let answered = (0..1_000u32).map(|i| T0 + Duration::from_millis(10) * i).find(|now| {
         if machine.next_deadline().is_some_and(|due| due <= *now) {
             machine.tick(*now);
         }
         if now.as_millis() % 100 == 0 {
             sequence += 1;
-            machine.heartbeat_received(*now, "eth0", &claims("b", 3, sequence, &[]));
+            machine.heartbeat_received(*now, "eth0", &heartbeat(*now - T0, sequence));
         }
         // Somebody says in its name that it has the address, whenever that is asked.
         let asked =
@@ -674,8 +674,29 @@ fn a_node_that_answers_and_never_claims_keeps_nobody_from_answering_for_good() {
         }
         machine.state(vip(0)) == Some(State::Answering)
     });
-    let after = answered.map(|at| at.saturating_sub(T0));
+    answered.map(|at| at.saturating_sub(T0))
+}
+
+#[test]
+fn a_node_that_answers_and_never_claims_keeps_nobody_from_answering_for_good() {
+    let after = answered_beside(|_, sequence| claims("b", 3, sequence, &[]));
     assert!(after.is_some_and(|after| (DETECTION_TIME * 3..Duration::from_secs(2)).contains(&after)), "{after:?}");
+}
+
+#[test]
+fn a_node_that_answers_and_claims_more_than_was_heard_of_it_is_heard_out() {
+    // Its heartbeats say how many claims it has, and the claims themselves do not come.
+    let lists = |sequence| {
+        let digest = Digest::EMPTY.with(vip(0), 2);
+        Message { body: Body::Heartbeat { digest, count: 1 }, ..claims("b", 3, sequence, &[]) }
+    };
+    let late = answered_beside(|since, sequence| {
+        if since < Duration::from_secs(4) { lists(sequence) } else { claims("b", 3, sequence, &[(vip(0), 2)]) }
+    });
+    assert_eq!(late, None, "what it claims was heard at last");
+    let never = answered_beside(|_, sequence| lists(sequence));
+    let expected = Duration::from_secs(4)..Duration::from_secs(9);
+    assert!(never.is_some_and(|after| expected.contains(&after)), "{never:?}: nobody is kept from answering for good");
 }
 
 #[test]
