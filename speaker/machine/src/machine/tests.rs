@@ -664,7 +664,7 @@ fn answered_beside(heartbeat: impl Fn(Duration, u64) -> Message) -> Option<Durat
         }
         if now.as_millis() % 100 == 0 {
             sequence += 1;
-            machine.heartbeat_received(*now, "eth0", &heartbeat(*now - T0, sequence));
+            machine.heartbeat_received(*now, "eth0", &heartbeat(now.saturating_sub(T0), sequence));
         }
         // Somebody says in its name that it has the address, whenever that is asked.
         let asked =
