@@ -8,6 +8,8 @@ mod front;
 mod ports;
 mod removal;
 
+pub(crate) use removal::disowns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

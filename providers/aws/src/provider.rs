@@ -19,6 +19,7 @@ use crate::cloud::{CallError, Cloud, Subnet};
 use crate::intent::Asks;
 use crate::model::Holder;
 use crate::observed::Observed;
+use crate::plan::disowns;
 use crate::settings::Settings;
 use crate::step::Step;
 use doors::Doors;
@@ -98,7 +99,8 @@ impl<C: Cloud> Provider for Aws<C> {
     }
 
     fn leaves_alone(&self, intent: &Intent) -> bool {
-        Asks::of(intent, &self.settings).is_ok_and(|asks| asks.disown)
+        // Also where nothing else of it can be read.
+        matches!(Holder::of(intent), Holder::Service(_)) && disowns(intent)
     }
 
     fn needs_targets(&self) -> bool {

@@ -18,9 +18,9 @@ const NAME_MAX: usize = 32;
 /// Longest key and value of a tag (AWS rule).
 const TAG_KEY_MAX: usize = 128;
 const TAG_VALUE_MAX: usize = 256;
-/// Attributes that several Services of a group cannot each have.
 /// Whether internet gateways are kept from the IPv6 addresses of an internal load balancer; they are where nobody says otherwise.
 const DENIES_GATEWAYS: &str = "ipv6.deny_all_igw_traffic";
+/// Attributes that several Services of a group cannot each have.
 const CLIENT_ROUTING: &str = "dns_record.client_routing_policy";
 /// Whether the security groups of nodes and pods are opened to the load balancer.
 const OPENS_TARGETS: &str = "manage-backend-security-group-rules";

@@ -252,7 +252,8 @@ impl Shard<'_> {
             let load_balancer = old.is.name.clone();
             if is_protected(old) {
                 // A person may have set it: that is not taken off for anybody who does not say so.
-                if !self.intents.iter().any(|intent| takes_protection_back(intent)) {
+                let is_served = |intent: &&berth_provider::Intent| services.contains(&intent.id);
+                if !self.intents.iter().copied().filter(is_served).any(takes_protection_back) {
                     continue;
                 }
                 let attributes = [(DELETION_PROTECTION.to_owned(), false.to_string())].into();

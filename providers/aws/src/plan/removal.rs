@@ -28,7 +28,8 @@ pub(super) fn steps(settings: &Settings, wanted: &Wanted, observed: &Observed) -
     steps
 }
 
-fn disowns(intent: &Intent) -> bool {
+/// Whether what it has in AWS is to stay, and to be nobody's.
+pub(crate) fn disowns(intent: &Intent) -> bool {
     intent.annotations.get(own::DISOWN).is_some_and(|value| value.trim() == "true")
 }
 

@@ -261,7 +261,8 @@ impl<C: Cloud> Aws<C> {
         let _alone = if limit.is_some() { Some(self.makes.lock().await) } else { None };
         if let Some(limit) = limit {
             let namespace = shard.0.split('/').next().unwrap_or_default();
-            let index = Index::sweep(&self.cloud, &self.settings).await?;
+            // What was made before is noted there.
+            let index = self.index().await?;
             let has = index.by_namespace(shard).get(namespace).copied().unwrap_or_default();
             if has >= limit {
                 let why = format!("the namespace {namespace} has {has} load balancers of {limit} that it may have");

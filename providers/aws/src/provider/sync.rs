@@ -133,7 +133,8 @@ impl<C: Cloud> Aws<C> {
         let mut needs = Needs::new();
         for (service, of) in &targets.services {
             // What one that is left alone needs is not known, and is not taken from it.
-            let Some(asks) = Asks::of(&of.intent, &self.settings).ok().filter(|asks| !asks.disown) else {
+            let asks = Asks::of(&of.intent, &self.settings).ok().filter(|_| !self.leaves_alone(&of.intent));
+            let Some(asks) = asks else {
                 needs.insert(service.clone(), None);
                 continue;
             };

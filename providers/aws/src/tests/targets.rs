@@ -339,6 +339,9 @@ async fn targets_of_a_service_that_was_disowned_are_left_alone() {
     sender.send().await.unwrap();
     for of in sender.targets.services.values_mut() {
         of.intent.annotations.insert("berth.dev/disown".to_owned(), "true".to_owned());
+        // Also where something else of it cannot be read.
+        let scheme = "service.beta.kubernetes.io/aws-load-balancer-scheme".to_owned();
+        of.intent.annotations.insert(scheme, "nonsense".to_owned());
     }
     sender.targets.nodes = nodes(2..4);
     let report = sender.send().await.unwrap();

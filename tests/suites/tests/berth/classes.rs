@@ -37,7 +37,7 @@ lab_test! {
         let other = cluster.service("other", class("example.com/other")).await?;
         cluster.service("slip", class("berth.dev/pol")).await?;
         let told = cluster.event("slip", "UnknownClass").await?;
-        ensure!(told.contains("`berth.dev/pol`") && told.contains("berth.dev/pool and berth.dev/mock"), "{told}");
+        ensure!(told.contains("`berth.dev/pol`") && told.contains("berth.dev/pool, berth.dev/mock, berth.dev/aws-nlb"), "{told}");
         for value in ["a", "b"] {
             cluster.edit("slip", json!({"metadata": {"labels": {"touched": value}}})).await?;
         }
