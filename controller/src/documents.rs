@@ -64,6 +64,20 @@ pub(crate) struct Ties {
     pub(crate) metrics: Metrics,
 }
 
+impl Ties {
+    /// With empty mailboxes.
+    pub(crate) fn new(
+        client: &kube::Client,
+        leadership: watch::Receiver<Leadership>,
+        listed: watch::Receiver<bool>,
+        metrics: &Metrics,
+    ) -> Self {
+        let marker = Marker::new(client.clone(), metrics.clone());
+        let (asked, feed, outcomes) = Default::default();
+        Self { asked, feed, outcomes, leadership, listed, marker, metrics: metrics.clone() }
+    }
+}
+
 /// Drives one provider until it is told to end.
 pub(crate) struct Documents<P> {
     provider: Arc<P>,

@@ -32,11 +32,10 @@ use crate::apply::Applier;
 use crate::args::Args;
 use crate::aws;
 use crate::backends::Feed;
-use crate::documents::{Asked, Documents, Outcomes, Ties};
+use crate::documents::{Asked, Documents, Ties};
 use crate::events;
 use crate::heartbeat_keys::HeartbeatKeys;
 use crate::lease::{Candidate, Leadership};
-use crate::marker::Marker;
 use crate::metrics::Metrics;
 use crate::reconciler::{Mailbox, Reconciler};
 use crate::watch;
@@ -77,25 +76,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         identity,
         "started"
     );
+    // First, for it may wait long: whoever waits is not to hold the Lease, so that another replica can lead.
+    #[cfg(feature = "aws")]
+    let aws = if args.providers.contains(&ProviderName::Aws) {
+        Box::pin(aws::provider(&args, &client, &shutdown)).await?
+    } else {
+        None
+    };
     let (leadership, resign, candidate) = lead(&args, &client, &identity, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
-    let ties = Ties {
-        asked: Asked::default(),
-        feed: Feed::default(),
-        outcomes: Outcomes::default(),
-        leadership: leadership.clone(),
-        listed: told,
-        marker: Marker::new(client.clone(), metrics.clone()),
-        metrics: metrics.clone(),
-    };
+    let ties = Ties::new(&client, leadership.clone(), told, &metrics);
     let mut driven = Driven::default();
     if args.providers.contains(&ProviderName::Mock) {
         driven.start(ProviderName::Mock, Mock::new(Cloud::new()), &ties, &shutdown);
     }
     #[cfg(feature = "aws")]
-    if args.providers.contains(&ProviderName::Aws)
-        && let Some(provider) = Box::pin(aws::provider(&args, &client, &shutdown)).await?
-    {
+    if let Some(provider) = aws {
         driven.start(ProviderName::Aws, provider, &ties, &shutdown);
     }
     let Driven { tasks: mut documents, mailboxes, feeds } = driven;

@@ -20,10 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::api::{Api, Shared, client, key};
 use crate::apply::Applier;
 use crate::backends::{Feed, NodeState, SliceState};
-use crate::documents::{Asked, Documents, Outcomes, Ties};
+use crate::documents::{Documents, Ties};
 use crate::events;
 use crate::lease::Leadership;
-use crate::marker::Marker;
 use crate::metrics::Metrics;
 use crate::reconciler::{Mailbox, Reconciler};
 use crate::watch::{KINDS, Message, service_news};
@@ -92,15 +91,7 @@ impl Cluster {
         let classes = Classes::new(&providers.iter().copied().collect(), &[], None).unwrap();
         let (lead, leadership) = watch::channel(leadership);
         let (listed, told) = watch::channel(false);
-        let ties = Ties {
-            asked: Asked::default(),
-            feed: Feed::default(),
-            outcomes: Outcomes::default(),
-            leadership: leadership.clone(),
-            listed: told,
-            marker: Marker::new(client.clone(), metrics.clone()),
-            metrics: metrics.clone(),
-        };
+        let ties = Ties::new(&client, leadership.clone(), told, &metrics);
         let mut mailboxes = BTreeMap::new();
         if providers.contains(&ProviderName::Aws) {
             mailboxes.insert(ProviderName::Aws, Mailbox { asked: ties.asked.clone(), finalizes: true });

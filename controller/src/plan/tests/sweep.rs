@@ -138,3 +138,17 @@ fn what_nodes_are_to_ask_for_is_looked_at_again_after_each_change_that_it_may_fo
         assert_eq!(told, cluster.world.sweeps(), "{what}");
     }
 }
+
+#[test]
+fn a_node_that_may_announce_no_more_asks_no_more_also_where_no_address_was_given_out() {
+    let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.210"]);
+    let told = cluster.world.changed_sweeps();
+    let n: u8 = told.keys().next().unwrap().rsplit('-').next().unwrap().parse().unwrap();
+    obey(&mut cluster);
+    cluster.world.changed_sweeps();
+    assert_eq!(cluster.world.changed_sweeps(), BTreeMap::new());
+    cluster.node(n, json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""}));
+    let told: Vec<_> = cluster.world.changed_sweeps().into_keys().collect();
+    // Its new report says that it asks for nothing.
+    assert!(told.len() == 1 && told[0] != format!("node-{n}"), "another node does: {told:?}");
+}

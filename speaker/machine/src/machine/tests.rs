@@ -144,6 +144,7 @@ fn what_is_packed_is_what_it_was() {
     machine.pack();
     assert_eq!(drain(&mut machine), []);
     assert_eq!(format!("{machine:?}"), before);
+    assert_eq!(machine.effects.capacity(), 0, "the room of a hundred effects at once");
 }
 
 #[test]
