@@ -16,6 +16,7 @@ mod backoff;
 mod documents;
 mod events;
 mod heartbeat_keys;
+mod heritage;
 mod latest;
 mod lease;
 mod marker;
