@@ -5,4 +5,5 @@
 mod api;
 mod finalizer;
 mod process;
+mod refused;
 mod targets;
