@@ -105,7 +105,7 @@ async fn lay(endpoint: &str) -> (String, Arc<[TargetNode]>) {
             let run = run.subnet_id(&subnet).security_group_ids(&group).send().await.unwrap();
             let id = run.instances()[0].instance_id().unwrap();
             let provider_id = format!("aws:///{zone}/{id}");
-            nodes.push(TargetNode { name: format!("node-{number}"), provider_id, labels: BTreeMap::new() });
+            nodes.push(TargetNode { name: format!("node-{number}"), provider_id, labels: BTreeMap::new(), addresses: Vec::new() });
         }
     }
     (vpc, nodes.into())
