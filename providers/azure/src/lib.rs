@@ -18,6 +18,7 @@ pub mod intent;
 pub mod names;
 pub mod observed;
 pub mod plan;
+pub mod pipeline;
 mod provider;
 pub mod refusal;
 pub mod settings;
