@@ -254,7 +254,9 @@ mod tests {
     use super::*;
 
     fn error(status: u16, code: &str) -> ArmError {
-        let id = Id::new("/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/loadBalancers/lb/backendAddressPools/p");
+        let id = Id::new(
+            "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/loadBalancers/lb/backendAddressPools/p",
+        );
         ArmError {
             verb: Verb::Write,
             id,

@@ -183,10 +183,9 @@ impl AzureJson {
             },
             network: Place { group: group(&self.vnet_resource_group), name: self.vnet_name.clone() },
             subnet: self.subnet_name.clone(),
-            security_group: Some(&self.security_group_name).filter(|name| !name.is_empty()).map(|name| Place {
-                group: group(&self.security_group_resource_group),
-                name: name.clone(),
-            }),
+            security_group: Some(&self.security_group_name)
+                .filter(|name| !name.is_empty())
+                .map(|name| Place { group: group(&self.security_group_resource_group), name: name.clone() }),
             disable_outbound_snat: self.disable_outbound_snat,
             max_rules: match self.maximum_load_balancer_rule_count {
                 0 => RULES_PER_INTERFACE,

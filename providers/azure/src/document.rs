@@ -122,7 +122,12 @@ mod tests {
         for (there, wanted, expected, changed) in [
             (json!({"a": 1, "x": {"y": [1]}}), json!({"a": 1}), json!({"a": 1, "x": {"y": [1]}}), false),
             (json!({"a": 1, "x": 2}), json!({"a": 3}), json!({"a": 3, "x": 2}), true),
-            (json!({"p": {"id": "/A/b", "new": 1}}), json!({"p": {"id": "/a/B"}}), json!({"p": {"id": "/A/b", "new": 1}}), false),
+            (
+                json!({"p": {"id": "/A/b", "new": 1}}),
+                json!({"p": {"id": "/a/B"}}),
+                json!({"p": {"id": "/A/b", "new": 1}}),
+                false,
+            ),
             (json!({"protocol": "tcp"}), json!({"protocol": "Tcp"}), json!({"protocol": "tcp"}), false),
             (json!({"a": 1}), json!({"a": null}), json!({}), true),
             (json!({"a": null}), json!({"a": null}), json!({"a": null}), false),

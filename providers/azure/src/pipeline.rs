@@ -102,8 +102,13 @@ impl<T: Transport, C: Tokens> Pipeline<T, C> {
             let message = "Azure asked for fewer calls of this kind; none is made until then";
             return Err(ArmError { retry_after: Some(wait), ..call.error(429, "TooManyRequests", message) });
         }
-        let token = self.tokens.token(&self.transport).await.map_err(|e| call.error(e.status(), "InvalidCredentials", e.to_string()))?;
-        let mut request = Request::builder().method(method).uri(url).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let token = self
+            .tokens
+            .token(&self.transport)
+            .await
+            .map_err(|e| call.error(e.status(), "InvalidCredentials", e.to_string()))?;
+        let mut request =
+            Request::builder().method(method).uri(url).header(header::AUTHORIZATION, format!("Bearer {token}"));
         if let Some(all) = request.headers_mut() {
             all.extend(headers);
         }
@@ -118,7 +123,13 @@ impl<T: Transport, C: Tokens> Pipeline<T, C> {
         let response = match timeout(ANSWER, self.transport.send(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(message)) => return Err(ArmError::unanswered(call.verb, call.id, message)),
-            Err(_) => return Err(ArmError::unanswered(call.verb, call.id, format!("no answer within {} s", ANSWER.as_secs()))),
+            Err(_) => {
+                return Err(ArmError::unanswered(
+                    call.verb,
+                    call.id,
+                    format!("no answer within {} s", ANSWER.as_secs()),
+                ));
+            }
         };
         let status = response.status().as_u16();
         if response.status().is_success() {
@@ -143,7 +154,10 @@ impl<T: Transport, C: Tokens> Pipeline<T, C> {
         loop {
             sleep(pause.min(POLL_LONGEST)).await;
             if began.elapsed() > OPERATION {
-                let message = format!("the operation is not over after {} minutes; it is looked at again", OPERATION.as_secs() / 60);
+                let message = format!(
+                    "the operation is not over after {} minutes; it is looked at again",
+                    OPERATION.as_secs() / 60
+                );
                 return Err(ArmError::unanswered(call.verb, call.id, message));
             }
             let (Operation::Status(url) | Operation::Result(url)) = &operation;
@@ -187,7 +201,9 @@ impl<T: Transport, C: Tokens> Arm for Pipeline<T, C> {
         match self.send(call, Method::GET, &self.url(id.as_str()), None, HeaderMap::new()).await {
             Ok(response) => parsed(call, response.body()).map(Some),
             // Only the resource itself: a missing group or subscription is a mistake that is to be told.
-            Err(error) if error.status == 404 && matches!(error.code.as_str(), "ResourceNotFound" | "NotFound") => Ok(None),
+            Err(error) if error.status == 404 && matches!(error.code.as_str(), "ResourceNotFound" | "NotFound") => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -235,7 +251,8 @@ impl<T: Transport, C: Tokens> Arm for Pipeline<T, C> {
 }
 
 fn parsed(call: Call<'_>, body: &[u8]) -> Called<Value> {
-    serde_json::from_slice(body).map_err(|e| ArmError::unanswered(call.verb, call.id, format!("the answer is no JSON: {e}")))
+    serde_json::from_slice(body)
+        .map_err(|e| ArmError::unanswered(call.verb, call.id, format!("the answer is no JSON: {e}")))
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -175,10 +175,13 @@ impl<'a> Planner<'a> {
         }
         let members: Vec<_> = self.placed().map(|(id, placed)| (id.clone(), placed.scheme)).collect();
         for draft in self.drafts.iter_mut().filter(|draft| draft.failed()) {
-            draft.changes.extend(members.iter().filter(|(_, scheme)| *scheme == draft.scheme).map(|(id, _)| id.clone()));
+            draft
+                .changes
+                .extend(members.iter().filter(|(_, scheme)| *scheme == draft.scheme).map(|(id, _)| id.clone()));
         }
         let mut plan = Plan::empty();
-        plan.steps.extend(self.public_ips.steps(self.world, &self.drafts, &self.verdicts));
+        let (makes, changes) = self.public_ips.steps(self.world, &self.drafts, &self.verdicts);
+        plan.steps.extend(makes);
         plan.steps.extend(self.security.step(self.world, &self.verdicts));
         // What is added comes before what is taken away: a Service that changes its scheme has both.
         let (mut writes, mut removals) = (Vec::new(), Vec::new());
@@ -193,6 +196,8 @@ impl<'a> Planner<'a> {
         plan.steps.extend(writes);
         plan.steps.extend(removals);
         plan.steps.extend(self.public_ips.removals(self.world, &self.drafts, &self.verdicts));
+        // Last: what of it fails shall not keep others' steps from being done.
+        plan.steps.extend(changes);
         for intent in self.world.wanted.present.values() {
             if let Some(verdict) = self.verdicts.get(&intent.id) {
                 plan.outcomes.insert(intent.id.key.clone(), self.outcome(intent, verdict));
@@ -217,7 +222,7 @@ impl<'a> Planner<'a> {
         };
         let addresses: Option<Vec<IpAddr>> = placed.iter().map(|placed| placed.address).collect();
         let Some(addresses) = addresses else {
-            let message = "Azure is choosing an address for the frontend".to_owned();
+            let message = "Azure is making the frontend".to_owned();
             return unmet(intent, Reason::Provisioning, message, Some(SOON));
         };
         let busy = placed.iter().any(|placed| {

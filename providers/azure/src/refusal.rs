@@ -63,7 +63,9 @@ pub enum Refusal {
     #[error("{0}")]
     NotFound(String),
     /// A port of a frontend that another one has.
-    #[error("the frontend of {address} has {protocol} port {port} already, for {by}; change the port, or ask for another address")]
+    #[error(
+        "the frontend of {address} has {protocol} port {port} already, for {by}; change the port, or ask for another address"
+    )]
     PortTaken {
         /// The address, or what has it.
         address: String,
@@ -75,7 +77,9 @@ pub enum Refusal {
         by: String,
     },
     /// Somebody else's frontend has the address.
-    #[error("{address} is in use by {by}, which is not this cluster's or not of this namespace; ask for another address")]
+    #[error(
+        "{address} is in use by {by}, which is not this cluster's or not of this namespace; ask for another address"
+    )]
     AddressInUse {
         /// The address, or what has it.
         address: String,

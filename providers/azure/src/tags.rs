@@ -21,6 +21,9 @@ pub const SERVICE: &str = "berth-service";
 /// Its UID.
 pub const SERVICE_UID: &str = "berth-service-uid";
 
+/// The domain name label that a public IP is to have: it is so already where another one still has to give it up.
+pub const DNS_LABEL: &str = "berth-dns-label";
+
 /// Longest value (Azure rule).
 const VALUE_MAX: usize = 256;
 
@@ -73,8 +76,14 @@ pub fn of_public_ip<'a>(
     tags.insert(SERVICE.to_owned(), owner.key.to_string().into());
     tags.insert(SERVICE_UID.to_owned(), owner.uid.clone().into());
     match asks.map(|front| &front.dns) {
-        Some(Dns::Label(_)) => drop(tags.insert(DNS_SERVICE.to_owned(), owner.key.to_string().into())),
-        Some(Dns::None) => drop(tags.insert(DNS_SERVICE.to_owned(), Value::Null)),
+        Some(Dns::Label(label)) => {
+            tags.insert(DNS_SERVICE.to_owned(), owner.key.to_string().into());
+            tags.insert(DNS_LABEL.to_owned(), label.clone().into());
+        }
+        Some(Dns::None) => {
+            tags.insert(DNS_SERVICE.to_owned(), Value::Null);
+            tags.insert(DNS_LABEL.to_owned(), Value::Null);
+        }
         _ => {}
     }
     tags

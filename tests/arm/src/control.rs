@@ -38,7 +38,12 @@ impl State {
                 None => error(400, "InvalidTime", "write {\"milliseconds\": 2000}"),
             },
             (&Method::GET, "resources") => {
-                let all: Value = self.resources.values().map(|r| (r.id.clone(), r.document.clone())).collect::<serde_json::Map<_, _>>().into();
+                let all: Value = self
+                    .resources
+                    .values()
+                    .map(|r| (r.id.clone(), r.document.clone()))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into();
                 answer(200, &all)
             }
             // As somebody else would put it there.

@@ -128,7 +128,7 @@ impl State {
         let method = request.method().as_str();
         *self.counts.entry(format!("{method} {kind}")).or_default() += 1;
         match self.take(method, kind) {
-            None => Some(work(self)),
+            None | Some(Action::FailLater { .. } | Action::Stick) => Some(work(self)),
             Some(Action::Break) => None,
             Some(Action::LoseAnswer) => {
                 work(self);
@@ -141,7 +141,6 @@ impl State {
                 }
                 Some(response)
             }
-            Some(Action::FailLater { .. } | Action::Stick) => Some(work(self)),
         }
     }
 }

@@ -147,7 +147,8 @@ impl Fake {
     pub fn plant(&self, id: &str, document: Value) -> Result<(), String> {
         self.with(|state| {
             let path = Path::parse(id).ok_or_else(|| format!("{id} is no resource"))?;
-            let put = state.store(&path, document, None).map_err(|Refused(_, code, message)| format!("{code}: {message}"));
+            let put =
+                state.store(&path, document, None).map_err(|Refused(_, code, message)| format!("{code}: {message}"));
             put?;
             state.finish(&path.key(), "Succeeded");
             Ok(())
@@ -222,7 +223,8 @@ impl State {
     fn list(&self, prefix: &str, query: &str, host: &str) -> Response<Vec<u8>> {
         let skip = query.split('&').find_map(|pair| pair.strip_prefix("$skipToken=")?.parse().ok()).unwrap_or(0);
         let all = self.resources.iter().filter(|(key, _)| {
-            key.strip_prefix(&prefix.to_lowercase()).is_some_and(|rest| rest.starts_with('/') && !rest[1..].contains('/'))
+            key.strip_prefix(&prefix.to_lowercase())
+                .is_some_and(|rest| rest.starts_with('/') && !rest[1..].contains('/'))
         });
         let all: Vec<&Value> = all.map(|(_, resource)| &resource.document).collect();
         let value: Vec<&&Value> = all.iter().skip(skip).take(self.page).collect();
@@ -243,7 +245,13 @@ impl State {
         }
     }
 
-    fn put(&mut self, path: &Path, request: &Request<Vec<u8>>, now: Duration, host: &str) -> Checked<Response<Vec<u8>>> {
+    fn put(
+        &mut self,
+        path: &Path,
+        request: &Request<Vec<u8>>,
+        now: Duration,
+        host: &str,
+    ) -> Checked<Response<Vec<u8>>> {
         let body: Value = serde_json::from_slice(request.body())
             .map_err(|e| Refused(400, "InvalidRequestContent", format!("The request content was invalid: {e}.")))?;
         let is_there = self.read(path).ok();
@@ -258,7 +266,11 @@ impl State {
         }
         if path.kind == Kind::LoadBalancer && is_there.is_some() && text("if-match").is_none() {
             // Not ARM's rule but everybody's who shares the document.
-            return Err(Refused(428, "PreconditionRequired", "This document is written with If-Match alone.".to_owned()));
+            return Err(Refused(
+                428,
+                "PreconditionRequired",
+                "This document is written with If-Match alone.".to_owned(),
+            ));
         }
         self.not_busy(&path.parent_key())?;
         self.store(path, body, Some(now))?;
@@ -292,7 +304,10 @@ impl State {
         match path.kind {
             Kind::PublicIp if document["properties"].get("ipConfiguration").is_some() => refused(
                 "PublicIPAddressCannotBeDeleted",
-                format!("Public IP address {} can not be deleted since it is still allocated to a resource.", path.id()),
+                format!(
+                    "Public IP address {} can not be deleted since it is still allocated to a resource.",
+                    path.id()
+                ),
             ),
             _ => Ok(()),
         }

@@ -27,7 +27,9 @@ impl State {
             list(pool, "loadBalancerBackendAddresses");
         }
         let serial = self.next();
-        KINDS.iter().for_each(|kind| name_parts(path, document, kind, serial));
+        for kind in KINDS {
+            name_parts(path, document, kind, serial);
+        }
         self.frontends(path, document, old)?;
         rules(path, document)?;
         probes(document)?;
@@ -40,7 +42,9 @@ impl State {
     fn frontends(&self, path: &Path, document: &mut Value, old: Option<&Value>) -> Checked<()> {
         let mut used = self.private_addresses();
         let there = parts(document, FRONTENDS).to_vec();
-        used.extend(there.iter().filter(|f| f["properties"]["privateIPAllocationMethod"] == "Static").filter_map(private));
+        used.extend(
+            there.iter().filter(|f| f["properties"]["privateIPAllocationMethod"] == "Static").filter_map(private),
+        );
         let (mut public, mut seen, mut statics) = (0, BTreeSet::new(), BTreeSet::new());
         for frontend in document["properties"][FRONTENDS].as_array_mut().into_iter().flatten() {
             let name = frontend["name"].as_str().unwrap_or_default().to_owned();
@@ -84,7 +88,10 @@ impl State {
         }
         let by = properties["ipConfiguration"]["id"].as_str().unwrap_or_default().to_lowercase();
         if !by.is_empty() && !by.starts_with(&format!("{}/", path.key())) {
-            return refused("PublicIPAddressInUse", format!("Resource {name} is referencing public IP {ip} that is in use."));
+            return refused(
+                "PublicIPAddressInUse",
+                format!("Resource {name} is referencing public IP {ip} that is in use."),
+            );
         }
         Ok(())
     }
@@ -101,10 +108,15 @@ impl State {
         let network = subnet.split("/subnets/").next().unwrap_or_default();
         let resource = self.resources.get(network);
         let found = resource.and_then(|network| {
-            parts(&network.document, "subnets").iter().find(|s| s["id"].as_str().is_some_and(|id| id.to_lowercase() == subnet))
+            parts(&network.document, "subnets")
+                .iter()
+                .find(|s| s["id"].as_str().is_some_and(|id| id.to_lowercase() == subnet))
         });
         let Some(found) = found else {
-            return refused("InvalidResourceReference", format!("Resource {subnet} referenced by {name} was not found."));
+            return refused(
+                "InvalidResourceReference",
+                format!("Resource {subnet} referenced by {name} was not found."),
+            );
         };
         let v6 = frontend["properties"]["privateIPAddressVersion"] == "IPv6";
         if frontend["properties"]["privateIPAllocationMethod"] == "Static" {
@@ -113,18 +125,21 @@ impl State {
             };
             let prefix = found["properties"]["addressPrefix"].as_str().unwrap_or_default();
             if !v6 && !within(prefix, address) {
-                let message = format!("Private static IP address {address} of {name} is not within the subnet {subnet}.");
+                let message =
+                    format!("Private static IP address {address} of {name} is not within the subnet {subnet}.");
                 return refused("PrivateIPAddressNotInSubnet", message);
             }
             let elsewhere = self.private_addresses_of_others(frontend);
             if !statics.insert(address) || elsewhere.contains(&address) {
-                let message = format!("IP configuration {name} is using the private IP address {address} which is in use.");
+                let message =
+                    format!("IP configuration {name} is using the private IP address {address} which is in use.");
                 return refused("PrivateIPAddressInUse", message);
             }
             return Ok(());
         }
         let kept = before.and_then(private);
-        let address = kept.or_else(|| free(found["properties"]["addressPrefix"].as_str().unwrap_or_default(), v6, used));
+        let address =
+            kept.or_else(|| free(found["properties"]["addressPrefix"].as_str().unwrap_or_default(), v6, used));
         let Some(address) = address else {
             return refused("SubnetIsFull", format!("Subnet {subnet} does not have enough capacity for {name}."));
         };
@@ -147,7 +162,8 @@ impl State {
         let others = self.resources.iter().filter(|(key, _)| **key != path.key());
         let others: usize = others.map(|(_, resource)| parts(&resource.document, RULES).len()).sum();
         if others + parts(document, RULES).len() > self.limits.rules {
-            let message = format!("There may be {} load balancing rules behind a network interface.", self.limits.rules);
+            let message =
+                format!("There may be {} load balancing rules behind a network interface.", self.limits.rules);
             return refused("LoadBalancingRuleCountLimitReached", message);
         }
         Ok(())
@@ -202,7 +218,9 @@ fn rules(path: &Path, document: &Value) -> Checked<()> {
         let name = rule["name"].as_str().unwrap_or_default();
         let properties = &rule["properties"];
         let front = referred(path, document, rule, "frontendIPConfiguration", FRONTENDS)?;
-        let Some(front) = front else { return refused("InvalidRequestFormat", format!("Rule {name} has no frontend.")) };
+        let Some(front) = front else {
+            return refused("InvalidRequestFormat", format!("Rule {name} has no frontend."));
+        };
         let pool = referred(path, document, rule, "backendAddressPool", POOLS)?;
         referred(path, document, rule, "probe", PROBES)?;
         let protocol = properties["protocol"].as_str().unwrap_or_default().to_lowercase();
@@ -214,7 +232,10 @@ fn rules(path: &Path, document: &Value) -> Checked<()> {
             return refused("InvalidPortForProtocol", format!("Rule {name}: the ports do not fit the protocol."));
         }
         if protocol == "all" && front["properties"].get("publicIPAddress").is_some() {
-            return refused("HaPortsOnPublicLoadBalancer", format!("Rule {name}: only internal load balancers have it."));
+            return refused(
+                "HaPortsOnPublicLoadBalancer",
+                format!("Rule {name}: only internal load balancers have it."),
+            );
         }
         let idle = properties["idleTimeoutInMinutes"].as_u64().unwrap_or(4);
         if !(4..=100).contains(&idle) {
@@ -233,7 +254,8 @@ fn rules(path: &Path, document: &Value) -> Checked<()> {
             *p == protocol && *b == back && *o == pool && !(*f && floats)
         };
         if backs.iter().any(same) {
-            let message = format!("Load balancing rule {name} uses the same backend port, protocol and pool as another rule.");
+            let message =
+                format!("Load balancing rule {name} uses the same backend port, protocol and pool as another rule.");
             return refused("RulesUseSameBackendPortProtocolAndVnet", message);
         }
         backs.push((protocol, back, pool, floats));
@@ -266,7 +288,10 @@ fn pools(document: &mut Value) -> Checked<()> {
         for entry in pool["properties"]["loadBalancerBackendAddresses"].as_array_mut().into_iter().flatten() {
             let has_network = network || entry["properties"]["virtualNetwork"]["id"].is_string();
             if entry["properties"]["ipAddress"].is_string() && !has_network {
-                return refused("BackendAddressWithoutNetwork", format!("Pool {name}: an address needs a virtual network."));
+                return refused(
+                    "BackendAddressWithoutNetwork",
+                    format!("Pool {name}: an address needs a virtual network."),
+                );
             }
             if !names.insert(entry["name"].to_string()) {
                 return refused("InvalidRequestFormat", format!("Pool {name}: two addresses have one name."));
@@ -285,9 +310,10 @@ fn refer(document: &mut Value) {
             let by = rules.iter().filter(|rule| reference(rule, field).as_deref() == Some(&id));
             let by: Vec<Value> = by.map(|rule| json!({"id": rule["id"]})).collect();
             if let Some(properties) = part["properties"].as_object_mut() {
-                match by.is_empty() {
-                    true => drop(properties.remove(RULES)),
-                    false => drop(properties.insert(RULES.to_owned(), by.into())),
+                if by.is_empty() {
+                    properties.remove(RULES);
+                } else {
+                    properties.insert(RULES.to_owned(), by.into());
                 }
             }
         }

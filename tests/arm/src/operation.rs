@@ -30,7 +30,8 @@ impl State {
         let ends = (!stuck).then_some(now + self.takes);
         let target = path.parent_key();
         // ARM uses both ways; deletions are where only the older one is given.
-        let operation = Operation { target, path: path.clone(), deletes, ends, fails, is_over: false, by_location: deletes };
+        let operation =
+            Operation { target, path: path.clone(), deletes, ends, fails, is_over: false, by_location: deletes };
         self.operations.insert(serial, operation);
         self.settle(now);
         serial
@@ -61,7 +62,8 @@ impl State {
 
     /// Tells with an answer where to ask.
     pub(crate) fn with_operation(&self, mut response: Response<Vec<u8>>, serial: u64, host: &str) -> Response<Vec<u8>> {
-        let Some(operation) = self.operations.get(&serial).filter(|operation| !(operation.is_over && operation.fails.is_none()))
+        let Some(operation) =
+            self.operations.get(&serial).filter(|operation| !(operation.is_over && operation.fails.is_none()))
         else {
             return response;
         };

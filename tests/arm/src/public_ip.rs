@@ -20,7 +20,9 @@ impl State {
             let message = format!("Cannot create more than {} public IP addresses.", self.limits.public_ips);
             return refused("PublicIPCountLimitReached", message);
         }
-        if let Some(prefix) = reference(document, "publicIPPrefix").filter(|prefix| !self.resources.contains_key(prefix)) {
+        if let Some(prefix) =
+            reference(document, "publicIPPrefix").filter(|prefix| !self.resources.contains_key(prefix))
+        {
             return refused("InvalidResourceReference", format!("Resource {prefix} was not found."));
         }
         for field in FIXED {
@@ -29,7 +31,9 @@ impl State {
                 return refused("PublicIPAddressFieldCannotBeChanged", format!("{field} cannot be changed."));
             }
         }
-        if old.is_some_and(|old| old.get("zones") != document.get("zones") || old["sku"]["name"] != document["sku"]["name"]) {
+        if old.is_some_and(|old| {
+            old.get("zones") != document.get("zones") || old["sku"]["name"] != document["sku"]["name"]
+        }) {
             return refused("ResourceAvailabilityZonesCannotBeModified", "Zones and SKU cannot be changed.");
         }
         self.label(path, document)?;
@@ -38,7 +42,9 @@ impl State {
         let serial = self.next();
         let v6 = version == "IPv6";
         document["properties"]["publicIPAddressVersion"] = version;
-        let given = || if v6 { format!("2603::{serial:x}") } else { format!("20.0.{}.{}", serial / 250 % 250, serial % 250 + 1) };
+        let given = || {
+            if v6 { format!("2603::{serial:x}") } else { format!("20.0.{}.{}", serial / 250 % 250, serial % 250 + 1) }
+        };
         document["properties"]["ipAddress"] = kept.unwrap_or_else(|| given().into());
         if document["properties"].get("idleTimeoutInMinutes").is_none() {
             document["properties"]["idleTimeoutInMinutes"] = json!(4);
@@ -62,7 +68,8 @@ impl State {
                 && properties["publicIPAddressVersion"] == version
         };
         if self.resources.iter().any(same) {
-            let message = format!("DNS record {label}.westeurope.cloudapp.azure.com is already used by another public IP.");
+            let message =
+                format!("DNS record {label}.westeurope.cloudapp.azure.com is already used by another public IP.");
             return Err(Refused(400, "DnsRecordInUse", message));
         }
         document["properties"]["dnsSettings"]["fqdn"] = format!("{label}.westeurope.cloudapp.azure.com").into();

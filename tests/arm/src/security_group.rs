@@ -26,7 +26,8 @@ impl State {
             check(rule)?;
             let direction = rule["properties"]["direction"].to_string();
             if !seen.insert((direction, rule["properties"]["priority"].as_u64())) {
-                let message = format!("Security rule {} has the same priority and direction as another rule.", rule["name"]);
+                let message =
+                    format!("Security rule {} has the same priority and direction as another rule.", rule["name"]);
                 return refused("SecurityRuleConflict", message);
             }
         }

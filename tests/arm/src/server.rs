@@ -29,13 +29,11 @@ async fn answer(State((fake, began)): State<(Arc<Fake>, Instant)>, request: Requ
     let Ok(body) = to_bytes(body, LONGEST).await else {
         return error(413, "RequestEntityTooLarge", "The request is too large.").map(Body::from);
     };
-    match fake.handle(&Request::from_parts(head, body.to_vec()), began.elapsed()) {
-        Some(response) => response.map(Body::from),
-        // A body that ends before it is whole: the connection breaks, as it does when a machine dies.
-        None => {
-            let mut response = Response::new(Body::empty());
-            response.headers_mut().insert("content-length", axum::http::HeaderValue::from_static("1"));
-            response
-        }
+    if let Some(response) = fake.handle(&Request::from_parts(head, body.to_vec()), began.elapsed()) {
+        return response.map(Body::from);
     }
+    // A body that ends before it is whole: the connection breaks, as it does when a machine dies.
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert("content-length", axum::http::HeaderValue::from_static("1"));
+    response
 }

@@ -89,7 +89,8 @@ impl Front {
         let internal = annotations.maybe_truth(INTERNAL)?;
         let internal = internal.unwrap_or(settings.default_scheme == DefaultScheme::Internal);
         let scheme = if internal { Scheme::Internal } else { Scheme::Public };
-        let refused = |field: &str, flag| Refusal::NotAdmitted { field: full(field), namespace: namespace.clone(), flag };
+        let refused =
+            |field: &str, flag| Refusal::NotAdmitted { field: full(field), namespace: namespace.clone(), flag };
         if scheme == Scheme::Public && !settings.admission.public.has(namespace) {
             return Err(refused(INTERNAL, "--azure-public-namespaces"));
         }
@@ -118,10 +119,11 @@ impl Front {
                 second: dual && *family == IpFamily::V6,
             };
             if scheme == Scheme::Public {
-                let named = [(field, one.address.is_some()), ("azure-pip-name", one.public_ip.is_some()), (
-                    "azure-pip-prefix-id",
-                    one.prefix.is_some(),
-                )];
+                let named = [
+                    (field, one.address.is_some()),
+                    ("azure-pip-name", one.public_ip.is_some()),
+                    ("azure-pip-prefix-id", one.prefix.is_some()),
+                ];
                 for (field, _) in named.into_iter().filter(|(_, is)| *is) {
                     referring(field)?;
                 }
@@ -242,7 +244,8 @@ fn check_public(intent: &Intent, asks: &FrontAsks) -> Result<(), Refusal> {
 fn tags(annotations: &Annotations<'_>) -> Result<BTreeMap<String, String>, Refusal> {
     let tags = annotations.map("azure-pip-tags")?;
     for (key, value) in &tags {
-        if key.len() > TAG_NAME_MAX || value.len() > TAG_VALUE_MAX || key.contains(['<', '>', '%', '&', '\\', '?', '/']) {
+        if key.len() > TAG_NAME_MAX || value.len() > TAG_VALUE_MAX || key.contains(['<', '>', '%', '&', '\\', '?', '/'])
+        {
             let advice = "names have at most 512 letters and none of <>%&\\?/, values at most 256";
             return Err(wrong("azure-pip-tags", &format!("{key}={value}"), "no tag", advice));
         }

@@ -243,7 +243,13 @@ impl Reader<'_> {
         self.of_port(port, key).map_or(Ok(false), |name| self.annotations.truth(&name))
     }
 
-    fn number(&self, port: &Port, of_port: &str, of_all: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, Refusal> {
+    fn number(
+        &self,
+        port: &Port,
+        of_port: &str,
+        of_all: &str,
+        range: RangeInclusive<u32>,
+    ) -> Result<Option<u32>, Refusal> {
         let name = self.of_port(port, of_port).unwrap_or_else(|| format!("{PROBE}-{of_all}"));
         self.annotations.number(&name, range)
     }
@@ -268,9 +274,12 @@ impl Reader<'_> {
             return Ok((false, Some(Probe { name, kind, port: probe_port, interval, count })));
         }
         if transport != Transport::Tcp {
-            let said = OF_PORT.iter().filter(|key| key.starts_with("health-probe")).find_map(|key| self.of_port(port, key));
+            let said =
+                OF_PORT.iter().filter(|key| key.starts_with("health-probe")).find_map(|key| self.of_port(port, key));
             return match said {
-                Some(name) => Err(contradiction(&name, "nodes are asked by TCP alone; remove it, or set it for a TCP port")),
+                Some(name) => {
+                    Err(contradiction(&name, "nodes are asked by TCP alone; remove it, or set it for a TCP port"))
+                }
                 None => Ok((false, None)),
             };
         }
@@ -300,7 +309,8 @@ impl Reader<'_> {
     /// What is said of probes has to be what is done where all ports have one probe in common.
     fn says_the_same(&self, port: &Port, path: &str) -> Result<(), Refusal> {
         let one = |key: &str, of_all: &str| self.of_port(port, key).unwrap_or_else(|| format!("{PROBE}-{of_all}"));
-        let differs = |name: &String, is: &str| self.annotations.text(name).is_some_and(|v| !v.eq_ignore_ascii_case(is));
+        let differs =
+            |name: &String, is: &str| self.annotations.text(name).is_some_and(|v| !v.eq_ignore_ascii_case(is));
         let protocol = one("health-probe_protocol", "protocol");
         let asked = one("health-probe_request-path", "request-path");
         let said = [(&protocol, "http"), (&asked, path)].into_iter().find(|(name, is)| differs(name, is));
@@ -308,7 +318,9 @@ impl Reader<'_> {
         match said {
             Some(name) => Err(contradiction(
                 &name,
-                format!("all ports of the Service have one probe, HTTP {path} (its policy, or how Berth is configured); remove it"),
+                format!(
+                    "all ports of the Service have one probe, HTTP {path} (its policy, or how Berth is configured); remove it"
+                ),
             )),
             None => Ok(()),
         }
@@ -325,9 +337,10 @@ impl Reader<'_> {
         let asked = path.unwrap_or("/").to_owned();
         let word = self.annotations.text(&name).unwrap_or("tcp");
         match word.to_ascii_lowercase().as_str() {
-            "tcp" if path_of_port.is_some() || (path.is_some() && !self.anybody_asks_http()) => {
-                Err(contradiction(&path_name, "nodes are asked by TCP, which asks for no path; set the protocol to http"))
-            }
+            "tcp" if path_of_port.is_some() || (path.is_some() && !self.anybody_asks_http()) => Err(contradiction(
+                &path_name,
+                "nodes are asked by TCP, which asks for no path; set the protocol to http",
+            )),
             "tcp" => Ok(ProbeKind::Tcp),
             "http" => Ok(ProbeKind::Http(asked)),
             "https" => Ok(ProbeKind::Https(asked)),

@@ -135,7 +135,11 @@ impl Credential {
                 secret: config.aad_client_secret.clone(),
             });
         }
-        if config.aad_client_cert_path.is_empty() { Err(CredentialError::None) } else { Err(CredentialError::Certificate) }
+        if config.aad_client_cert_path.is_empty() {
+            Err(CredentialError::None)
+        } else {
+            Err(CredentialError::Certificate)
+        }
     }
 }
 
@@ -179,10 +183,8 @@ impl Entra {
                 return Request::builder().uri(url).header("Metadata", "true").body(Vec::new()).map_err(wrong);
             }
             Credential::WorkloadIdentity { tenant, client, file } => {
-                let read = std::fs::read_to_string(file).map_err(|error| TokenError::File {
-                    file: file.display().to_string(),
-                    error: error.to_string(),
-                })?;
+                let read = std::fs::read_to_string(file)
+                    .map_err(|error| TokenError::File { file: file.display().to_string(), error: error.to_string() })?;
                 let assertion = [("client_assertion_type", ASSERTION), ("client_assertion", read.trim())];
                 (tenant, client, form(&assertion))
             }

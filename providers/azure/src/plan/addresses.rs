@@ -59,20 +59,28 @@ impl PublicIps {
                 id.clone()
             }
             (None, Some(called)) => Id::network(settings, &front.group, "publicIPAddresses", called),
-            (None, None) => {
-                Id::network(settings, &front.group, "publicIPAddresses", &generated(settings, asks, one))
-            }
+            (None, None) => Id::network(settings, &front.group, "publicIPAddresses", &generated(settings, asks, one)),
         };
+        if let Dns::Label(label) = &front.dns {
+            let mine = |holder: &Value| tags::is_ours(settings, holder) && tags::service(holder).as_ref() == Some(&asks.service);
+            if labelled(world, label, &id, family, true).any(|holder| !mine(holder)) {
+                return Err(Refusal::NameTaken { kind: "public IP with the domain name label", name: label.clone() });
+            }
+        }
         let Some(document) = world.observed.public_ips.get(&id) else { return Ok(found(id, None)) };
         let ours = tags::is_ours(settings, document);
         if !ours && one.address.is_none() && one.public_ip.is_none() {
             return Err(Refusal::NameTaken { kind: "public IP", name: id.name().to_owned() });
         }
         if version(document, "publicIPAddressVersion") != family {
-            return Err(Refusal::NotFound(format!("the public IP {} has no {family} address; name another", id.name())));
+            return Err(Refusal::NotFound(format!(
+                "the public IP {} has no {family} address; name another",
+                id.name()
+            )));
         }
         if text(document, &["sku", "name"]).is_some_and(|sku| sku.eq_ignore_ascii_case("Basic")) {
-            let message = format!("the public IP {} is of the SKU Basic, which standard load balancers cannot use", id.name());
+            let message =
+                format!("the public IP {} is of the SKU Basic, which standard load balancers cannot use", id.name());
             return Err(Refusal::NotFound(message));
         }
         if !ours {
@@ -82,7 +90,8 @@ impl PublicIps {
                 ("azure-pip-ip-tags", !front.ip_tags.is_empty()),
             ] {
                 if is {
-                    let why = format!("the public IP {} is not Berth's, and so is never changed; set it there", id.name());
+                    let why =
+                        format!("the public IP {} is not Berth's, and so is never changed; set it there", id.name());
                     return Err(contradiction(name, why));
                 }
             }
@@ -100,14 +109,14 @@ impl PublicIps {
         }
     }
 
-    /// What makes and changes public IPs.
+    /// What makes public IPs, and what changes those that there are.
     pub(super) fn steps(
         &self,
         world: &World<'_>,
         drafts: &[Draft<'_>],
         verdicts: &BTreeMap<ServiceId, Verdict>,
-    ) -> Vec<PlannedStep<Step>> {
-        let mut steps = Vec::new();
+    ) -> (Vec<PlannedStep<Step>>, Vec<PlannedStep<Step>>) {
+        let (mut makes, mut changes) = (Vec::new(), Vec::new());
         for (id, users) in &self.used {
             let document = world.observed.public_ips.get(id);
             if document.is_some_and(|document| !tags::is_ours(world.settings, document)) {
@@ -120,10 +129,10 @@ impl PublicIps {
                 users.iter().map(|(id, _, _)| id.clone()).chain(others(world, drafts, id)).collect();
             let tags = tags::of_public_ip(world.settings, service, Some(front), names.iter());
             let (body, if_match) = match document {
-                None => (new(world.settings, id, front, found, tags), None),
+                None => (new(world, id, front, found, tags), None),
                 Some(document) => {
                     let mut body = document.clone();
-                    let changed = overlay(&mut body, &json!({"tags": tags, "properties": dns(front)}));
+                    let changed = overlay(&mut body, &json!({"tags": tags, "properties": dns(world, front, id, found.family)}));
                     if !changed && state(document) != "Failed" {
                         continue;
                     }
@@ -138,9 +147,11 @@ impl PublicIps {
                 changes: vec![service.clone()],
                 body,
             };
+            let is_there = document.is_some_and(|document| state(document) != "Failed");
+            let steps = if is_there { &mut changes } else { &mut makes };
             steps.push(PlannedStep::of(service, step));
         }
-        steps
+        (makes, changes)
     }
 
     /// What deletes public IPs that are ours and that nobody needs.
@@ -222,30 +233,52 @@ fn is_used_elsewhere(settings: &Settings, document: &Value) -> bool {
     by_other || text(document, &["properties", "natGateway", "id"]).is_some()
 }
 
-fn dns(front: &Front) -> Value {
+/// Other public IPs that have a domain name, or that are to have it.
+fn labelled<'a>(
+    world: &World<'a>,
+    label: &str,
+    id: &Id,
+    family: IpFamily,
+    also_wanted: bool,
+) -> impl Iterator<Item = &'a Value> {
+    let has = move |document: &Value| {
+        let is = text(document, &["properties", "dnsSettings", "domainNameLabel"]) == Some(label);
+        let wants = also_wanted && text(document, &["tags", tags::DNS_LABEL]) == Some(label);
+        (is || wants) && version(document, "publicIPAddressVersion") == family
+    };
+    let others = world.observed.public_ips.iter().filter(move |(other, document)| *other != id && has(document));
+    others.map(|(_, document)| document)
+}
+
+fn dns(world: &World<'_>, front: &Front, id: &Id, family: IpFamily) -> Value {
     match &front.dns {
         Dns::Unsaid => json!({}),
         Dns::None => json!({"dnsSettings": null}),
+        // It comes over once the Service's other public IP is gone.
+        Dns::Label(label) if labelled(world, label, id, family, false).next().is_some() => json!({}),
         Dns::Label(label) => json!({"dnsSettings": {"domainNameLabel": label}}),
     }
 }
 
-fn new(settings: &Settings, id: &Id, front: &Front, found: &Found, tags: Map<String, Value>) -> Value {
-    let ip_tags: Vec<Value> =
-        front.ip_tags.iter().map(|(kind, tag)| json!({"ipTagType": kind, "tag": tag})).collect();
+fn new(world: &World<'_>, id: &Id, front: &Front, found: &Found, tags: Map<String, Value>) -> Value {
+    let settings = world.settings;
+    let ip_tags: Vec<Value> = front.ip_tags.iter().map(|(kind, tag)| json!({"ipTagType": kind, "tag": tag})).collect();
     let mut body = json!({"name": id.name()});
-    overlay(&mut body, &json!({
-        "location": settings.location,
-        "sku": {"name": "Standard", "tier": "Regional"},
-        "zones": (!settings.zones.is_empty()).then_some(&settings.zones),
-        "tags": tags,
-        "properties": {
-            "publicIPAllocationMethod": "Static",
-            "publicIPAddressVersion": found.family.as_str(),
-            "publicIPPrefix": found.prefix.as_ref().map(|id| json!({"id": id})),
-            "ipTags": (!ip_tags.is_empty()).then_some(ip_tags),
-        },
-    }));
-    overlay(&mut body, &json!({"properties": dns(front)}));
+    overlay(
+        &mut body,
+        &json!({
+            "location": settings.location,
+            "sku": {"name": "Standard", "tier": "Regional"},
+            "zones": (!settings.zones.is_empty()).then_some(&settings.zones),
+            "tags": tags,
+            "properties": {
+                "publicIPAllocationMethod": "Static",
+                "publicIPAddressVersion": found.family.as_str(),
+                "publicIPPrefix": found.prefix.as_ref().map(|id| json!({"id": id})),
+                "ipTags": (!ip_tags.is_empty()).then_some(ip_tags),
+            },
+        }),
+    );
+    overlay(&mut body, &json!({"properties": dns(world, front, id, found.family)}));
     body
 }

@@ -94,7 +94,8 @@ impl<'a> Draft<'a> {
 
     /// What a rule refers to may be needed by nobody any more.
     fn let_go(&mut self, rule: &Value) {
-        for (field, kind) in [("frontendIPConfiguration", FRONTENDS), ("probe", PROBES), ("backendAddressPool", POOLS)] {
+        for (field, kind) in [("frontendIPConfiguration", FRONTENDS), ("probe", PROBES), ("backendAddressPool", POOLS)]
+        {
             if let Some(id) = text(rule, &["properties", field, "id"]) {
                 self.touched.insert((kind, Id::new(id).name().to_owned()));
             }
@@ -199,7 +200,8 @@ impl<'a> Draft<'a> {
     /// A pool by our name, unless network interfaces are in it, which somebody else put there.
     fn is_our_pool(&self, called: &str) -> bool {
         let ours = [IpFamily::V4, IpFamily::V6].map(|family| names::pool(&self.settings.cluster, family));
-        let interfaces = self.find(POOLS, called).is_some_and(|pool| !parts(pool, "backendIPConfigurations").is_empty());
+        let interfaces =
+            self.find(POOLS, called).is_some_and(|pool| !parts(pool, "backendIPConfigurations").is_empty());
         ours.iter().any(|ours| ours == called) && !interfaces
     }
 

@@ -16,6 +16,7 @@ use crate::names::{self, ALTERNATES};
 use crate::observed::{subnet, version};
 use crate::refusal::Refusal;
 use crate::settings::FRONTENDS as FRONTENDS_MAX;
+use crate::tags;
 
 /// A frontend that a Service has.
 #[derive(Clone, Debug)]
@@ -67,6 +68,9 @@ impl Planner<'_> {
             placed.push(self.choose(asks, intent, &base, family, one, &key, address)?);
         }
         let retained = self.retained(asks, intent, &base, &placed);
+        for one in &mut placed {
+            one.address = one.address.filter(|address| self.is_told_apart(one, *address));
+        }
         self.conflicts(asks, &base, &placed)?;
         self.limits(asks, &base, &placed, &retained)?;
         self.security.fits(self.world, asks, &placed)?;
@@ -76,7 +80,8 @@ impl Planner<'_> {
             let changed = |drafts: &[Draft<'_>]| drafts.iter().any(|draft| draft.changes.contains(&asks.service));
             if changed(&self.drafts) && turns == 0 {
                 self.drafts = drafts;
-                let message = "Azure refused a change of many Services at once; they take turns to find out whose fault it is";
+                let message =
+                    "Azure refused a change of many Services at once; they take turns to find out whose fault it is";
                 return Ok(Err(message.to_owned()));
             }
             self.turns = Some(turns - usize::from(changed(&self.drafts)));
@@ -87,6 +92,17 @@ impl Planner<'_> {
         Ok(Ok(placed))
     }
 
+    /// Whether it can be seen whose an address is, also by who comes after a kill: before that nothing is opened for it.
+    fn is_told_apart(&self, one: &Placed, address: IpAddr) -> bool {
+        let observed = self.world.observed;
+        let is = |(scheme, frontend): (Scheme, &Value)| {
+            scheme == one.scheme && name(frontend) == one.frontend && observed.address_of(frontend) == Some(address)
+        };
+        let ours = observed.public_ips.values().filter(|document| tags::is_ours(self.world.settings, document));
+        let by_tag = |document: &Value| crate::document::address(document, &["properties", "ipAddress"]) == Some(address);
+        observed.frontends().any(is) || ours.into_iter().any(by_tag)
+    }
+
     /// The subnet that an internal Service is to be in.
     fn subnet(&self, asks: &Asks, one: &FrontAsks) -> Result<Option<Id>, Refusal> {
         let settings = self.world.settings;
@@ -94,7 +110,9 @@ impl Planner<'_> {
         let Some(seen) = self.world.observed.subnets.get(called) else { return Ok(None) };
         let Some(seen) = seen else {
             let network = &settings.network.name;
-            return Err(Refusal::NoSubnet(format!("the network {network} has no subnet `{called}`; name one that it has")));
+            return Err(Refusal::NoSubnet(format!(
+                "the network {network} has no subnet `{called}`; name one that it has"
+            )));
         };
         if let Some(address) = one.address {
             let single = text(seen, &["properties", "addressPrefix"]);
@@ -151,12 +169,13 @@ impl Planner<'_> {
             self.may_share(asks, draft, other)?;
             return Ok(placed(name(other), known(other).or(one.address), None));
         }
-        let names = ALTERNATES.map(|alternate| {
-            names::frontend(base, asks.front.subnet.as_deref(), alternate, one.second)
-        });
+        let names =
+            ALTERNATES.map(|alternate| names::frontend(base, asks.front.subnet.as_deref(), alternate, one.second));
         let free = names.into_iter().find(|called| draft.find(FRONTENDS, called).is_none());
         let Some(free) = free else {
-            return Err(Refusal::Limit("the Service changed its frontend again and again; wait until the old ones are gone".to_owned()));
+            return Err(Refusal::Limit(
+                "the Service changed its frontend again and again; wait until the old ones are gone".to_owned(),
+            ));
         };
         let address = address.or(one.address.filter(|_| scheme == Scheme::Internal));
         Ok(placed(&free, address, Some(body)))
@@ -167,7 +186,8 @@ impl Planner<'_> {
         let called = name(other);
         let present = &self.world.present;
         let owner = names::base_of(called).and_then(|base| present.get(base).copied());
-        let sharer = || draft.rules_on(called).filter_map(|rule| names::base_of(name(rule)).and_then(|b| present.get(b)));
+        let sharer =
+            || draft.rules_on(called).filter_map(|rule| names::base_of(name(rule)).and_then(|b| present.get(b)));
         let neighbour = owner.or_else(|| sharer().next().copied());
         let same_namespace = neighbour.is_some_and(|other| other.id.key.namespace == asks.service.key.namespace);
         if same_namespace || asks.front.may_refer {
@@ -178,13 +198,7 @@ impl Planner<'_> {
     }
 
     /// Frontends that go once no status names them: load balancer, name and address.
-    fn retained(
-        &self,
-        asks: &Asks,
-        intent: &Intent,
-        base: &str,
-        placed: &[Placed],
-    ) -> Vec<(Scheme, String, IpAddr)> {
+    fn retained(&self, asks: &Asks, intent: &Intent, base: &str, placed: &[Placed]) -> Vec<(Scheme, String, IpAddr)> {
         // Two frontends cannot have rules to one node port.
         if placed.iter().any(|placed| !asks.rules.direct(placed.scheme, placed.family)) {
             return Vec::new();
@@ -223,9 +237,11 @@ impl Planner<'_> {
                     })
                 };
                 if let Some(other) = by_rule.or_else(by_nat) {
+                    let asked = asks.front.families.iter().find(|(family, _)| *family == one.family);
+                    let address = one.address.or(asked.and_then(|(_, asked)| asked.address));
                     let owner = names::base_of(name(other)).and_then(|base| self.world.present.get(base));
                     return Err(Refusal::PortTaken {
-                        address: one.address.map_or_else(|| one.frontend.clone(), |address| address.to_string()),
+                        address: address.map_or_else(|| one.frontend.clone(), |address| address.to_string()),
                         protocol: rule.transport.as_str().to_uppercase(),
                         port: rule.port,
                         by: owner.map_or_else(|| format!("the rule {}", name(other)), |i| i.id.key.to_string()),
@@ -379,7 +395,9 @@ fn body(key: &Key, family: IpFamily, one: &FrontAsks, zones: &[String]) -> Value
 /// Whether a frontend is the one that is wanted.
 fn matches(frontend: &Value, family: IpFamily, key: &Key) -> bool {
     match key {
-        Key::PublicIp(id) => text(frontend, &["properties", "publicIPAddress", "id"]).is_some_and(|is| Id::new(is) == *id),
+        Key::PublicIp(id) => {
+            text(frontend, &["properties", "publicIPAddress", "id"]).is_some_and(|is| Id::new(is) == *id)
+        }
         Key::Subnet(id, address) => {
             let subnet = text(frontend, &["properties", "subnet", "id"]).is_some_and(|is| Id::new(is) == *id);
             let has = crate::document::address(frontend, &["properties", "privateIPAddress"]);
@@ -392,7 +410,8 @@ fn matches(frontend: &Value, family: IpFamily, key: &Key) -> bool {
 /// Whether a rule is for what is asked for.
 fn is(rule: &Value, asked: &RuleAsks) -> bool {
     let protocol = text(rule, &["properties", "protocol"]).unwrap_or_default();
-    protocol.eq_ignore_ascii_case(asked.transport.as_str()) && port(rule, &["properties", "frontendPort"]) == Some(asked.port)
+    protocol.eq_ignore_ascii_case(asked.transport.as_str())
+        && port(rule, &["properties", "frontendPort"]) == Some(asked.port)
 }
 
 /// Whether two rules cannot be on one frontend.

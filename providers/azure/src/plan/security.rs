@@ -67,7 +67,9 @@ impl<'a> Security<'a> {
     /// Whether there is room for what a Service needs.
     pub(super) fn fits(&self, world: &World<'_>, asks: &Asks, placed: &[Placed]) -> Result<(), Refusal> {
         let openings = openings(world, asks, placed, &[]);
-        let Some(place) = world.settings.security_group.as_ref().filter(|_| !openings.is_empty()) else { return Ok(()) };
+        let Some(place) = world.settings.security_group.as_ref().filter(|_| !openings.is_empty()) else {
+            return Ok(());
+        };
         let Some(document) = self.document else {
             return Err(Refusal::NotFound(format!(
                 "there is no network security group {} in the resource group {}; correct the configuration, or make it",
@@ -112,11 +114,7 @@ impl<'a> Security<'a> {
     }
 
     /// The write that it takes, if any.
-    pub(super) fn step(
-        &self,
-        world: &World<'_>,
-        verdicts: &BTreeMap<ServiceId, Verdict>,
-    ) -> Option<PlannedStep<Step>> {
+    pub(super) fn step(&self, world: &World<'_>, verdicts: &BTreeMap<ServiceId, Verdict>) -> Option<PlannedStep<Step>> {
         let place = world.settings.security_group.as_ref()?;
         let original = self.document?;
         let stale = Stale::of(world, verdicts);
@@ -142,14 +140,15 @@ impl<'a> Security<'a> {
                 .cloned()
                 .collect();
             new.extend(wanted_here.into_iter().filter(|prefix| !old.contains(prefix)));
-            services.extend(
-                gone.iter().filter(|(prefix, _)| !new.contains(prefix)).filter_map(|(_, of)| of.cloned()),
-            );
+            services.extend(gone.iter().filter(|(prefix, _)| !new.contains(prefix)).filter_map(|(_, of)| of.cloned()));
             if new.is_empty() && !old.is_empty() {
                 return false;
             }
             let mut changed = new != old
-                && overlay(rule, &json!({"properties": {"destinationAddressPrefix": null, "destinationAddressPrefixes": new}}));
+                && overlay(
+                    rule,
+                    &json!({"properties": {"destinationAddressPrefix": null, "destinationAddressPrefixes": new}}),
+                );
             if let Some(wanted) = wanted.filter(|wanted| !wanted.destinations.is_empty()) {
                 changed |= overlay(rule, &wanted.body());
                 if changed {
@@ -164,13 +163,16 @@ impl<'a> Security<'a> {
             let mut rule = json!({"name": called});
             let destinations: Vec<String> = wanted.destinations.iter().map(ToString::to_string).collect();
             overlay(&mut rule, &wanted.body());
-            overlay(&mut rule, &json!({"properties": {
-                "description": mark(world),
-                "sourcePortRange": "*",
-                "destinationAddressPrefixes": destinations,
-                "priority": priority,
-                "direction": "Inbound",
-            }}));
+            overlay(
+                &mut rule,
+                &json!({"properties": {
+                    "description": mark(world),
+                    "sourcePortRange": "*",
+                    "destinationAddressPrefixes": destinations,
+                    "priority": priority,
+                    "direction": "Inbound",
+                }}),
+            );
             list.push(rule);
             services.extend(wanted.services.iter().cloned());
         }
@@ -237,7 +239,8 @@ fn openings(world: &World<'_>, asks: &Asks, placed: &[Placed], retained: &[IpAdd
                 let number = |(_, port, node_port): &(_, u16, Option<u16>)| {
                     if direct { *port } else { node_port.unwrap_or(*port) }
                 };
-                let ports: Vec<String> = of.map(number).collect::<BTreeSet<_>>().iter().map(ToString::to_string).collect();
+                let ports: Vec<String> =
+                    of.map(number).collect::<BTreeSet<_>>().iter().map(ToString::to_string).collect();
                 let called = names::allow(one.family, protocol, &sources, &ports);
                 let allows = Allows { protocol, sources: sources.clone(), ports };
                 openings.push((called, Some(allows), destinations.clone()));
@@ -290,10 +293,14 @@ impl<'a> Stale<'a> {
         };
         let (mut addresses, mut all, mut kept) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         for (scheme, frontend) in world.observed.frontends() {
-            let Some(address) = world.observed.address_of(frontend).map(|address| address.to_string()) else { continue };
+            let Some(address) = world.observed.address_of(frontend).map(|address| address.to_string()) else {
+                continue;
+            };
             all.insert(address.clone());
-            let rules = world.observed.load_balancers.get(&scheme).map_or(&[] as &[Value], |d| parts(d, "loadBalancingRules"));
-            let here = rules.iter().filter(|rule| super::draft::refers(rule, "frontendIPConfiguration", name(frontend)));
+            let rules =
+                world.observed.load_balancers.get(&scheme).map_or(&[] as &[Value], |d| parts(d, "loadBalancingRules"));
+            let here =
+                rules.iter().filter(|rule| super::draft::refers(rule, "frontendIPConfiguration", name(frontend)));
             for called in here.map(name).chain(std::iter::once(name(frontend))) {
                 match of_plan(called) {
                     Some(id) => drop(addresses.insert(address.clone(), id)),

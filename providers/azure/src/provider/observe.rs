@@ -97,7 +97,11 @@ pub(super) fn owned(
             // In somebody else's load balancer a name alone says nothing: cloud-provider-azure gives the same ones.
             if made_by_us || service.is_some() {
                 members.extend(service.clone());
-                owned.push(thing(id.child("frontendIPConfigurations", name(frontend)).to_string(), "frontend", service));
+                owned.push(thing(
+                    id.child("frontendIPConfigurations", name(frontend)).to_string(),
+                    "frontend",
+                    service,
+                ));
             }
         }
         if made_by_us {

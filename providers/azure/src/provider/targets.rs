@@ -103,10 +103,13 @@ impl<A: Arm> Azure<A> {
         }));
         let network = Id::at(&self.settings, "virtualNetworks", &self.settings.network);
         let mut body = pool.clone();
-        overlay(&mut body, &json!({"properties": {
-            "virtualNetwork": {"id": network},
-            "loadBalancerBackendAddresses": kept,
-        }}));
+        overlay(
+            &mut body,
+            &json!({"properties": {
+                "virtualNetwork": {"id": network},
+                "loadBalancerBackendAddresses": kept,
+            }}),
+        );
         body
     }
 }

@@ -67,7 +67,7 @@ fn is_foreign(part: &Value) -> bool {
 fn bare(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let kept = fields.iter().filter(|(field, _)| !matches!(field.as_str(), "etag" | "provisioningState"));
+            let kept = fields.iter().filter(|(field, _)| !matches!(field.as_str(), "etag" | "provisioningState" | "ipConfiguration"));
             Value::Object(kept.map(|(field, value)| (field.clone(), bare(value))).collect())
         }
         Value::Array(items) => items.iter().map(bare).collect(),
@@ -75,8 +75,14 @@ fn bare(value: &Value) -> Value {
     }
 }
 
-const KINDS: [&str; 6] =
-    ["frontendIPConfigurations", "backendAddressPools", "loadBalancingRules", "probes", "outboundRules", "securityRules"];
+const KINDS: [&str; 6] = [
+    "frontendIPConfigurations",
+    "backendAddressPools",
+    "loadBalancingRules",
+    "probes",
+    "outboundRules",
+    "securityRules",
+];
 
 /// All that is not ours, whole.
 pub fn foreign(fake: &berth_arm_fake::Fake) -> Vec<String> {
@@ -138,9 +144,13 @@ impl World for AzureWorld {
             service("api", &[PUBLIC, ("azure-dns-label-name", "shop-api")], json!({})),
             service("db", &[("azure-allowed-ip-ranges", "10.0.0.0/8")], ports(&["TCP/5432:30432", "UDP/5432:30432"])),
             service("edge", &[PUBLIC, ("azure-disable-load-balancer-floating-ip", "true")], ports(&["TCP/443:30443"])),
-            service("local", &[("azure-load-balancer-internal-subnet", "apps")], json!({
-                "externalTrafficPolicy": "Local", "healthCheckNodePort": 32_000,
-            })),
+            service(
+                "local",
+                &[("azure-load-balancer-internal-subnet", "apps")],
+                json!({
+                    "externalTrafficPolicy": "Local", "healthCheckNodePort": 32_000,
+                }),
+            ),
             service("web", &[PUBLIC], dual),
         ]
     }

@@ -40,7 +40,8 @@ pub fn cloud() -> Arc<Fake> {
         "protocol": "Tcp", "access": "Allow", "direction": "Inbound", "priority": 500, "sourcePortRange": "*",
         "sourceAddressPrefix": "192.0.2.7", "destinationAddressPrefix": "*", "destinationPortRange": "22",
     }});
-    let security = json!({"location": "westeurope", "properties": {"securityRules": [theirs], "flushConnection": false}});
+    let security =
+        json!({"location": "westeurope", "properties": {"securityRules": [theirs], "flushConnection": false}});
     fake.plant(&format!("{GROUP}/networkSecurityGroups/prod-nsg"), security).unwrap();
     Arc::new(fake)
 }
@@ -208,7 +209,9 @@ impl Scene {
         let carried = carry_out(&self.provider, &shard(), &plan, &mut observed, || true).await;
         self.failures.extend(carried.failures.values().map(ToString::to_string));
         for (key, outcome) in plan.outcomes {
-            let Some(intent) = self.present.get_mut(&key).filter(|i| !carried.failures.contains_key(&i.id)) else { continue };
+            let Some(intent) = self.present.get_mut(&key).filter(|i| !carried.failures.contains_key(&i.id)) else {
+                continue;
+            };
             intent.published.clone_from(&outcome.ingress);
             self.outcomes.insert(key, outcome);
         }
