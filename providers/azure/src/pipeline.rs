@@ -4,6 +4,7 @@
 
 mod gate;
 pub mod token;
+mod wire;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::arm::{Arm, ArmError, Called, Condition, Id, Verb, Wait};
 use gate::Gate;
 use token::Tokens;
+
+pub use wire::Wire;
 
 /// The version of the API: the newest one that has everything that is used here and that older clouds know too.
 const API_VERSION: &str = "2024-03-01";
