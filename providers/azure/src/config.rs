@@ -245,7 +245,7 @@ mod tests {
             ("nodeIP", "nodeIPConfiguration", "set it to nodeIP"),
             (r#""shared""#, r#""some""#, "there are shared and servicenodeport"),
             (r#""tags":"#, r#""multipleStandardLoadBalancerConfigurations": [{}], "tags":"#, "not spread over several"),
-            (r#"250"#, r#""many""#, "cannot be read"),
+            ("250", r#""many""#, "cannot be read"),
         ] {
             let error = settings(&FILE.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

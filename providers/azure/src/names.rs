@@ -103,7 +103,8 @@ pub fn deny_all(family: IpFamily) -> String {
 }
 
 fn hex(text: &str) -> String {
-    Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'));
+    Md5::digest(text.as_bytes()).iter().flat_map(digits).collect()
 }
 
 #[cfg(test)]

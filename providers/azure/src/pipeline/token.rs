@@ -165,7 +165,7 @@ impl Entra {
     /// With a metadata service elsewhere.
     #[must_use]
     pub fn metadata_at(mut self, url: &str) -> Self {
-        self.metadata = url.trim_end_matches('/').to_owned();
+        url.trim_end_matches('/').clone_into(&mut self.metadata);
         self
     }
 

@@ -27,7 +27,8 @@ impl Wire {
     /// # Errors
     /// When they cannot be read.
     pub fn new() -> io::Result<Self> {
-        let builder = HttpsConnectorBuilder::new().with_provider_and_native_roots(rustls::crypto::aws_lc_rs::default_provider())?;
+        let builder = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(rustls::crypto::aws_lc_rs::default_provider())?;
         // Entra ID and ARM are always behind https; the metadata service of machines never is.
         let connector = builder.https_or_http().enable_http1().build();
         Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })

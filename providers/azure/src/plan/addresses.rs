@@ -38,13 +38,7 @@ pub(super) struct PublicIps {
 
 impl PublicIps {
     /// The public IP that is asked for; it may have to be made.
-    pub(super) fn find(
-        &self,
-        world: &World<'_>,
-        asks: &Asks,
-        family: IpFamily,
-        one: &FrontAsks,
-    ) -> Result<Found, Refusal> {
+    pub(super) fn find(world: &World<'_>, asks: &Asks, family: IpFamily, one: &FrontAsks) -> Result<Found, Refusal> {
         let (settings, front) = (world.settings, &asks.front);
         let found = |id: Id, address| Found { id, address, family, prefix: one.prefix.clone() };
         let id = match (one.address, &one.public_ip) {
@@ -62,7 +56,9 @@ impl PublicIps {
             (None, None) => Id::network(settings, &front.group, "publicIPAddresses", &generated(settings, asks, one)),
         };
         if let Dns::Label(label) = &front.dns {
-            let mine = |holder: &Value| tags::is_ours(settings, holder) && tags::service(holder).as_ref() == Some(&asks.service);
+            let mine = |holder: &Value| {
+                tags::is_ours(settings, holder) && tags::service(holder).as_ref() == Some(&asks.service)
+            };
             if labelled(world, label, &id, family, true).any(|holder| !mine(holder)) {
                 return Err(Refusal::NameTaken { kind: "public IP with the domain name label", name: label.clone() });
             }
@@ -132,8 +128,9 @@ impl PublicIps {
                 None => (new(world, id, front, found, tags), None),
                 Some(document) => {
                     let mut body = document.clone();
-                    let changed = overlay(&mut body, &json!({"tags": tags, "properties": dns(world, front, id, found.family)}));
-                    if !changed && state(document) != "Failed" {
+                    let differs =
+                        overlay(&mut body, &json!({"tags": tags, "properties": dns(world, front, id, found.family)}));
+                    if !differs && state(document) != "Failed" {
                         continue;
                     }
                     (body, etag(document).map(str::to_owned))

@@ -110,22 +110,19 @@ impl<'a> Draft<'a> {
     /// Makes a part be as it is wanted.
     pub(super) fn put(&mut self, kind: &'static str, called: &str, wanted: Value, service: &ServiceId) {
         let Some(list) = parts_mut(&mut self.document, kind) else { return };
-        match list.iter_mut().find(|part| name(part).eq_ignore_ascii_case(called)) {
-            Some(part) => {
-                let before = part.clone();
-                if overlay(part, &wanted) {
-                    self.changes.insert(service.clone());
-                    if kind == RULES {
-                        self.let_go(&before);
-                    }
-                }
-            }
-            None => {
-                let mut part = json!({"name": called});
-                overlay(&mut part, &wanted);
-                list.push(part);
-                self.changes.insert(service.clone());
-                self.adds = true;
+        let Some(part) = list.iter_mut().find(|part| name(part).eq_ignore_ascii_case(called)) else {
+            let mut part = json!({"name": called});
+            overlay(&mut part, &wanted);
+            list.push(part);
+            self.changes.insert(service.clone());
+            self.adds = true;
+            return;
+        };
+        let before = part.clone();
+        if overlay(part, &wanted) {
+            self.changes.insert(service.clone());
+            if kind == RULES {
+                self.let_go(&before);
             }
         }
     }

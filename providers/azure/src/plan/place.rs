@@ -7,6 +7,7 @@ use berth_api::IpFamily;
 use berth_provider::Intent;
 use serde_json::{Value, json};
 
+use super::addresses::PublicIps;
 use super::draft::{Draft, FRONTENDS, PROBES, RULES, refers};
 use super::{Planner, belongs, is_published};
 use crate::arm::Id;
@@ -48,7 +49,7 @@ impl Planner<'_> {
                     None => waits = Some("the subnet is not looked at yet".to_owned()),
                 },
                 Scheme::Public => {
-                    let found = self.public_ips.find(self.world, asks, *family, one)?;
+                    let found = PublicIps::find(self.world, asks, *family, one)?;
                     if found.address.is_none() {
                         waits = Some(format!("Azure is making the public IP {}", found.id.name()));
                     }
@@ -99,7 +100,8 @@ impl Planner<'_> {
             scheme == one.scheme && name(frontend) == one.frontend && observed.address_of(frontend) == Some(address)
         };
         let ours = observed.public_ips.values().filter(|document| tags::is_ours(self.world.settings, document));
-        let by_tag = |document: &Value| crate::document::address(document, &["properties", "ipAddress"]) == Some(address);
+        let by_tag =
+            |document: &Value| crate::document::address(document, &["properties", "ipAddress"]) == Some(address);
         observed.frontends().any(is) || ours.into_iter().any(by_tag)
     }
 
@@ -334,11 +336,12 @@ fn write_one(draft: &mut Draft<'_>, asks: &Asks, base: &str, one: &Placed) {
             json!({"id": draft.part(PROBES, &called)})
         });
         let there = draft.rules_on(&one.frontend).find(|other| belongs(name(other), base) && is(other, rule));
-        let called = there.map(|there| name(there).to_owned()).unwrap_or_else(|| {
+        let free = || {
             let names = ALTERNATES.map(|alternate| names::rule(base, subnet, alternate, &rule.what(), one.second));
             let free = names.iter().find(|called| draft.find(RULES, called).is_none());
             free.unwrap_or(&names[0]).clone()
-        });
+        };
+        let called = there.map_or_else(free, |there| name(there).to_owned());
         let direct = rules.direct(one.scheme, one.family);
         let backend = if direct { rule.port } else { rule.node_port.unwrap_or(rule.port) };
         let body = json!({"properties": {

@@ -130,7 +130,7 @@ impl<'a> Security<'a> {
             let wanted = self.wanted.get(&called);
             handled.insert(called);
             let old = destinations_of(rule);
-            let gone: Vec<(&String, Option<&ServiceId>)> =
+            let gone: Vec<(&String, &ServiceId)> =
                 old.iter().filter_map(|prefix| stale.is(world, rule, prefix).map(|of| (prefix, of))).collect();
             let wanted_here: BTreeSet<String> =
                 wanted.iter().flat_map(|w| &w.destinations).map(ToString::to_string).collect();
@@ -140,7 +140,7 @@ impl<'a> Security<'a> {
                 .cloned()
                 .collect();
             new.extend(wanted_here.into_iter().filter(|prefix| !old.contains(prefix)));
-            services.extend(gone.iter().filter(|(prefix, _)| !new.contains(prefix)).filter_map(|(_, of)| of.cloned()));
+            services.extend(gone.iter().filter(|(prefix, _)| !new.contains(prefix)).map(|(_, of)| (*of).clone()));
             if new.is_empty() && !old.is_empty() {
                 return false;
             }
@@ -324,9 +324,9 @@ impl<'a> Stale<'a> {
     }
 
     /// Whether a destination is of a Service of this plan, and of which.
-    fn is(&self, world: &World<'_>, rule: &Value, prefix: &str) -> Option<Option<&'a ServiceId>> {
+    fn is(&self, world: &World<'_>, rule: &Value, prefix: &str) -> Option<&'a ServiceId> {
         if let Some(id) = self.addresses.get(prefix) {
-            return Some(Some(id));
+            return Some(id);
         }
         // The addresses of nodes are the same for all; the node ports are one's alone, and the rule is ours.
         let marked = text(rule, &["properties", "description"]) == Some(&mark(world));
@@ -335,6 +335,6 @@ impl<'a> Stale<'a> {
         let owners: Option<Vec<_>> = ports.iter().map(|port| self.node_ports.get(&(*port)?)).collect();
         let denies = at(rule, &["properties", "access"]).and_then(Value::as_str) == Some("Deny");
         let owners = owners.filter(|owners| marked && !denies && !owners.is_empty() && !self.all.contains(prefix));
-        owners.map(|owners| owners.first().map(|id| **id))
+        owners.and_then(|owners| owners.first().map(|id| **id))
     }
 }

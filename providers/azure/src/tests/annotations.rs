@@ -133,17 +133,17 @@ async fn security_rules_let_in_who_is_asked_for() {
         (
             &[("azure-allowed-ip-ranges", "10.1.0.0/16,10.1.2.0/24")],
             json!({}),
-            vec![("".to_owned(), json!(["10.1.0.0/16"]), 501..=502)],
+            vec![(String::new(), json!(["10.1.0.0/16"]), 501..=502)],
         ),
         (
             &[PUBLIC, ("azure-allowed-ip-ranges", "0.0.0.0/0")],
             json!({}),
-            vec![("".to_owned(), json!(["0.0.0.0/0"]), 501..=502)],
+            vec![(String::new(), json!(["0.0.0.0/0"]), 501..=502)],
         ),
         (
             &[PUBLIC],
             json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}),
-            vec![("".to_owned(), json!(["192.0.2.0/24"]), 501..=502)],
+            vec![(String::new(), json!(["192.0.2.0/24"]), 501..=502)],
         ),
         (
             &[
@@ -152,7 +152,10 @@ async fn security_rules_let_in_who_is_asked_for() {
                 ("azure-allowed-ip-ranges", "192.0.2.1/32"),
             ],
             json!({}),
-            vec![("".to_owned(), json!(["192.0.2.1/32"]), 501..=502), ("".to_owned(), json!("AzureFrontDoor.Backend"), 501..=502)],
+            vec![
+                (String::new(), json!(["192.0.2.1/32"]), 501..=502),
+                (String::new(), json!("AzureFrontDoor.Backend"), 501..=502),
+            ],
         ),
         (
             &[
@@ -160,7 +163,7 @@ async fn security_rules_let_in_who_is_asked_for() {
                 ("azure-deny-all-except-load-balancer-source-ranges", "true"),
             ],
             json!({}),
-            vec![("".to_owned(), json!(["10.9.0.0/16"]), 501..=502), (deny.to_owned(), json!("*"), 4095..=4095)],
+            vec![(String::new(), json!(["10.9.0.0/16"]), 501..=502), (deny.to_owned(), json!("*"), 4095..=4095)],
         ),
         (&[PUBLIC, ("azure-disable-load-balancer-nsg-rule", "true")], json!({}), vec![]),
     ] {

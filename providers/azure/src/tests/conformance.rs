@@ -67,7 +67,9 @@ fn is_foreign(part: &Value) -> bool {
 fn bare(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let kept = fields.iter().filter(|(field, _)| !matches!(field.as_str(), "etag" | "provisioningState" | "ipConfiguration"));
+            let kept = fields
+                .iter()
+                .filter(|(field, _)| !matches!(field.as_str(), "etag" | "provisioningState" | "ipConfiguration"));
             Value::Object(kept.map(|(field, value)| (field.clone(), bare(value))).collect())
         }
         Value::Array(items) => items.iter().map(bare).collect(),

@@ -74,11 +74,10 @@ async fn lives(events: Vec<Event>) {
     for event in events {
         match event {
             Event::Apply { name, choices, ports: which, families } => {
-                let annotations: Vec<(&str, &str)> = choices.iter().flat_map(|choice| CHOICES[*choice]).copied().collect();
+                let annotations: Vec<(&str, &str)> =
+                    choices.iter().flat_map(|choice| CHOICES[*choice]).copied().collect();
                 // Two Services cannot have one domain name.
-                let own = |(name_of, value)| {
-                    (name_of, if value == "label" { NAMES[name] } else { value })
-                };
+                let own = |(name_of, value)| (name_of, if value == "label" { NAMES[name] } else { value });
                 let annotations: Vec<_> = annotations.into_iter().map(own).collect();
                 let mut spec = ports(PORTS[which]);
                 for port in spec["ports"].as_array_mut().unwrap() {

@@ -1,5 +1,6 @@
 //! What becomes of Services as they change.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_api::IpFamily;
@@ -31,9 +32,9 @@ async fn moves_without_a_gap(scene: &mut Scene, name: &str) {
                     });
                     let is = public.as_deref().or(frontend["privateIPAddress"].as_str()) == Some(&address);
                     let suffix = format!("/{called}");
-                    let ruled =
+                    let serves =
                         rules.values().any(|r| r["frontendIPConfiguration"]["id"].as_str().unwrap().ends_with(&suffix));
-                    is && ruled
+                    is && serves
                 })
             });
             assert!(found, "{address} is published and nobody serves it");
@@ -208,11 +209,11 @@ async fn a_node_that_joins_is_one_write_and_a_pool_is_never_emptied() {
             .map(|n| TargetNode {
                 name: format!("node-{n}"),
                 provider_id: String::new(),
-                labels: Default::default(),
+                labels: BTreeMap::new(),
                 addresses: vec![[10, 0, 200, n].into()],
             })
             .collect(),
-        services: Default::default(),
+        services: BTreeMap::new(),
     };
     let edge = [("azure-disable-load-balancer-floating-ip", "true"), ("azure-allowed-ip-ranges", "10.0.0.0/8")];
     scene.apply(service("web", &edge, json!({})));

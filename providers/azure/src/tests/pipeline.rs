@@ -135,7 +135,11 @@ async fn tokens_are_got_kept_and_renewed() {
     std::fs::write(&file, "first").unwrap();
     let (tenant, client) = ("t".to_owned(), "c".to_owned());
     let workload = Credential::WorkloadIdentity { tenant: tenant.clone(), client: client.clone(), file: file.clone() };
-    let secret = |text: &str| Credential::Secret { tenant: tenant.clone(), client: client.clone(), secret: Secret(text.to_owned()) };
+    let secret = |text: &str| Credential::Secret {
+        tenant: tenant.clone(),
+        client: client.clone(),
+        secret: Secret(text.to_owned()),
+    };
     for credential in [
         workload.clone(),
         Credential::ManagedIdentity { client: None },
@@ -146,7 +150,9 @@ async fn tokens_are_got_kept_and_renewed() {
         wire.fake.wants_token(Some(Duration::from_hours(1)));
         let tokens = Entra::new(credential.clone(), "http://fake", "http://fake").metadata_at("http://fake");
         let arm = Pipeline::new(wire.clone(), tokens, "http://fake");
-        let asked = |wire: &Wire| wire.fake.counts().iter().filter(|(what, _)| what.ends_with("tokens")).map(|(_, n)| n).sum::<u64>();
+        let asked = |wire: &Wire| {
+            wire.fake.counts().iter().filter(|(what, _)| what.ends_with("tokens")).map(|(_, n)| n).sum::<u64>()
+        };
         for (wait, expected) in [(0, 1), (10, 1), (50, 2), (54, 2), (70, 3)] {
             tokio::time::sleep(Duration::from_mins(wait)).await;
             arm.get(&ip("a").0).await.unwrap();
