@@ -10,6 +10,9 @@ const FIXED: [&str; 4] = ["publicIPAddressVersion", "publicIPPrefix", "publicIPA
 
 impl State {
     pub(crate) fn public_ip(&mut self, path: &Path, document: &mut Value, old: Option<&Value>) -> Checked<()> {
+        if document["properties"]["publicIPAddressVersion"].is_null() {
+            document["properties"]["publicIPAddressVersion"] = "IPv4".into();
+        }
         let standard = document["sku"]["name"] == "Standard";
         if standard && document["properties"]["publicIPAllocationMethod"] != "Static" {
             let message = "Standard sku publicIp must have AllocationMethod set to Static.";
@@ -38,10 +41,8 @@ impl State {
         }
         self.label(path, document)?;
         let kept = old.and_then(|old| old["properties"].get("ipAddress").cloned());
-        let version = document["properties"].get("publicIPAddressVersion").cloned().unwrap_or_else(|| "IPv4".into());
         let serial = self.next();
-        let v6 = version == "IPv6";
-        document["properties"]["publicIPAddressVersion"] = version;
+        let v6 = document["properties"]["publicIPAddressVersion"] == "IPv6";
         let given = || {
             if v6 { format!("2603::{serial:x}") } else { format!("20.0.{}.{}", serial / 250 % 250, serial % 250 + 1) }
         };
