@@ -15,7 +15,6 @@ use berth_api::names::{CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
 use berth_api::service::{Request, TrafficPolicy, has_finalizer};
 use berth_api::{Announcement, Reason};
 use berth_provider::class::ProviderName;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

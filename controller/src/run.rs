@@ -94,7 +94,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     #[cfg(feature = "aws")]
     if args.providers.contains(&ProviderName::Aws)
-        && let Some(provider) = aws::provider(&args, &client, &shutdown).await?
+        && let Some(provider) = Box::pin(aws::provider(&args, &client, &shutdown)).await?
     {
         driven.start(ProviderName::Aws, provider, &ties, &shutdown);
     }

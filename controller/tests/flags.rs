@@ -22,8 +22,12 @@ fn flags_that_do_not_go_together_end_the_process_at_once_with_what_to_do() {
             &["--heartbeat-key-rotation=5m"],
             "`5m` is no time between two keys, which is 10 minutes or more, such as `7d` or `12h`, or `0` for never",
         ),
-        // This test's build has no calls to AWS.
-        (&["--providers=aws", "--aws-cluster-name=prod"], "this berth-controller was built without AWS"),
+        // With the calls to AWS it asks for more, without them it cannot be.
+        if cfg!(feature = "aws") {
+            (&["--providers=aws"], "--providers=aws needs --aws-cluster-name NAME")
+        } else {
+            (&["--providers=aws", "--aws-cluster-name=prod"], "this berth-controller was built without AWS")
+        },
         (&["--default-provider=aws"], "--default-provider aws is not one of --providers"),
         (&["--aws-internet-facing-namespaces=Shop"], "`Shop` is no name of a namespace"),
         (&["--providers=cloud"], "[possible values: pool, mock, aws]"),

@@ -37,11 +37,17 @@ pub(super) struct Board {
 impl Board {
     /// Takes in changes of nodes; whether other nodes take traffic now.
     pub(super) fn learn_nodes(&mut self, news: BTreeMap<String, Option<Arc<NodeState>>>) -> bool {
+        // Most of what is heard of nodes is that they live.
+        let mut is_news = false;
         for (name, node) in news {
+            is_news |= self.nodes.get(&name) != node.as_ref();
             match node {
                 Some(node) => drop(self.nodes.insert(name, node)),
                 None => drop(self.nodes.remove(&name)),
             }
+        }
+        if !is_news {
+            return false;
         }
         let now = eligible(self.nodes.values().map(|node| &**node));
         let changed = now != self.eligible;

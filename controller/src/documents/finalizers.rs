@@ -183,3 +183,109 @@ impl Waiting {
         matches!(self.stage, Stage::Due | Stage::Outdated) && (self.puts_on || may_go(&self.seen.intent.id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_api::names::FINALIZER;
+    use berth_provider::Class;
+    use serde_json::json;
+
+    use super::*;
+    use crate::wish::Mark;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn seen(version: &str, ours: bool) -> Seen {
+        let service = json!({
+            "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
+            "spec": {"ports": [{"port": 80}], "ipFamilies": ["IPv4"]},
+        });
+        let intent = Intent::of(&serde_json::from_value(service).unwrap()).unwrap();
+        let finalizers = if ours { vec!["a/b".to_owned(), FINALIZER.to_owned()] } else { vec!["a/b".to_owned()] };
+        Seen { intent, mark: Mark { finalizers, version: version.to_owned() } }
+    }
+
+    fn key() -> ServiceKey {
+        seen("", false).intent.id.key
+    }
+
+    /// The versions under which finalizers are to be written now.
+    fn due(all: &mut Finalizers, now: Duration) -> Vec<Write> {
+        all.due(now, |_| true, |_| Ok(())).0
+    }
+
+    #[test]
+    fn only_who_lacks_what_it_is_to_have_is_written_and_once_at_a_time() {
+        for (ours, puts_on, writes) in [(false, true, 1), (true, true, 0), (true, false, 1), (false, false, 0)] {
+            let mut all = Finalizers::default();
+            all.learn(&key(), &seen("1", ours), puts_on);
+            assert_eq!(due(&mut all, NOW).len(), writes, "{ours} {puts_on}");
+            assert_eq!(due(&mut all, NOW).len(), 0, "it is being written");
+            all.learn(&key(), &seen("2", ours), puts_on);
+            assert_eq!(due(&mut all, NOW).len(), 0, "also when it changes meanwhile");
+        }
+    }
+
+    #[test]
+    fn what_met_another_version_waits_for_the_watch_though_not_for_ever() {
+        let mut all = Finalizers::default();
+        all.learn(&key(), &seen("1", false), true);
+        let write = due(&mut all, NOW).remove(0);
+        assert_eq!(all.done(&write, Written::Outdated, NOW), Follows::Nothing);
+        assert_eq!((due(&mut all, NOW).len(), all.next_due(|_| true)), (0, Some(NOW + WATCH)));
+        all.learn(&key(), &seen("2", false), true);
+        let write = due(&mut all, NOW).remove(0);
+        assert_eq!(write.seen.version, "2");
+        all.done(&write, Written::Outdated, NOW);
+        assert_eq!(due(&mut all, NOW + WATCH).len(), 1);
+        // The watch was quicker than the answer.
+        all.learn(&key(), &seen("3", false), true);
+        all.done(&write, Written::Outdated, NOW);
+        assert_eq!(due(&mut all, NOW)[0].seen.version, "3");
+    }
+
+    #[test]
+    fn a_failure_is_said_and_tried_again_by_its_class_and_a_change_hastens_nothing() {
+        let mut all = Finalizers::default();
+        all.learn(&key(), &seen("1", false), true);
+        let write = due(&mut all, NOW).remove(0);
+        let failure = Failure::new(Class::Permission, "no");
+        let said = all.done(&write, Written::Failed(failure.clone()), NOW);
+        assert_eq!(said, Follows::Say(Box::new(write_intent()), failure));
+        all.learn(&key(), &seen("2", false), true);
+        assert_eq!((due(&mut all, NOW).len(), all.next_due(|_| true)), (0, Some(NOW + Duration::from_mins(1))));
+        all.all_due();
+        assert_eq!(due(&mut all, NOW).len(), 1, "whoever begins to lead tries at once");
+    }
+
+    fn write_intent() -> Intent {
+        seen("", false).intent
+    }
+
+    #[test]
+    fn once_it_is_on_the_service_is_served_and_it_goes_off_only_when_nothing_is_left() {
+        let mut all = Finalizers::default();
+        all.learn(&key(), &seen("1", false), true);
+        let write = due(&mut all, NOW).remove(0);
+        let follows = all.done(&write, Written::Is(seen("2", true).mark), NOW);
+        assert_eq!(follows, Follows::Serve(Box::new(write_intent())));
+        all.learn(&key(), &seen("3", true), false);
+        assert_eq!(all.due(NOW, |_| false, |_| Ok(())).0, [], "something is left");
+        assert!(!all.is_left(&write_intent().id));
+        let write = due(&mut all, NOW).remove(0);
+        assert!(all.is_left(&write_intent().id) && write.seen.with_ours(write.puts_on) == ["a/b"]);
+        assert_eq!(all.done(&write, Written::Is(seen("4", false).mark), NOW), Follows::Nothing);
+        assert_eq!(all.next_due(|_| true), None);
+    }
+
+    #[test]
+    fn who_is_refused_is_told_once_until_it_changes() {
+        let mut all = Finalizers::default();
+        all.learn(&key(), &seen("1", false), true);
+        let refuses = |_: &Intent| Err(Failure::new(Class::Config, "no"));
+        assert_eq!(all.due(NOW, |_| true, refuses).1.len(), 1);
+        assert_eq!(all.due(NOW, |_| true, refuses).1.len(), 0);
+        all.learn(&key(), &seen("2", false), true);
+        assert_eq!(due(&mut all, NOW).len(), 1);
+    }
+}

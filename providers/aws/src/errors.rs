@@ -57,6 +57,8 @@ const LIMITS: &[&str] = &[
     "RulesPerSecurityGroupLimitExceeded",
     "SecurityGroupsPerInterfaceLimitExceeded",
 ];
+/// Codes that mean that what a Service names does not exist; it is a person who names it.
+const NAMED: &[&str] = &["CertificateNotFound", "SSLPolicyNotFound", "AllocationIdNotFound"];
 /// Codes that mean that what was looked at has changed.
 const CONFLICTS: &[&str] = &[
     "ResourceInUse",
@@ -134,6 +136,7 @@ impl CallError {
             _ if is(LIMITS) => (Class::Permission, Some(Reason::CloudLimit)),
             "DuplicateLoadBalancerName" => (Class::Config, Some(Reason::CloudNameTaken)),
             "OperationNotPermitted" => (Class::Permission, Some(Reason::DeletionProtected)),
+            _ if is(NAMED) => (Class::Config, None),
             _ if is(CONFLICTS) || self.is_not_found() => (Class::Conflict, None),
             "ServiceUnavailable" | "Unavailable" | "InternalError" | "InternalFailure" | "RequestTimeout" | "" => {
                 (Class::Transient, None)
@@ -183,6 +186,9 @@ mod tests {
             ("DependencyViolation", Class::Conflict, Reason::ProviderConflict),
             ("ResourceInUse", Class::Conflict, Reason::ProviderConflict),
             ("LoadBalancerNotFound", Class::Conflict, Reason::ProviderConflict),
+            ("CertificateNotFound", Class::Config, Reason::InvalidRequest),
+            ("SSLPolicyNotFound", Class::Config, Reason::InvalidRequest),
+            ("AllocationIdNotFound", Class::Config, Reason::InvalidRequest),
             ("InvalidGroup.NotFound", Class::Conflict, Reason::ProviderConflict),
             ("InvalidConfigurationRequest", Class::Config, Reason::InvalidRequest),
             ("ValidationError", Class::Config, Reason::InvalidRequest),

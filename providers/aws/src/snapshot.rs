@@ -135,6 +135,8 @@ pub struct Snapshot {
     groups: Option<Groups>,
     /// Names of all load balancers, with their ARNs.
     names: Option<BTreeMap<String, String>>,
+    /// Security groups of all load balancers.
+    groups_of: ByOwner<Vec<String>>,
     /// Those that Berth made, as their tags say.
     load_balancers: Vec<LoadBalancer>,
     target_groups: Vec<TargetGroup>,
@@ -288,6 +290,8 @@ impl Snapshot {
     fn read_load_balancers(&mut self, parts: &Parts) -> Result<(), SnapshotError> {
         if parts.has("LoadBalancers") {
             let all: Vec<wire::AnyLoadBalancer> = parts.all("LoadBalancers")?;
+            let groups_of = all.iter().map(|any| (any.load_balancer_arn.clone(), any.security_groups.clone()));
+            self.groups_of = groups_of.collect();
             self.names = Some(all.into_iter().map(|any| (any.load_balancer_name, any.load_balancer_arn)).collect());
         }
         let mut untagged = BTreeSet::new();
@@ -421,10 +425,7 @@ impl Snapshot {
             tags::is_ours(settings, &group.tags) && tags::resource(&group.tags) == Some(Resource::BackendSecurityGroup)
         };
         observed.backend_group = groups.iter().find(is_backend).map(|group| group.id.clone());
-        let is_other = |of: &Pairs| tags::is_ours(settings, of) && of.get(tags::SHARD).is_some_and(|s| *s != shard.0);
-        let seen = self.load_balancers.iter().map(|is| &is.arn).chain(self.target_groups.iter().map(|is| &is.arn));
-        let seen = seen.map(|arn| tags_of(arn)).chain(groups.iter().map(|group| &group.tags));
-        observed.has_others = seen.into_iter().any(is_other);
+        observed.has_others = self.has_others(settings, shard, &groups, observed.backend_group.as_ref());
         let words: BTreeSet<_> = named_groups(settings, wanted);
         let is_named = |group: &&&SecurityGroup| {
             words.contains(&group.id) || group.tags.get("Name").is_some_and(|name| words.contains(name))
@@ -454,6 +455,23 @@ impl Snapshot {
             *observed.others_by_namespace.entry(namespace.to_owned()).or_default() += 1;
         }
         observed
+    }
+
+    /// Whether something of another shard, or a load balancer that is not ours any more, may use the backend security group.
+    fn has_others(
+        &self,
+        settings: &Settings,
+        shard: &Shard,
+        groups: &[&SecurityGroup],
+        backend: Option<&String>,
+    ) -> bool {
+        let things = self.load_balancers.iter().filter(|is| is.vpc_id == settings.vpc).map(|is| &is.arn);
+        let things = things.chain(self.target_groups.iter().map(|is| &is.arn)).filter_map(|arn| self.tags.get(arn));
+        let mut ours = things.chain(groups.iter().map(|group| &group.tags)).filter(|of| tags::is_ours(settings, of));
+        let is_ours = |arn: &String| self.tags.get(arn).is_some_and(|of| tags::is_ours(settings, of));
+        let uses = |of: &Vec<String>| backend.is_some_and(|backend| of.contains(backend));
+        ours.any(|of| of.get(tags::SHARD).is_some_and(|of| *of != shard.0))
+            || self.groups_of.iter().any(|(arn, of)| !is_ours(arn) && uses(of))
     }
 
     fn seen(&self, is: &LoadBalancer) -> SeenLoadBalancer {

@@ -32,4 +32,7 @@ for number in range(count):
         ImageId="ami-12c6146b", MinCount=1, MaxCount=1, SubnetId=internal[zone], SecurityGroupIds=[group]
     )
     instances.append("aws:///{}/{}".format(zones[zone], run["Instances"][0]["InstanceId"]))
-print(json.dumps({"vpc": vpc, "instances": instances}))
+acm = boto3.client("acm", region_name=region)
+names = ["a.example.com", "b.example.com"]
+certificates = [acm.request_certificate(DomainName=name)["CertificateArn"] for name in names]
+print(json.dumps({"vpc": vpc, "instances": instances, "certificates": certificates}))

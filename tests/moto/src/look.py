@@ -27,7 +27,7 @@ def rules(permissions):
         sources = [r["CidrIp"] for r in permission.get("IpRanges", [])]
         sources += [r["CidrIpv6"] for r in permission.get("Ipv6Ranges", [])]
         sources += [r["PrefixListId"] for r in permission.get("PrefixListIds", [])]
-        sources += [r["GroupId"] for r in permission.get("UserIdGroupPairs", [])]
+        sources += [names[r["GroupId"]] for r in permission.get("UserIdGroupPairs", [])]
         for source in sources:
             yield "{} {}-{} from {}".format(
                 permission["IpProtocol"], permission.get("FromPort"), permission.get("ToPort"), source

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::tools::Tools;
 
 /// Longest that Python takes to start on a loaded machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// Between two looks whether it answers.
 const START_POLL: Duration = Duration::from_millis(100);
 /// Longest wait for an answer to a command.

@@ -65,6 +65,8 @@ pub struct Ground {
     pub vpc: String,
     /// The `spec.providerID` of nodes.
     pub instances: Vec<String>,
+    /// Certificates, by their ARNs.
+    pub certificates: Vec<String>,
 }
 
 /// Credentials that moto takes, and the region, as environment variables.

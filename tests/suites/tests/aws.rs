@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 /// Longest wait for what takes seconds on an idle machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const LAB: LabConfig = LabConfig { nodes: 2, kube_proxy: true };
 const CLASS: &str = "berth.dev/aws-nlb";
 

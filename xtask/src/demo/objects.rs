@@ -79,7 +79,7 @@ mod tests {
             assert!(name != POOL && name != SERVICE, "{object}");
             for entry in object["spec"]["addresses"].as_array().into_iter().flatten() {
                 let range: IpRange = entry.as_str().unwrap().parse().unwrap();
-                assert!(ours.ranges().all(|other| other.intersection(range).is_none()), "{range}");
+                assert!(ours.ranges().iter().all(|other| other.intersection(range).is_none()), "{range}");
             }
         }
     }

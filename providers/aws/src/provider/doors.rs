@@ -94,11 +94,12 @@ pub(super) type Notes = BTreeSet<String>;
 impl<C: Cloud> Aws<C> {
     /// Lets load balancers in where the Services of a shard have their targets, and nobody in any more where none has.
     pub(super) async fn open(&self, shard: &Shard, needs: Needs, nodes: &[TargetNode]) -> Result<Notes, Failure> {
+        let mut doors = self.doors.lock().await;
+        // Seen under the lock: whoever has said what it needs is in it.
         let index = self.index().await?;
         // No load balancer has one, so there is nothing to let in; when one is made there are target groups after it, and it is asked again.
         let Some(backend) = index.backend_group().cloned() else { return Ok(Notes::new()) };
         let now = Instant::now();
-        let mut doors = self.doors.lock().await;
         if doors.since.is_none_or(|since| since + LASTS <= now) {
             let (needs, unknown) = (std::mem::take(&mut doors.needs), std::mem::take(&mut doors.unknown));
             *doors = Doors { since: Some(now), needs, unknown, ..Doors::default() };

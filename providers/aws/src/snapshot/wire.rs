@@ -205,6 +205,8 @@ pub(super) struct AnyLoadBalancer {
     pub load_balancer_arn: String,
     pub load_balancer_name: String,
     pub vpc_id: Option<String>,
+    #[serde(default)]
+    pub security_groups: Vec<String>,
 }
 
 #[derive(Deserialize)]

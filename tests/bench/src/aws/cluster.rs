@@ -33,7 +33,7 @@ const QUIET: Duration = Duration::from_secs(4);
 /// Longest time without any news while Services wait. With few calls a second, a Service takes a while.
 const STANDSTILL: Duration = Duration::from_mins(4);
 /// Longest wait for a controller to be ready.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// Where the controller serves health.
@@ -159,9 +159,9 @@ impl Cluster {
         let services: Api<Service> = Api::namespaced(self.lab.admin(), NAMESPACE);
         let each = (0..count).map(|number| {
             let (services, service) = (services.clone(), service(phase, number, target_type));
-            async move { anyhow::Ok(drop(services.create(&PostParams::default(), &service?).await?)) }
+            async move { anyhow::Ok(services.create(&PostParams::default(), &service?).await?) }
         });
-        futures::stream::iter(each).buffer_unordered(CLIENTS).try_collect().await
+        futures::stream::iter(each).buffer_unordered(CLIENTS).try_for_each(async |_| Ok(())).await
     }
 
     /// Waits until all of a phase have a host name.
@@ -194,9 +194,9 @@ impl Cluster {
         let names: Vec<_> = services.list(&mine).await?.items.iter().map(Service::name_any).collect();
         let each = names.iter().map(|name| {
             let services = services.clone();
-            async move { anyhow::Ok(drop(services.delete(name, &DeleteParams::default()).await?)) }
+            async move { anyhow::Ok(services.delete(name, &DeleteParams::default()).await?) }
         });
-        futures::stream::iter(each).buffer_unordered(CLIENTS).try_collect::<()>().await?;
+        futures::stream::iter(each).buffer_unordered(CLIENTS).try_for_each(async |_| Ok(())).await?;
         let (mut before, mut since) = (usize::MAX, Instant::now());
         loop {
             let left = services.list(&mine).await?.items.len();

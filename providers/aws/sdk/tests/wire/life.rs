@@ -32,7 +32,7 @@ async fn a_service_is_served_and_changed_and_nothing_is_left_when_it_goes() {
     let balancer = only(&seen, "LoadBalancers");
     assert_eq!((&balancer["Type"], &balancer["Scheme"]), (&json!("network"), &json!("internal")));
     assert_eq!(balancer["Subnets"].as_array().unwrap().len(), 2);
-    assert_eq!(balancer["Tags"]["berth.dev/cluster"], "prod");
+    assert_eq!(balancer["Tags"]["berth.dev/cluster"], "bench");
     assert_eq!(balancer["Tags"]["berth.dev/service"], "shop/web");
     assert_eq!(balancer["Listeners"]["80"]["Protocol"], "TCP");
     assert_eq!(balancer["Listeners"]["80"]["Tags"]["berth.dev/resource"], "listener/80");
@@ -41,6 +41,7 @@ async fn a_service_is_served_and_changed_and_nothing_is_left_when_it_goes() {
     assert_eq!(group["Targets"].as_array().unwrap().len(), 2, "{group:#}");
     assert!(cluster.published("web").contains("elb"), "{}", cluster.published("web"));
 
+    let certificates = world.certificates.join(",");
     for (annotations, spec, path, expected) in [
         (
             &[("attributes", "load_balancing.cross_zone.enabled=true")][..],
@@ -80,12 +81,7 @@ async fn a_service_is_served_and_changed_and_nothing_is_left_when_it_goes() {
             "/LoadBalancers/*/Listeners/53/Protocol",
             json!("UDP"),
         ),
-        (
-            &[("ssl-cert", "arn:aws:acm:us-east-1:1:certificate/a,arn:aws:acm:us-east-1:1:certificate/b")],
-            json!({}),
-            "/LoadBalancers/*/Listeners/80/Protocol",
-            json!("TLS"),
-        ),
+        (&[("ssl-cert", &certificates)], json!({}), "/LoadBalancers/*/Listeners/80/Protocol", json!("TLS")),
         (
             &[],
             json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}),

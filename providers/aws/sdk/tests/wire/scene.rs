@@ -6,7 +6,6 @@ use std::sync::Arc;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_ec2 as ec2;
 use berth_aws::pace::Rates;
 use berth_aws::{Admission, Aws, Namespaces, Settings};
 use berth_aws_sdk::Sdk;
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 /// Rounds after which something is never at rest.
 const ROUNDS: usize = 60;
 /// Longest time for a call in tests: what hangs is to be given up soon.
-const CALL: std::time::Duration = std::time::Duration::from_secs(2);
+const CALL: std::time::Duration = std::time::Duration::from_secs(5);
 /// The prefix of ALBC's annotations.
 const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 
@@ -29,6 +28,7 @@ pub struct World {
     pub moto: Moto,
     pub vpc: String,
     pub nodes: Arc<[TargetNode]>,
+    pub certificates: Vec<String>,
 }
 
 /// A configuration as a pod would have it, for what answers there.
@@ -43,8 +43,18 @@ impl World {
         #[expect(clippy::print_stderr, reason = "a person waits for it")]
         let tools = berth_moto::ready(&|what| eprintln!("{what}")).unwrap();
         let moto = Moto::start(&tools).unwrap();
-        let (vpc, nodes) = lay(&moto.endpoint()).await;
-        Self { tools, moto, vpc, nodes }
+        let ground = tools.lay(&moto.endpoint(), 2).unwrap();
+        let node = |(number, id): (usize, &String)| TargetNode {
+            name: format!("node-{number}"),
+            provider_id: id.clone(),
+            labels: BTreeMap::new(),
+            addresses: Vec::new(),
+        };
+        let nodes = ground.instances.iter().enumerate().map(node).collect();
+        let world = Self { tools, moto, vpc: ground.vpc, nodes, certificates: ground.certificates };
+        // The first call of a kind has moto load what answers it, which takes long.
+        world.look();
+        world
     }
 
     pub fn look(&self) -> Value {
@@ -54,7 +64,7 @@ impl World {
     pub fn settings(&self) -> Settings {
         let (internet_facing, references) = (Namespaces::All, Namespaces::All);
         let admission = Admission { internet_facing, references, load_balancers_per_namespace: None };
-        Settings { admission, ..Settings::of("prod", "uid-of-kube-system", &self.vpc) }
+        Settings { admission, ..Settings::of("bench", "uid-of-kube-system", &self.vpc) }
     }
 
     /// A cluster that reaches AWS there.
@@ -73,42 +83,6 @@ impl World {
     pub async fn provider(&self, endpoint: &str) -> Aws<Sdk> {
         Aws::new(Sdk::new(&config(endpoint).await, &Rates::default()), self.settings())
     }
-}
-
-/// Lays the network of a cluster: two zones with a public and an internal subnet each, and a node in each zone.
-async fn lay(endpoint: &str) -> (String, Arc<[TargetNode]>) {
-    let ec2 = ec2::Client::new(&config(endpoint).await);
-    let vpc = ec2.create_vpc().cidr_block("10.0.0.0/16").send().await.unwrap().vpc.unwrap().vpc_id.unwrap();
-    let gateway = ec2.create_internet_gateway().send().await.unwrap().internet_gateway.unwrap();
-    let gateway = gateway.internet_gateway_id.unwrap();
-    ec2.attach_internet_gateway().vpc_id(&vpc).internet_gateway_id(&gateway).send().await.unwrap();
-    let table =
-        ec2.create_route_table().vpc_id(&vpc).send().await.unwrap().route_table.unwrap().route_table_id.unwrap();
-    let route = ec2.create_route().route_table_id(&table).destination_cidr_block("0.0.0.0/0").gateway_id(&gateway);
-    route.send().await.unwrap();
-    let group = ec2.create_security_group().vpc_id(&vpc).group_name("nodes").description("of nodes");
-    let group = group.send().await.unwrap().group_id.unwrap();
-    let tag = |key: &str, value: &str| ec2::types::Tag::builder().key(key).value(value).build();
-    ec2.create_tags().resources(&group).tags(tag("kubernetes.io/cluster/prod", "owned")).send().await.unwrap();
-    let mut nodes = Vec::new();
-    for (number, zone) in (0..).zip(["us-east-1a", "us-east-1b"]) {
-        for (role, third) in [("elb", number), ("internal-elb", 10 + number)] {
-            let subnet = ec2.create_subnet().vpc_id(&vpc).cidr_block(format!("10.0.{third}.0/24"));
-            let subnet = subnet.availability_zone(zone).send().await.unwrap().subnet.unwrap().subnet_id.unwrap();
-            let tagged = ec2.create_tags().resources(&subnet).tags(tag(&format!("kubernetes.io/role/{role}"), "1"));
-            tagged.send().await.unwrap();
-            if role == "elb" {
-                ec2.associate_route_table().route_table_id(&table).subnet_id(&subnet).send().await.unwrap();
-                continue;
-            }
-            let run = ec2.run_instances().image_id("ami-12c6146b").min_count(1).max_count(1);
-            let run = run.subnet_id(&subnet).security_group_ids(&group).send().await.unwrap();
-            let id = run.instances()[0].instance_id().unwrap();
-            let provider_id = format!("aws:///{zone}/{id}");
-            nodes.push(TargetNode { name: format!("node-{number}"), provider_id, labels: BTreeMap::new(), addresses: Vec::new() });
-        }
-    }
-    (vpc, nodes.into())
 }
 
 /// A Service, with annotations by the names behind their prefix and a spec laid over the usual one.
