@@ -430,6 +430,8 @@ impl Reconciler {
             }
             Done::Sweep(name, result) => {
                 self.sweeps_under_way.remove(&name);
+                // Another list may have been due meanwhile.
+                self.world.sweep_again();
                 if let Err(error) = result {
                     tracing::debug!(%error, node = name, "what it is to ask for is not written, it will be tried again");
                 }
@@ -545,7 +547,7 @@ impl Reconciler {
             return;
         }
         self.next_sweeps = Instant::now() + SWEEPS_INTERVAL;
-        for (name, sweep) in self.world.sweeps() {
+        for (name, sweep) in self.world.changed_sweeps() {
             if self.sweeps_under_way.insert(name.clone()) {
                 let applier = self.applier.clone();
                 self.writes.spawn(async move {

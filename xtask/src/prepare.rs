@@ -1,5 +1,6 @@
 //! All that a lab needs before it can start: programs, the control plane's binary, Berth's own processes.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -15,6 +16,10 @@ use crate::{go_toolchain, setup, workspace};
 /// Name of the hidden command that builds the control plane.
 pub const BUILD_CONTROL_PLANE: &str = "build-control-plane";
 
+/// The C library within the speaker: of its own, a process needs more of it, and any base image will do.
+const STATICALLY: &[&str] = &["--", "-C", "target-feature=+crt-static"];
+/// Folder beside those of cargo's profiles in which the programs are that are measured.
+const AS_SHIPPED: &str = "as-shipped";
 /// Between two words that the build is still running.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks whether the build has ended.
@@ -46,22 +51,24 @@ pub fn for_tests(progress: &Progress) -> Result<()> {
 pub fn berth(progress: &Progress) -> Result<PathBuf> {
     progress.step("building Berth: controller, speaker and kubectl plugin");
     // The bench is small, and a suite runs it.
-    build(&[
-        "--package",
-        "berth-controller",
-        "--package",
-        "berth-speaker",
-        "--package",
-        "berth-cli",
-        "--package",
-        "berth-bench",
-    ])
+    let packages = ["berth-controller", "berth-speaker", "berth-cli", "berth-bench"];
+    let built = build(&packages.map(|package| ["--package", package]).concat())?;
+    folder_of(&built)
 }
 
 /// Builds what is measured, as it is shipped, and returns the folder that it is in.
 pub fn for_bench(progress: &Progress) -> Result<PathBuf> {
     progress.step("building Berth and the bench as they are released; the first time takes minutes");
-    build(&["--release", "--package", "berth-controller", "--package", "berth-speaker", "--package", "berth-bench"])
+    let mut built = build(&["--release", "--package", "berth-controller", "--package", "berth-bench"])?;
+    let folder = folder_of(&built)?.with_file_name(AS_SHIPPED);
+    // By itself, for it has a profile of its own, and would else have what the others want of the libraries that they share.
+    built.extend(cargo("rustc", &["--profile", "speaker", "--package", "berth-speaker"], STATICALLY)?);
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    for program in built {
+        let to = folder.join(program.file_name().context("a program without a name was built")?);
+        fs::copy(&program, &to).with_context(|| format!("copying {} to {}", program.display(), to.display()))?;
+    }
+    Ok(folder)
 }
 
 /// All that any command would install by itself.
@@ -81,33 +88,37 @@ fn moto(progress: &Progress) -> Result<()> {
 pub fn for_aws(progress: &Progress) -> Result<PathBuf> {
     moto(progress)?;
     progress.step("building Berth with the calls of AWS; the first time takes minutes");
-    build(&[
-        "--package",
-        "berth-controller",
-        "--package",
-        "berth-speaker",
-        "--package",
-        "berth-cli",
-        "--package",
-        "berth-bench",
-        "--features",
-        "berth-controller/aws",
-    ])
+    let packages = ["berth-controller", "berth-speaker", "berth-cli", "berth-bench"];
+    let packages = packages.map(|package| ["--package", package]).concat();
+    let built = build(&[&packages[..], &["--features", "berth-controller/aws"]].concat())?;
+    folder_of(&built)
 }
 
-fn build(what: &[&str]) -> Result<PathBuf> {
+/// Builds programs and returns where they are.
+fn build(what: &[&str]) -> Result<Vec<PathBuf>> {
+    cargo("build", what, &[])
+}
+
+/// `cargo build`, or `cargo rustc`, which passes `flags` on to the compiler.
+fn cargo(command: &str, what: &[&str], flags: &[&str]) -> Result<Vec<PathBuf>> {
     let output = Command::new(workspace::cargo())
-        .args(["build", "--locked", "--bins"])
+        .args([command, "--locked", "--bins"])
         .args(what)
         .args(["--quiet", "--message-format=json-render-diagnostics"])
+        .args(flags)
         .stderr(Stdio::inherit())
         .current_dir(workspace::root())
         .output()
-        .context("starting `cargo build`")?;
+        .with_context(|| format!("starting `cargo {command}`"))?;
     if !output.status.success() {
         bail!("Berth could not be built; the compiler's messages are above");
     }
-    executables_folder(&String::from_utf8_lossy(&output.stdout)).context("`cargo build` named no program that it built")
+    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn folder_of(programs: &[PathBuf]) -> Result<PathBuf> {
+    let folder = programs.first().and_then(|program| program.parent());
+    folder.map(Path::to_path_buf).context("`cargo build` named no program that it built")
 }
 
 /// Builds the control plane, in a process of its own. What the hidden command does.
@@ -154,9 +165,8 @@ struct BuildMessage {
     executable: Option<PathBuf>,
 }
 
-fn executables_folder(messages: &str) -> Option<PathBuf> {
-    let executable = messages.lines().find_map(|line| serde_json::from_str::<BuildMessage>(line).ok()?.executable)?;
-    executable.parent().map(Path::to_path_buf)
+fn executables(messages: &str) -> Vec<PathBuf> {
+    messages.lines().filter_map(|line| serde_json::from_str::<BuildMessage>(line).ok()?.executable).collect()
 }
 
 #[cfg(test)]
@@ -164,10 +174,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_of_the_built_programs_is_read_from_cargo() {
+    fn the_built_programs_are_read_from_cargo() {
         let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\nno json\n\
             {\"reason\":\"compiler-artifact\",\"executable\":\"/t/debug/berth-speaker\"}\n{\"reason\":\"build-finished\"}\n";
-        assert_eq!(executables_folder(messages), Some(PathBuf::from("/t/debug")));
-        assert_eq!(executables_folder("{\"reason\":\"build-finished\"}\n"), None);
+        assert_eq!(executables(messages), [PathBuf::from("/t/debug/berth-speaker")]);
+        assert_eq!(executables("{\"reason\":\"build-finished\"}\n"), Vec::<PathBuf>::new());
+        assert!(folder_of(&[]).is_err());
     }
 }

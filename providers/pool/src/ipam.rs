@@ -54,6 +54,8 @@ pub struct Ipam {
     holdings: Holdings,
     /// Addresses that a foreign machine was found to have.
     quarantined: BTreeMap<IpAddr, Quarantine>,
+    /// How often something changed by which another address may be free.
+    changes: u64,
 }
 
 impl Ipam {
@@ -61,6 +63,7 @@ impl Ipam {
     ///
     /// `never` are addresses that are never given out.
     pub fn set_pools(&mut self, pools: Vec<PoolInput>, never: &[(IpRange, Exclusion)]) {
+        self.changes = self.changes.wrapping_add(1);
         self.pools = pools::judge(pools, never);
         for address in self.holdings.addresses() {
             for pool in self.pools.values_mut() {
@@ -72,6 +75,7 @@ impl Ipam {
     /// Replaces what cools down of a pool. Returns what may be given since.
     pub fn set_cooling(&mut self, name: &str, cooling: Vec<(IpRange, i64)>) -> Intervals {
         let Some(pool) = self.pools.get_mut(name) else { return Intervals::default() };
+        self.changes = self.changes.wrapping_add(1);
         let concerned = pool.cooling.iter().chain(&cooling).map(|(range, _)| *range);
         let held: Vec<_> = concerned.flat_map(|range| self.holdings.within(range)).collect();
         pool.set_cooling(cooling, &held)
@@ -105,9 +109,15 @@ impl Ipam {
         self.pools.values().any(|pool| pool.free.contains(address))
     }
 
+    /// Differs when another address may be free than before.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Notes that exactly these Services hold `address`, which they have from `pool`.
     pub fn set_tenants(&mut self, address: IpAddr, pool: &str, tenants: Vec<Tenant>) {
         let is_held = !tenants.is_empty();
+        self.changes = self.changes.wrapping_add(1);
         self.holdings.set(address, pool, tenants);
         for pool in self.pools.values_mut() {
             if is_held {

@@ -110,6 +110,7 @@ pub struct World {
     to_cool: BTreeMap<IpAddr, i64>,
     /// Addresses that a foreign machine was found to have.
     found: quarantine::Found,
+    swept: sweep::Swept,
     /// The advertisements that cover each pool; found when they are asked for, and anew when nodes or advertisements have changed.
     covering: OnceLock<BTreeMap<String, Vec<Covering>>>,
     /// What was never given when pools were judged.
@@ -174,6 +175,9 @@ impl World {
 
     /// Takes in a change and notes what it makes dirty.
     pub fn learn(&mut self, change: Change) {
+        if !matches!(change, Change::Service(..) | Change::Slice(..) | Change::Announcement(..)) {
+            self.swept.is_outdated();
+        }
         match change {
             Change::Service(key, view) => self.learn_service(key, view),
             Change::Slice(id, view) => self.learn_slice(id, view),

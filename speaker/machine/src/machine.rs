@@ -161,6 +161,8 @@ impl Machine {
         self.sessions.values_mut().for_each(Session::pack);
         self.watched.values_mut().for_each(packed_set);
         self.timers.pack();
+        // It was as long as there were addresses at once.
+        self.effects.shrink_to_fit();
     }
 
     /// Something showed that this node forwards what comes for an address, after [`Effect::SeekEvidence`] asked for it.

@@ -29,7 +29,7 @@ pub use row::{Millis, Row, missed, table};
 use crate::client::{Family, Kind, Seen};
 use clients::Clients;
 use ground::Ground;
-use wire::Wire;
+use wire::{Second, Wire};
 
 /// The lab: an owner, and two nodes that may follow it.
 pub const LAB: LabConfig = LabConfig { nodes: 3, kube_proxy: true };
@@ -129,7 +129,7 @@ fn in_turns(faults: &[Fault]) -> Vec<Vec<Fault>> {
 pub(crate) struct Run {
     pub(crate) clients: Vec<Seen>,
     /// By family.
-    pub(crate) second_claims: BTreeMap<Family, u64>,
+    pub(crate) second_claims: BTreeMap<Family, Vec<Second>>,
     /// How often addresses of a family changed their owner.
     pub(crate) moves: BTreeMap<Family, u64>,
     pub(crate) took: Duration,
@@ -186,13 +186,14 @@ fn judge(
     clients: Vec<Seen>,
     began: Instant,
 ) -> Run {
-    let (mut second_claims, mut moves) = (BTreeMap::new(), BTreeMap::new());
+    let mut second_claims: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut moves = BTreeMap::new();
     let claims = wire.claims();
     let of = |address: IpAddr| claims.iter().filter(move |claim| claim.address == address);
     for address in ground.addresses() {
         let reigns = ground.board().reigns(*address, epochs);
         let family = Family::of(*address);
-        *second_claims.entry(family).or_default() += wire::second_claims(of(*address), &reigns, judged_from);
+        second_claims.entry(family).or_default().extend(wire::second_claims(of(*address), &reigns, judged_from));
         *moves.entry(family).or_default() += reigns.len().saturating_sub(1) as u64;
     }
     Run { clients, second_claims, moves, took: began.elapsed() }
@@ -214,10 +215,14 @@ impl Runs {
         let Some(run) = self.all.last() else { return String::new() };
         let gaps = run.clients.iter().map(|seen| format!("{:?} {:?} {:.0}", seen.family, seen.client, seen.gap_ms));
         let resets: u64 = run.clients.iter().map(|seen| seen.resets).sum();
-        let (moves, second) = (run.moves.values().sum::<u64>(), run.second_claims.values().sum::<u64>());
+        let moves: u64 = run.moves.values().sum();
+        let second: Vec<_> = run.second_claims.values().flatten().collect();
+        let such = second.first().zip(second.last());
+        let such = such.map(|(first, last)| format!(", the first {first}, the last {last}")).unwrap_or_default();
         format!(
-            "gaps in ms: {}; {resets} resets, {moves} moves, {second} second claims; the run took {:.1} s",
+            "gaps in ms: {}; {resets} resets, {moves} moves, {} second claims{such}; the run took {:.1} s",
             gaps.collect::<Vec<_>>().join(", ").to_lowercase(),
+            second.len(),
             run.took.as_secs_f64()
         )
     }
@@ -227,9 +232,7 @@ impl Runs {
         for seen in self.all.iter().flat_map(|run| &run.clients) {
             by_client.entry((seen.family, seen.client)).or_default().push(*seen);
         }
-        let sum = |of: fn(&Run) -> &BTreeMap<Family, u64>, family| {
-            self.all.iter().filter_map(|run| of(run).get(&family)).sum::<u64>()
-        };
+        let sum = |of: fn(&Run, Family) -> u64, family| self.all.iter().map(|run| of(run, family)).sum::<u64>();
         let row = |((family, client), seen): ((Family, Kind), Vec<Seen>)| Row {
             fault: cause,
             family,
@@ -237,8 +240,8 @@ impl Runs {
             runs: seen.len(),
             gap_ms: Millis::of(seen.iter().map(|seen| seen.gap_ms).collect()),
             resets: seen.iter().map(|seen| seen.resets).sum(),
-            second_claims: sum(|run| &run.second_claims, family),
-            moves: sum(|run| &run.moves, family),
+            second_claims: sum(|run, family| run.second_claims.get(&family).map_or(0, |all| all.len() as u64), family),
+            moves: sum(|run, family| run.moves.get(&family).copied().unwrap_or_default(), family),
         };
         by_client.into_iter().map(row).collect()
     }

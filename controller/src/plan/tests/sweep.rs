@@ -100,3 +100,41 @@ fn what_a_node_finds_is_in_quarantine_before_anybody_is_given_it_but_not_what_is
     cluster.settle(None);
     assert_eq!(cluster.ingress("three").as_deref(), Some("192.0.2.201"));
 }
+
+/// A change of the cluster.
+type Change = fn(&mut Cluster);
+
+#[test]
+fn what_nodes_are_to_ask_for_is_looked_at_again_after_each_change_that_it_may_follow_from_and_after_no_other() {
+    let mut cluster = Cluster::new(&["192.0.2.200-192.0.2.210"]);
+    cluster.apply("web", json!({}));
+    cluster.settle(None);
+    let (all, told) = (cluster.world.sweeps(), cluster.world.changed_sweeps());
+    assert_eq!((told.len(), &told), (1, &all));
+    // Not written yet, and nothing has changed.
+    assert_eq!((cluster.world.changed_sweeps(), cluster.world.sweeps()), (BTreeMap::new(), all.clone()));
+    cluster.world.sweep_again();
+    assert_eq!(cluster.world.changed_sweeps(), all, "it could not be written");
+    let changes: [(&str, Change); 5] = [
+        ("addresses are given out", |cluster| (0..5).for_each(|n| cluster.apply(&format!("s{n}"), json!({})))),
+        ("one is given back", |cluster| cluster.delete("s0")),
+        ("a pool gives nothing", |cluster| {
+            cluster.pool_with("default", json!({"addresses": ["192.0.2.200-192.0.2.210"], "disabled": true}));
+        }),
+        ("it gives again", |cluster| cluster.pool_with("default", json!({"addresses": ["192.0.2.200-192.0.2.210"]}))),
+        ("nobody announces it", |cluster| cluster.advertise(json!({"ipAddressPools": ["other"]}))),
+    ];
+    for (what, change) in changes {
+        obey(&mut cluster);
+        cluster.world.changed_sweeps();
+        cluster.endpoints("web", &["node-1"]);
+        cluster.label("web", json!({"some": what.replace(' ', "-")}));
+        cluster.settle(None);
+        assert_eq!(cluster.world.changed_sweeps(), BTreeMap::new(), "before {what}");
+        change(&mut cluster);
+        cluster.settle(None);
+        let told = cluster.world.changed_sweeps();
+        assert!(!told.is_empty(), "{what}");
+        assert_eq!(told, cluster.world.sweeps(), "{what}");
+    }
+}

@@ -47,7 +47,7 @@ impl Cloud for Sdk {
         for ids in ids.chunks(FILTER_VALUES) {
             let call = self.ec2.describe_instances().filters(filter("instance-id", ids)).max_results(EC2_PAGE);
             let found = paged!(self, Action::DescribeInstances, call, set_next_token, next_token, reservations);
-            all.extend(found.iter().flat_map(|reservation| reservation.instances()).filter_map(read::instance));
+            all.extend(found.iter().flat_map(ec2::types::Reservation::instances).filter_map(read::instance));
         }
         Ok(all)
     }

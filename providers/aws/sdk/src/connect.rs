@@ -4,9 +4,13 @@ use std::error::Error;
 use std::time::Duration;
 
 use aws_config::imds;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use berth_aws::pace::Rates;
 
 use crate::call::Sdk;
@@ -44,6 +48,8 @@ pub struct Connected {
     pub vpc: String,
     /// The region.
     pub region: String,
+    /// What answers in AWS's place, where that is said.
+    pub endpoint: Option<String>,
 }
 
 /// Why there is nobody to call.
@@ -57,6 +63,14 @@ pub enum ConnectError {
         "which VPC this runs in is not known ({0}); name it by --aws-vpc-id, or let pods reach the instance metadata service"
     )]
     Vpc(String),
+    /// Nobody's certificates could be believed.
+    #[error(
+        "no certificates of authorities were found, by which AWS is known; put them into the image or mount them at /etc/ssl/certs, or name a file by SSL_CERT_FILE"
+    )]
+    Authorities,
+    /// Connections cannot be secured.
+    #[error("TLS could not be set up: {0}")]
+    Tls(String),
     /// The metadata service says something that it never says.
     #[error("the instance metadata service says {value:?} for {path}")]
     Metadata {
@@ -71,7 +85,14 @@ impl Sdk {
     /// Takes credentials from where pods have them: the environment, a web identity (IRSA), a container's agent (EKS Pod Identity), the
     /// instance. `AWS_ENDPOINT_URL` and its like for one service are honoured. AWS is not asked anything yet.
     pub async fn connect(options: Options) -> Result<Connected, ConnectError> {
-        Self::connect_by(aws_config::defaults(BehaviorVersion::latest()), metadata(), options).await
+        let has_authorities = !rustls_native_certs::load_native_certs().certs.is_empty();
+        let http = client(has_authorities)?;
+        let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
+        let connected = Self::connect_by(loader, metadata(http), options).await?;
+        if !has_authorities && is_reached_by_tls(connected.endpoint.as_deref()) {
+            return Err(ConnectError::Authorities);
+        }
+        Ok(connected)
     }
 
     pub(crate) async fn connect_by(
@@ -97,7 +118,8 @@ impl Sdk {
             Some(vpc) => vpc,
             None => vpc(&metadata).await.map_err(|why| why.or(ConnectError::Vpc))?,
         };
-        Ok(Connected { cloud: Self::new(&config, &options.rates), vpc, region })
+        let endpoint = config.endpoint_url().map(str::to_owned);
+        Ok(Connected { cloud: Self::new(&config, &options.rates), vpc, region, endpoint })
     }
 }
 
@@ -116,8 +138,23 @@ impl Unsaid {
     }
 }
 
-fn metadata() -> imds::Client {
-    let client = imds::Client::builder().max_attempts(METADATA_ATTEMPTS);
+/// What makes connections. The SDK's own panics where there are no certificates of authorities, as in an image of one file; without any, what
+/// needs none is reached all the same.
+fn client(has_authorities: bool) -> Result<SharedHttpClient, ConnectError> {
+    let store = TrustStore::empty().with_native_roots(has_authorities);
+    let context = TlsContext::builder().with_trust_store(store).build();
+    let context = context.map_err(|error| ConnectError::Tls(error.to_string()))?;
+    let builder = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+    Ok(builder.tls_context(context).build_https())
+}
+
+fn is_reached_by_tls(endpoint: Option<&str>) -> bool {
+    endpoint.is_none_or(|endpoint| !endpoint.starts_with("http://"))
+}
+
+fn metadata(http: SharedHttpClient) -> imds::Client {
+    let config = ProviderConfig::without_region().with_http_client(http);
+    let client = imds::Client::builder().configure(&config).max_attempts(METADATA_ATTEMPTS);
     client.connect_timeout(METADATA).read_timeout(METADATA).operation_timeout(METADATA).build()
 }
 

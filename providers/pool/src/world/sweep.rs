@@ -17,7 +17,37 @@ const AHEAD: usize = 8;
 /// How few of those may be left before others are asked for as well: the list changes once for so many Services.
 const AT_LEAST: usize = 4;
 
+/// Whether what nodes are to ask for may be something else than when it was last asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Swept {
+    /// [`crate::ipam::Ipam::changes`] of then.
+    free: Option<u64>,
+}
+
+impl Swept {
+    /// Nodes, pools or what announces them have changed.
+    pub(super) fn is_outdated(&mut self) {
+        self.free = None;
+    }
+}
+
 impl World {
+    /// [`World::sweeps`], once for each change that it may follow from: a look at all pools and nodes is not for every second.
+    pub fn changed_sweeps(&mut self) -> BTreeMap<String, Vec<IpAddr>> {
+        self.catch_up();
+        let free = Some(self.ipam.changes());
+        if self.swept.free == free {
+            return BTreeMap::new();
+        }
+        self.swept.free = free;
+        self.sweeps_now()
+    }
+
+    /// What [`World::changed_sweeps`] told is to be told again: it is not written, or was not when another was asked for.
+    pub fn sweep_again(&mut self) {
+        self.swept.is_outdated();
+    }
+
     /// The nodes that are to ask for other addresses than their SpeakerNodes say, and for which: the next free ones of each pool that is
     /// announced, each pool and family by one node.
     pub fn sweeps(&mut self) -> BTreeMap<String, Vec<IpAddr>> {

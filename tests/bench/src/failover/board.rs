@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// A time for which a node answered for an address.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reign {
     pub(crate) owner: String,
     pub(crate) mac: MacAddr,

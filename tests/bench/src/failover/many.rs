@@ -84,11 +84,11 @@ impl Many {
         for claim in &claims {
             by_address.entry(claim.address).or_default().push(claim);
         }
-        let (mut second, mut moves) = (0, 0);
+        let (mut second, mut moves) = (Vec::new(), 0);
         for address in &self.addresses {
             let reigns = ground.board().reigns(*address, &epochs);
             let claims = by_address.get(address).into_iter().flatten().copied();
-            second += wire::second_claims(claims, &reigns, began);
+            second.extend(wire::second_claims(claims, &reigns, began));
             moves += reigns.len().saturating_sub(1) as u64;
         }
         let gap_ms = round(gap.as_secs_f64() * 1000.0, 10.0);

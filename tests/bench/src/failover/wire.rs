@@ -1,6 +1,7 @@
 //! A listener on the wire: who says to have an address, seen by a client and by the router, which asks all the time.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -154,14 +155,38 @@ fn claim6(seen: &NdpSeen) -> Option<Claim> {
     advertises.then_some(Claim { at: seen.at, address: seen.frame.target.into(), mac: seen.frame.sender_mac() })
 }
 
-/// Counts the frames by which a second station claims one address. `reigns` are who was its owner, oldest first; from the beginning of
+/// A frame by which a second station claimed an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Second {
+    claim: Claim,
+    /// The reigns before and after it.
+    before: Option<Reign>,
+    after: Option<Reign>,
+}
+
+impl fmt::Display for Second {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { claim, before, after } = self;
+        write!(f, "{} by {}", claim.address, claim.mac)?;
+        let ms = |between: Duration| between.as_millis();
+        if let Some(before) = before {
+            write!(f, ", {} ms after {} ({}) had it", ms(claim.at - before.since), before.owner, before.mac)?;
+        }
+        if let Some(after) = after {
+            write!(f, ", {} ms before {} ({}) had it", ms(after.since - claim.at), after.owner, after.mac)?;
+        }
+        Ok(())
+    }
+}
+
+/// The frames by which a second station claims one address. `reigns` are who was its owner, oldest first; from the beginning of
 /// each but the first, two may claim it for [`DOUBLE_LIMIT`]. From `judged_from` on that applies also to what came before: where
 /// the claimants had shared no path, they do since then.
 pub(crate) fn second_claims<'a>(
     claims: impl Iterator<Item = &'a Claim>,
     reigns: &[Reign],
     judged_from: Instant,
-) -> u64 {
+) -> Vec<Second> {
     let is_second = |claim: &&Claim| {
         if claim.at < judged_from {
             return false;
@@ -173,12 +198,32 @@ pub(crate) fn second_claims<'a>(
             .any(|reign| reign.since <= claim.at + CLOCKS && claim.at <= reign.since + DOUBLE_LIMIT);
         !moves && in_force.is_some_and(|reign| reign.mac != claim.mac)
     };
-    claims.filter(is_second).count() as u64
+    let told = |claim: &Claim| {
+        let after = reigns.partition_point(|reign| reign.since <= claim.at);
+        let before = after.checked_sub(1).and_then(|before| reigns.get(before)).cloned();
+        Second { claim: *claim, before, after: reigns.get(after).cloned() }
+    };
+    claims.filter(is_second).map(told).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_claim_is_told_with_the_owners_before_and_after_it() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mac = |node: u8| MacAddr([2, 0, 0, 0, 0, node]);
+        let reign = |node: u8, ms| Reign { owner: format!("node-{node}"), mac: mac(node), since: at(ms) };
+        let claim = Claim { at: at(700), address: [192, 0, 2, 1].into(), mac: mac(3) };
+        let told = |reigns: &[Reign]| second_claims(std::iter::once(&claim), reigns, start)[0].to_string();
+        let by = "192.0.2.1 by 02:00:00:00:00:03";
+        let before = "700 ms after node-1 (02:00:00:00:00:01) had it";
+        assert_eq!(told(&[reign(1, 0)]), format!("{by}, {before}"));
+        let after = "40 ms before node-2 (02:00:00:00:00:02) had it";
+        assert_eq!(told(&[reign(1, 0), reign(2, 740)]), format!("{by}, {before}, {after}"));
+    }
 
     #[test]
     fn a_second_station_is_counted_unless_the_address_has_just_moved() {
@@ -210,7 +255,7 @@ mod tests {
                 .collect();
             let claims: Vec<_> =
                 claims.iter().map(|(node, ms)| Claim { at: at(*ms), address, mac: mac(*node) }).collect();
-            assert_eq!(second_claims(claims.iter(), &reigns, at(judged_from)), expected, "{why}");
+            assert_eq!(second_claims(claims.iter(), &reigns, at(judged_from)).len(), expected, "{why}");
         }
     }
 }

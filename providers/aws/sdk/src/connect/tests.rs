@@ -28,7 +28,7 @@ async fn service(knows: &[(&str, &str)]) -> String {
     endpoint
 }
 
-fn client(endpoint: &str) -> imds::Client {
+fn asks(endpoint: &str) -> imds::Client {
     imds::Client::builder().endpoint(endpoint).unwrap().max_attempts(1).operation_timeout(METADATA).build()
 }
 
@@ -54,7 +54,7 @@ async fn region_and_vpc_are_those_of_the_instance_unless_they_are_named() {
         (named("us-east-2"), named("vpc-2"), ("us-east-2", "vpc-2")),
     ] {
         let options = Options { region, vpc, rates: Rates::default() };
-        let connected = Sdk::connect_by(loader(), client(&endpoint), options).await.unwrap();
+        let connected = Sdk::connect_by(loader(), asks(&endpoint), options).await.unwrap();
         assert_eq!((connected.region.as_str(), connected.vpc.as_str()), expected);
     }
 }
@@ -70,7 +70,7 @@ async fn what_the_instance_does_not_say_has_to_be_named() {
         (&[(MAC_PATH, "")], region, "says \"\""),
     ] {
         let endpoint = service(knows).await;
-        let error = Sdk::connect_by(loader(), client(&endpoint), options).await.unwrap_err();
+        let error = Sdk::connect_by(loader(), asks(&endpoint), options).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
 }
@@ -81,7 +81,20 @@ async fn an_instance_without_a_metadata_service_is_told_from_one_that_waits_for_
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let options = Options { region: Some("eu-west-1".to_owned()), ..Options::default() };
-    let error = Sdk::connect_by(loader(), client(&endpoint), options).await.unwrap_err();
+    let error = Sdk::connect_by(loader(), asks(&endpoint), options).await.unwrap_err();
     assert!(matches!(error, ConnectError::Vpc(_)), "{error}");
     assert!(begin.elapsed() < METADATA * 3, "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn without_certificates_of_authorities_what_needs_none_is_reached() {
+    let endpoint = service(&[MAC, VPC, REGION]).await;
+    let http = client(false).unwrap();
+    let config = ProviderConfig::without_region().with_http_client(http.clone());
+    let metadata = imds::Client::builder().configure(&config).endpoint(&endpoint).unwrap().build();
+    let connected = Sdk::connect_by(loader().http_client(http), metadata, Options::default()).await.unwrap();
+    assert_eq!(connected.vpc, "vpc-1");
+    for (endpoint, by_tls) in [(None, true), (Some("https://localhost"), true), (Some("http://localhost"), false)] {
+        assert_eq!(is_reached_by_tls(endpoint), by_tls, "{endpoint:?}");
+    }
 }
