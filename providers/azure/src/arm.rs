@@ -215,6 +215,8 @@ impl ArmError {
             _ if LIMITS.contains(&code) => (Class::Permission, Some(Reason::CloudLimit)),
             429 => (Class::Throttled, None),
             401 | 403 => (Class::Permission, None),
+            // The group or subscription that was named is not there; asking again does not make it.
+            404 if code.starts_with("ResourceGroup") || code.contains("Subscription") => (Class::Config, None),
             404 | 409 | 412 => (Class::Conflict, None),
             _ if CONFLICTS.contains(&code) => (Class::Conflict, None),
             // An operation that was accepted and failed has the status of the question how it goes.
@@ -279,7 +281,8 @@ mod tests {
             (409, "AnotherOperationInProgress", Class::Conflict, Reason::ProviderConflict),
             (400, "PublicIPAddressCannotBeDeleted", Class::Conflict, Reason::ProviderConflict),
             (200, "ReferencedResourceNotProvisioned", Class::Conflict, Reason::ProviderConflict),
-            (404, "ResourceGroupNotFound", Class::Conflict, Reason::ProviderConflict),
+            (404, "ResourceNotFound", Class::Conflict, Reason::ProviderConflict),
+            (404, "ResourceGroupNotFound", Class::Config, Reason::InvalidRequest),
             (400, "InvalidResourceReference", Class::Config, Reason::InvalidRequest),
             (400, "RulesUseSameBackendPortProtocolAndVnet", Class::Config, Reason::InvalidRequest),
             (200, "PrivateIPAddressInUse", Class::Config, Reason::InvalidRequest),

@@ -23,6 +23,8 @@ pub struct Observed {
     pub security_group: Option<Value>,
     /// Public IPs of the resource groups that are asked for.
     pub public_ips: BTreeMap<Id, Value>,
+    /// Resource groups that Services name and that cannot be looked into, in small letters, and why.
+    pub closed_groups: BTreeMap<String, Refusal>,
     /// Subnets that internal Services are to be in, by name; `None` for one that is not there.
     pub subnets: BTreeMap<String, Option<Value>>,
     /// Services for which Azure refused a load balancer, what they asked for then, and how it was refused.

@@ -63,6 +63,8 @@ pub(crate) struct State {
     pub counts: BTreeMap<String, u64>,
     pub faults: Vec<Fault>,
     pub limits: Limits,
+    /// The resource groups that there are; all of them where none is named.
+    pub groups: Vec<String>,
     /// How long a write takes.
     pub takes: Duration,
     /// Resources on a page of a list.
@@ -100,6 +102,11 @@ impl Fake {
     /// How long writes take from now on.
     pub fn takes(&self, time: Duration) {
         self.with(|state| state.takes = time);
+    }
+
+    /// Which resource groups there are; others are not found.
+    pub fn only_groups(&self, groups: &[&str]) {
+        self.with(|state| state.groups = groups.iter().map(|group| group.to_lowercase()).collect());
     }
 
     /// How many resources are on a page of a list.
@@ -196,6 +203,11 @@ impl State {
         }
         if let Some(response) = self.asked(path) {
             return self.count_and_hurt(request, "operations", now, |_| response);
+        }
+        let group = path.split('/').nth(4).unwrap_or_default().to_lowercase();
+        if !self.groups.is_empty() && !self.groups.contains(&group) {
+            let missing = format!("Resource group '{group}' could not be found.");
+            return Some(error(404, "ResourceGroupNotFound", &missing));
         }
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("fake").to_owned();
         if let Some((prefix, kind)) = resource::collection(path) {

@@ -41,6 +41,9 @@ impl PublicIps {
     pub(super) fn find(world: &World<'_>, asks: &Asks, family: IpFamily, one: &FrontAsks) -> Result<Found, Refusal> {
         let (settings, front) = (world.settings, &asks.front);
         let found = |id: Id, address| Found { id, address, family, prefix: one.prefix.clone() };
+        if let Some(refusal) = world.observed.closed_groups.get(&front.group.to_lowercase()) {
+            return Err(refusal.clone());
+        }
         let id = match (one.address, &one.public_ip) {
             (Some(wanted), _) => {
                 let has = |document: &Value| address(document, &["properties", "ipAddress"]) == Some(wanted);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_provider::{Owned, ServiceId, Shard, Wanted};
+use berth_provider::{Failure, Owned, ServiceId, Shard, Wanted};
 use serde_json::Value;
 
 use super::Azure;
@@ -11,6 +11,7 @@ use crate::document::{name, parts, text};
 use crate::intent::{Asks, Scheme};
 use crate::names;
 use crate::observed::{Observed, load_balancer, subnet};
+use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::tags;
 
@@ -33,15 +34,29 @@ impl<A: Arm> Azure<A> {
             both.into_iter().filter_map(|(scheme, document)| Some((scheme, document?))).collect();
         groups.extend(load_balancers.values().flat_map(groups_of));
         let mut public_ips = BTreeMap::new();
-        let mut listed = BTreeSet::new();
+        let (mut listed, mut closed_groups) = (BTreeSet::new(), BTreeMap::new());
         for group in groups {
             // Groups that differ in case alone are one (ARM rule).
-            if listed.insert(group.to_lowercase()) {
-                for document in self.arm.list(&collection(settings, &group, "publicIPAddresses")).await? {
-                    let id = text(&document, &["id"]).map(Id::new);
-                    let id = id.unwrap_or_else(|| Id::network(settings, &group, "publicIPAddresses", name(&document)));
-                    public_ips.insert(id, document);
+            if !listed.insert(group.to_lowercase()) {
+                continue;
+            }
+            let documents = match self.arm.list(&collection(settings, &group, "publicIPAddresses")).await {
+                Ok(documents) => documents,
+                // One that a Service names is that Service's trouble and no other's.
+                Err(error)
+                    if matches!(error.status, 403 | 404) && !group.eq_ignore_ascii_case(&settings.resource_group) =>
+                {
+                    let failure = Failure::from(error);
+                    let refusal = Refusal::Arm(failure.message, failure.class, failure.reason);
+                    closed_groups.insert(group.to_lowercase(), refusal);
+                    continue;
                 }
+                Err(error) => return Err(error),
+            };
+            for document in documents {
+                let id = text(&document, &["id"]).map(Id::new);
+                let id = id.unwrap_or_else(|| Id::network(settings, &group, "publicIPAddresses", name(&document)));
+                public_ips.insert(id, document);
             }
         }
         let internal = asks.values().filter(|asks| asks.front.scheme == Scheme::Internal);
@@ -55,7 +70,7 @@ impl<A: Arm> Azure<A> {
             memory.asks = asks;
             (memory.blame.blamed(), memory.blame.at_once())
         });
-        Ok(Observed { load_balancers, security_group, public_ips, subnets, blamed, at_once })
+        Ok(Observed { load_balancers, security_group, public_ips, closed_groups, subnets, blamed, at_once })
     }
 
     async fn security_group(&self) -> Called<Option<Value>> {

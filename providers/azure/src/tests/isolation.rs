@@ -73,3 +73,43 @@ async fn a_public_ip_that_azure_refuses_is_one_services_failure() {
     let says = scene.failures.join("\n");
     assert!(says.contains("PublicIPCountLimitReached") && says.ends_with("raise the limit, or need less"), "{says}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_resource_group_that_is_not_there_is_the_trouble_of_who_names_it() {
+    let mut scene = Scene::new();
+    scene.fake().only_groups(&["rg"]);
+    scene.apply(service("a", &[PUBLIC, ("azure-load-balancer-resource-group", "other")], json!({})));
+    scene.apply(service("b", &[PUBLIC], json!({})));
+    scene.rest().await;
+    assert!(scene.outcomes[&key("b")].met);
+    assert!(scene.says("a").contains("ResourceGroupNotFound"), "{}", scene.says("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_needs_the_rule_that_is_one_too_many_is_told_and_harms_no_other() {
+    let mut scene = Scene::new();
+    // The group as others filled it.
+    let rules: Vec<_> = (0..999)
+        .map(|number| {
+            json!({"name": format!("theirs{number}"), "properties": {
+                "protocol": "Tcp", "access": "Allow", "direction": "Inbound", "priority": 1000 + number, "sourcePortRange": "*",
+                "sourceAddressPrefix": "*", "destinationAddressPrefix": "*", "destinationPortRange": "22",
+            }})
+        })
+        .collect();
+    let group = json!({"location": "westeurope", "properties": {"securityRules": rules}});
+    scene.fake().plant(&format!("{GROUP}/networkSecurityGroups/prod-nsg"), group).unwrap();
+    for name in ["a", "b", "c"] {
+        scene.apply(service(name, &[PUBLIC], json!({})));
+    }
+    scene.apply(service("d", &[PUBLIC], ports(&["TCP/443:30443"])));
+    scene.rest().await;
+    for name in ["a", "b", "c"] {
+        assert!(scene.outcomes[&key(name)].met, "{}", scene.says(name));
+    }
+    assert!(
+        scene.says("d").starts_with("CloudLimit: the network security group prod-nsg has 1000 rules"),
+        "{}",
+        scene.says("d")
+    );
+}
