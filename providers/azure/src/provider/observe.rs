@@ -1,0 +1,128 @@
+//! One look at everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_provider::{Failure, Owned, ServiceId, Shard, Wanted};
+use serde_json::Value;
+
+use super::Azure;
+use crate::arm::{Arm, Called, Id, collection};
+use crate::document::{name, parts, text};
+use crate::intent::{Asks, Scheme};
+use crate::names;
+use crate::observed::{Observed, load_balancer, subnet};
+use crate::refusal::Refusal;
+use crate::settings::Settings;
+use crate::tags;
+
+impl<A: Arm> Azure<A> {
+    pub(super) async fn look(&self, wanted: &Wanted) -> Called<Observed> {
+        let settings = &self.settings;
+        let asks: BTreeMap<ServiceId, Asks> = wanted
+            .present
+            .values()
+            .filter_map(|intent| Some((intent.id.clone(), Asks::of(intent, settings).ok()?)))
+            .collect();
+        let leaving = wanted.leaving.values().filter_map(|intent| Asks::of(intent, settings).ok());
+        let mut groups: BTreeSet<String> = asks.values().cloned().chain(leaving).map(|asks| asks.front.group).collect();
+        groups.insert(settings.resource_group.clone());
+        let (public, internal) = (load_balancer(settings, Scheme::Public), load_balancer(settings, Scheme::Internal));
+        let (public, internal, security_group) =
+            tokio::try_join!(self.arm.get(&public), self.arm.get(&internal), self.security_group())?;
+        let both = [(Scheme::Public, public), (Scheme::Internal, internal)];
+        let load_balancers: BTreeMap<Scheme, Value> =
+            both.into_iter().filter_map(|(scheme, document)| Some((scheme, document?))).collect();
+        groups.extend(load_balancers.values().flat_map(groups_of));
+        let mut public_ips = BTreeMap::new();
+        let (mut listed, mut closed_groups) = (BTreeSet::new(), BTreeMap::new());
+        for group in groups {
+            // Groups that differ in case alone are one (ARM rule).
+            if !listed.insert(group.to_lowercase()) {
+                continue;
+            }
+            let documents = match self.arm.list(&collection(settings, &group, "publicIPAddresses")).await {
+                Ok(documents) => documents,
+                // One that a Service names is that Service's trouble and no other's.
+                Err(error)
+                    if matches!(error.status, 403 | 404) && !group.eq_ignore_ascii_case(&settings.resource_group) =>
+                {
+                    let failure = Failure::from(error);
+                    let refusal = Refusal::Arm(failure.message, failure.class, failure.reason);
+                    closed_groups.insert(group.to_lowercase(), refusal);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for document in documents {
+                let id = text(&document, &["id"]).map(Id::new);
+                let id = id.unwrap_or_else(|| Id::network(settings, &group, "publicIPAddresses", name(&document)));
+                public_ips.insert(id, document);
+            }
+        }
+        let internal = asks.values().filter(|asks| asks.front.scheme == Scheme::Internal);
+        let called: BTreeSet<String> = internal.map(|asks| asks.front.subnet_name(settings).to_owned()).collect();
+        let mut subnets = BTreeMap::new();
+        for called in called {
+            let document = self.arm.get(&subnet(settings, &called)).await?;
+            subnets.insert(called, document);
+        }
+        let (blamed, at_once) = self.memory(|memory| {
+            memory.asks = asks;
+            (memory.blame.blamed(), memory.blame.at_once())
+        });
+        Ok(Observed { load_balancers, security_group, public_ips, closed_groups, subnets, blamed, at_once })
+    }
+
+    async fn security_group(&self) -> Called<Option<Value>> {
+        match &self.settings.security_group {
+            Some(place) => self.arm.get(&Id::at(&self.settings, "networkSecurityGroups", place)).await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// The resource groups of the public IPs that a load balancer refers to.
+fn groups_of(document: &Value) -> BTreeSet<String> {
+    let ids = parts(document, "frontendIPConfigurations").iter();
+    let ids = ids.filter_map(|frontend| text(frontend, &["properties", "publicIPAddress", "id"]));
+    ids.filter_map(|id| id.split('/').nth(4).map(str::to_owned)).collect()
+}
+
+/// What carries our marks.
+pub(super) fn owned(
+    settings: &Settings,
+    observed: &Observed,
+    services: &BTreeMap<String, ServiceId>,
+    shard: &Shard,
+) -> Vec<Owned> {
+    let thing = |id: String, kind: &str, service| Owned { id, kind: kind.to_owned(), shard: shard.clone(), service };
+    let mut owned = Vec::new();
+    let ours = observed.public_ips.iter().filter(|(_, document)| tags::is_ours(settings, document));
+    let ours: BTreeMap<&Id, Option<ServiceId>> = ours.map(|(id, document)| (id, tags::service(document))).collect();
+    for (scheme, document) in &observed.load_balancers {
+        let id = load_balancer(settings, *scheme);
+        let made_by_us = tags::is_ours(settings, document);
+        let mut members = Vec::new();
+        for frontend in parts(document, "frontendIPConfigurations") {
+            let Some(base) = names::base_of(name(frontend)) else { continue };
+            let public_ip = text(frontend, &["properties", "publicIPAddress", "id"]).map(Id::new);
+            let by_tag = public_ip.and_then(|id| ours.get(&id).cloned().flatten());
+            let by_tag = by_tag.filter(|service| names::base(&service.uid) == base);
+            let service = services.get(base).cloned().or(by_tag);
+            // In somebody else's load balancer a name alone says nothing: cloud-provider-azure gives the same ones.
+            if made_by_us || service.is_some() {
+                members.extend(service.clone());
+                owned.push(thing(
+                    id.child("frontendIPConfigurations", name(frontend)).to_string(),
+                    "frontend",
+                    service,
+                ));
+            }
+        }
+        if made_by_us {
+            owned.push(thing(id.to_string(), "load balancer", members.into_iter().next()));
+        }
+    }
+    owned.extend(ours.into_iter().map(|(id, service)| thing(id.to_string(), "public IP", service)));
+    owned
+}
