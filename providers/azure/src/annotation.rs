@@ -2,12 +2,16 @@
 //!
 //! Names and meanings are those of cloud-provider-azure (CPAZ).
 
+mod about;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::refusal::Refusal;
+
+pub use about::{Line, lines};
 
 /// What they begin with.
 pub const PREFIX: &str = "service.beta.kubernetes.io/";
@@ -165,6 +169,20 @@ impl<'a> Annotations<'a> {
     /// The ports that something is said of, by number or name.
     pub fn ports(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.keys().filter_map(|key| Some((key.as_str(), of_port(key.strip_prefix(PREFIX)?)?.0)))
+    }
+
+    /// The name of a resource, of at most so many letters. Others are no part of a path, and a look at them would be one for nobody.
+    pub fn resource(&self, name: &str, max: usize, more: &[char]) -> Result<Option<&'a str>, Refusal> {
+        let Some(value) = self.text(name) else { return Ok(None) };
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || more.contains(&c);
+        let ends = !value.ends_with('.')
+            && value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(&c));
+        if value.len() <= max && ends && value.chars().all(fits) {
+            return Ok(Some(value));
+        }
+        let more: String = more.iter().collect();
+        let advice = format!("write at most {max} of letters, digits and -_.{more}, beginning with none of -.");
+        Err(wrong(name, value, "no name that a resource of Azure has", advice))
     }
 
     /// A truth, as Go's `strconv.ParseBool` reads it.

@@ -143,6 +143,19 @@ impl Verb {
     }
 }
 
+/// The right that a call takes, such as `Microsoft.Network/loadBalancers/write`.
+pub fn right(id: &Id, verb: Verb) -> String {
+    let Some((_, typed)) = id.as_str().split_once("/providers/") else { return verb.as_str().to_owned() };
+    let mut parts = typed.split('/');
+    let mut right = parts.next().unwrap_or_default().to_owned();
+    // Kinds and names take turns.
+    for kind in parts.step_by(2) {
+        right.push('/');
+        right.push_str(kind);
+    }
+    format!("{right}/{}", verb.as_str())
+}
+
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}{message}", self.right(), self.shown_code())]
@@ -193,15 +206,7 @@ impl ArmError {
 
     /// The right that the call takes, such as `Microsoft.Network/loadBalancers/write`.
     pub fn right(&self) -> String {
-        let Some((_, typed)) = self.id.as_str().split_once("/providers/") else { return self.verb.as_str().to_owned() };
-        let mut parts = typed.split('/');
-        let mut right = parts.next().unwrap_or_default().to_owned();
-        // Kinds and names take turns.
-        for kind in parts.step_by(2) {
-            right.push('/');
-            right.push_str(kind);
-        }
-        format!("{right}/{}", self.verb.as_str())
+        right(&self.id, self.verb)
     }
 
     fn shown_code(&self) -> String {

@@ -13,15 +13,19 @@
 pub mod annotation;
 pub mod arm;
 pub mod config;
+pub mod difference;
 pub mod document;
 pub mod intent;
 pub mod names;
 pub mod observed;
+pub mod outlook;
 pub mod pipeline;
 pub mod plan;
 mod provider;
 pub mod refusal;
+pub mod role;
 pub mod settings;
+pub mod snapshot;
 pub mod step;
 pub mod tags;
 

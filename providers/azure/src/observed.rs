@@ -72,6 +72,13 @@ impl Observed {
     }
 }
 
+/// The resource groups of the public IPs that a load balancer refers to.
+pub fn groups_of(document: &Value) -> BTreeSet<String> {
+    let ids = parts(document, "frontendIPConfigurations").iter();
+    let ids = ids.filter_map(|frontend| text(frontend, &["properties", "publicIPAddress", "id"]));
+    ids.filter_map(|id| id.split('/').nth(4).map(str::to_owned)).collect()
+}
+
 /// The addresses in a backend pool.
 pub fn addresses(pool: &Value) -> BTreeSet<IpAddr> {
     let entries = parts(pool, "loadBalancerBackendAddresses");

@@ -9,4 +9,5 @@ mod isolation;
 mod lifecycle;
 mod many;
 mod pipeline;
+mod rights;
 pub mod scene;

@@ -23,6 +23,10 @@ const LABEL_MAX: usize = 63;
 pub const TAG_VALUE_MAX: usize = 256;
 /// Longest name of a tag (Azure rule).
 const TAG_NAME_MAX: usize = 512;
+/// Longest name of a subnet or of a public IP (Azure rule).
+const NAME_MAX: usize = 80;
+/// Longest name of a resource group (Azure rule).
+const GROUP_NAME_MAX: usize = 90;
 
 /// Who reaches a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,11 +103,12 @@ impl Front {
             if may_refer { Ok(()) } else { Err(refused(field, "--azure-reference-namespaces")) }
         };
         fits(annotations, scheme)?;
-        let subnet = annotations.text(SUBNET).map(str::to_owned);
+        let subnet = annotations.resource(SUBNET, NAME_MAX, &[])?.map(str::to_owned);
         if subnet.as_ref().is_some_and(|subnet| *subnet != settings.subnet) {
             referring(SUBNET)?;
         }
-        let group = annotations.text(GROUP).unwrap_or(&settings.resource_group).to_owned();
+        let group = annotations.resource(GROUP, GROUP_NAME_MAX, &['(', ')'])?;
+        let group = group.unwrap_or(&settings.resource_group).to_owned();
         if !group.eq_ignore_ascii_case(&settings.resource_group) {
             referring(GROUP)?;
         }
@@ -114,7 +119,10 @@ impl Front {
             let (field, address) = address(*family, annotations, request)?;
             let one = FrontAsks {
                 address,
-                public_ip: of_family(annotations, "azure-pip-name", *family, dual).map(|(_, name)| name.to_owned()),
+                public_ip: match of_family(annotations, "azure-pip-name", *family, dual) {
+                    Some((name, _)) => annotations.resource(&name, NAME_MAX, &[])?.map(str::to_owned),
+                    None => None,
+                },
                 prefix: prefix(annotations, *family, dual)?,
                 second: dual && *family == IpFamily::V6,
             };

@@ -35,6 +35,8 @@ pub(super) struct Draft<'a> {
     pub changes: BTreeSet<ServiceId>,
     /// Whether something was added.
     pub adds: bool,
+    /// Whether somebody who uses a frontend loses it before its successor is told of.
+    pub disrupts: bool,
     /// Parts that a rule of ours referred to which is gone: kind and name.
     touched: BTreeSet<(&'static str, String)>,
 }
@@ -54,7 +56,17 @@ impl<'a> Draft<'a> {
         };
         let document = original.cloned().unwrap_or_else(new);
         let (changes, touched) = (BTreeSet::new(), BTreeSet::new());
-        Self { settings: world.settings, scheme, id, original, document, changes, adds: false, touched }
+        Self {
+            settings: world.settings,
+            scheme,
+            id,
+            original,
+            document,
+            changes,
+            adds: false,
+            disrupts: false,
+            touched,
+        }
     }
 
     pub(super) fn parts(&self, kind: &str) -> &[Value] {
@@ -140,9 +152,15 @@ impl<'a> Draft<'a> {
         self.settings.disable_outbound_snat
     }
 
-    /// Whether Azure failed to carry out what was written before, so that it has to be written again.
+    /// Whether Azure failed to carry out what was written before.
     pub(super) fn failed(&self) -> bool {
         self.original.is_some_and(|original| state(original) == "Failed")
+    }
+
+    /// Whether it so has to be written again. One in which nobody here has a part, and that somebody else made, is theirs to mend.
+    fn is_retried(&self) -> bool {
+        let ours = self.original.is_some_and(|original| tags::is_ours(self.settings, original));
+        self.failed() && (ours || !self.changes.is_empty())
     }
 
     fn is_referred_to(&self, frontend: &str) -> bool {
@@ -199,7 +217,7 @@ impl<'a> Draft<'a> {
         let ours = [IpFamily::V4, IpFamily::V6].map(|family| names::pool(&self.settings.cluster, family));
         let interfaces =
             self.find(POOLS, called).is_some_and(|pool| !parts(pool, "backendIPConfigurations").is_empty());
-        ours.iter().any(|ours| ours == called) && !interfaces
+        ours.iter().any(|ours| ours.eq_ignore_ascii_case(called)) && !interfaces
     }
 
     fn uses_pool(&self, called: &str) -> bool {
@@ -220,13 +238,13 @@ impl<'a> Draft<'a> {
     pub(super) fn step(&self) -> Option<PlannedStep<Step>> {
         let services: Vec<ServiceId> = self.changes.iter().cloned().collect();
         let differs = self.original.is_none_or(|original| *original != self.document);
-        if !differs && !self.failed() {
+        if !differs && !self.is_retried() {
             return None;
         }
         let ours = self.original.is_some_and(|original| tags::is_ours(self.settings, original));
         if self.is_empty() && (self.original.is_none() || (ours && differs)) {
             let step = Step::Delete { kind: Kind::LoadBalancer, id: self.id.clone() };
-            return self.original.map(|_| PlannedStep { step, services, disruptive: false });
+            return self.original.map(|_| PlannedStep { step, services, disruptive: self.disrupts });
         }
         let step = Step::Put {
             kind: Kind::LoadBalancer,
@@ -236,7 +254,7 @@ impl<'a> Draft<'a> {
             changes: services.clone(),
             body: self.document.clone(),
         };
-        Some(PlannedStep { step, services, disruptive: false })
+        Some(PlannedStep { step, services, disruptive: self.disrupts })
     }
 
     fn summary(&self) -> String {

@@ -76,7 +76,7 @@ impl Planner<'_> {
         self.limits(asks, &base, &placed, &retained)?;
         self.security.fits(self.world, asks, &placed)?;
         let before = self.turns.map(|turns| (turns, self.drafts.clone()));
-        self.write(asks, &base, &placed, &retained);
+        self.write(asks, intent, &base, &placed, &retained);
         if let Some((turns, drafts)) = before {
             let changed = |drafts: &[Draft<'_>]| drafts.iter().any(|draft| draft.changes.contains(&asks.service));
             if changed(&self.drafts) && turns == 0 {
@@ -291,10 +291,31 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn write(&mut self, asks: &Asks, base: &str, placed: &[Placed], retained: &[(Scheme, String, IpAddr)]) {
+    fn write(
+        &mut self,
+        asks: &Asks,
+        intent: &Intent,
+        base: &str,
+        placed: &[Placed],
+        retained: &[(Scheme, String, IpAddr)],
+    ) {
         let service = &asks.service;
         for draft in &mut self.drafts {
             let scheme = draft.scheme;
+            let goes = |frontend: &&Value| {
+                let stays = |s: &Scheme, f: &str| *s == scheme && f == name(frontend);
+                let kept = placed.iter().any(|p| stays(&p.scheme, &p.frontend))
+                    || retained.iter().any(|(s, f, _)| stays(s, f));
+                let mine = || draft.rules_on(name(frontend)).any(|rule| belongs(name(rule), base));
+                // Of two frontends with one address one is enough.
+                let address = self
+                    .world
+                    .observed
+                    .address_of(frontend)
+                    .filter(|is| !placed.iter().any(|p| p.address == Some(*is)));
+                !kept && address.is_some_and(|address| is_published(intent, address)) && mine()
+            };
+            draft.disrupts |= draft.parts(FRONTENDS).iter().any(|frontend| goes(&frontend));
             let here: Vec<&Placed> = placed.iter().filter(|p| p.scheme == scheme).collect();
             let frontends: BTreeSet<&str> =
                 retained.iter().filter(|(s, _, _)| *s == scheme).map(|(_, f, _)| f.as_str()).collect();

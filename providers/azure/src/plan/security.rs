@@ -180,10 +180,11 @@ impl<'a> Security<'a> {
         if failed {
             services.extend(self.wanted.values().flat_map(|wanted| wanted.services.iter().cloned()));
         }
-        if document == *original && !failed {
+        let (before, after) = (parts(original, RULES), parts(&document, RULES));
+        // No list and an empty one are the same.
+        if (document == *original || (before.is_empty() && after.is_empty())) && !failed {
             return None;
         }
-        let (before, after) = (parts(original, RULES), parts(&document, RULES));
         let count = |a: &[Value], b: &[Value]| a.iter().filter(|x| !b.iter().any(|y| name(x) == name(y))).count();
         let step = Step::Put {
             kind: Kind::SecurityGroup,

@@ -10,7 +10,7 @@ use crate::arm::{Arm, Called, Id, collection};
 use crate::document::{name, parts, text};
 use crate::intent::{Asks, Scheme};
 use crate::names;
-use crate::observed::{Observed, load_balancer, subnet};
+use crate::observed::{Observed, groups_of, load_balancer, subnet};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::tags;
@@ -44,7 +44,8 @@ impl<A: Arm> Azure<A> {
                 Ok(documents) => documents,
                 // One that a Service names is that Service's trouble and no other's.
                 Err(error)
-                    if matches!(error.status, 403 | 404) && !group.eq_ignore_ascii_case(&settings.resource_group) =>
+                    if matches!(error.status, 400 | 403 | 404)
+                        && !group.eq_ignore_ascii_case(&settings.resource_group) =>
                 {
                     let failure = Failure::from(error);
                     let refusal = Refusal::Arm(failure.message, failure.class, failure.reason);
@@ -79,13 +80,6 @@ impl<A: Arm> Azure<A> {
             None => Ok(None),
         }
     }
-}
-
-/// The resource groups of the public IPs that a load balancer refers to.
-fn groups_of(document: &Value) -> BTreeSet<String> {
-    let ids = parts(document, "frontendIPConfigurations").iter();
-    let ids = ids.filter_map(|frontend| text(frontend, &["properties", "publicIPAddress", "id"]));
-    ids.filter_map(|id| id.split('/').nth(4).map(str::to_owned)).collect()
 }
 
 /// What carries our marks.

@@ -34,12 +34,13 @@ impl<A: Arm> Azure<A> {
             let Some(document) = self.arm.get(&id).await? else { continue };
             for family in IpFamily::ALL {
                 let called = names::pool(&self.settings.cluster, family);
-                let pool = parts(&document, "backendAddressPools").iter().find(|pool| name(pool) == called);
-                let Some(pool) = pool else { continue };
+                let mut all = parts(&document, "backendAddressPools").iter();
+                // Rules refer to it whatever its case (ARM rule).
+                let Some(pool) = all.find(|pool| name(pool).eq_ignore_ascii_case(&called)) else { continue };
                 pools += 1;
                 let of_family = nodes.iter().filter(|(address, _)| IpFamily::of(**address) == family);
                 let of_family = of_family.map(|(address, node)| (*address, *node)).collect();
-                self.fill(&id.child("backendAddressPools", &called), pool.clone(), &of_family, &mut report).await?;
+                self.fill(&id.child("backendAddressPools", name(pool)), pool.clone(), &of_family, &mut report).await?;
             }
         }
         if pools == 0 && !targets.services.is_empty() {

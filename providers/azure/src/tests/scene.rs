@@ -1,7 +1,7 @@
 //! A cluster with Services, a cloud, and a provider that is run until it is at rest.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use berth_api::service::ServiceKey;
@@ -12,6 +12,7 @@ use http::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::arm::{Id, Verb, right};
 use crate::pipeline::token::{TokenError, Tokens};
 use crate::pipeline::{Pipeline, Transport};
 use crate::settings::{Namespaces, Settings};
@@ -52,16 +53,23 @@ pub struct Wire {
     pub fake: Arc<Fake>,
     pub gate: Arc<FaultGate>,
     pub began: Instant,
+    rights: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Wire {
     pub fn new(fake: Arc<Fake>) -> Self {
-        Self { fake, gate: Arc::default(), began: Instant::now() }
+        Self { fake, gate: Arc::default(), began: Instant::now(), rights: Arc::default() }
+    }
+
+    /// The rights that the calls so far have taken.
+    pub fn rights(&self) -> BTreeSet<String> {
+        self.rights.lock().unwrap().clone()
     }
 }
 
 impl Transport for Wire {
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, String> {
+        self.rights.lock().unwrap().extend(taken(&request));
         let verdict = if request.method() == Method::GET { self.gate.read() } else { self.gate.write() };
         if verdict == Verdict::Refuse {
             return Err("no route to host".to_owned());
@@ -72,6 +80,42 @@ impl Transport for Wire {
         }
         answer.ok_or_else(|| "connection reset".to_owned())
     }
+}
+
+/// The rights that a call takes: for itself, and for what is referred to in what it writes.
+fn taken(request: &Request<Vec<u8>>) -> Vec<String> {
+    const JOINS: [(&str, &str); 4] = [
+        ("subnet", "Microsoft.Network/virtualNetworks/subnets/join/action"),
+        ("publicIPAddress", "Microsoft.Network/publicIPAddresses/join/action"),
+        ("publicIPPrefix", "Microsoft.Network/publicIPPrefixes/join/action"),
+        ("virtualNetwork", "Microsoft.Network/virtualNetworks/joinLoadBalancer/action"),
+    ];
+    fn walk(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (field, value) in fields {
+                    let join = JOINS.iter().find(|(of, _)| of == field && value["id"].is_string());
+                    found.extend(join.map(|(_, right)| (*right).to_owned()));
+                    walk(value, found);
+                }
+            }
+            Value::Array(all) => all.iter().for_each(|one| walk(one, found)),
+            _ => {}
+        }
+    }
+    // How an operation goes is asked for by a link of its own, which takes no right.
+    let path = request.uri().path();
+    if !path.contains("/resourceGroups/") {
+        return Vec::new();
+    }
+    let verb = match *request.method() {
+        Method::PUT => Verb::Write,
+        Method::DELETE => Verb::Delete,
+        _ => Verb::Read,
+    };
+    let mut rights = vec![right(&Id::new(path), verb)];
+    walk(&serde_json::from_slice(request.body()).unwrap_or_default(), &mut rights);
+    rights
 }
 
 /// A token that is always good.
