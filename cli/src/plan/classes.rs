@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use berth_aws::flags::Flags as AwsFlags;
+use berth_azure::flags::Flags as AzureFlags;
 use berth_pool::world::World;
 use berth_provider::class::{
     Classes, ClassesError, DEFAULT_DEFAULT, DEFAULT_PROVIDERS, DefaultProvider, Mapping, ProviderName,
@@ -59,11 +60,15 @@ pub struct ControllerFlags {
     /// What the AWS provider is told.
     #[command(flatten)]
     pub aws: AwsFlags,
+    /// What the Azure provider is told.
+    #[command(flatten)]
+    pub azure: AzureFlags,
 }
 
 impl ControllerFlags {
     fn or(&self, other: Self) -> Self {
-        Self { classes: self.classes.or(other.classes), aws: self.aws.or(other.aws) }
+        let Self { classes, aws, azure } = other;
+        Self { classes: self.classes.or(classes), aws: self.aws.or(aws), azure: self.azure.or(azure) }
     }
 }
 
@@ -107,6 +112,11 @@ impl ClassArgs {
                 .map_err(|_| ClassesUnknown::Default(DEFAULT_DEFAULT))?,
         };
         Ok(Classes::new(&providers, self.classes.as_deref().unwrap_or_default(), default.name())?)
+    }
+
+    /// Whether a provider is switched on by what is said.
+    pub fn has(&self, provider: ProviderName) -> bool {
+        self.providers.iter().flatten().any(|on| *on == provider)
     }
 
     /// Its switches; off where nothing is said.
@@ -177,11 +187,11 @@ pub fn without_variables(command: Command) -> Command {
 
 /// The flags that matter, and the variables that stand for them.
 fn flags() -> Vec<(String, String)> {
-    let aws = AwsFlags::augment_args(Command::new("controller"));
-    let aws = aws.get_arguments().filter_map(|argument| {
+    let clouds = AzureFlags::augment_args(AwsFlags::augment_args(Command::new("controller")));
+    let clouds = clouds.get_arguments().filter_map(|argument| {
         Some((format!("--{}", argument.get_long()?), argument.get_env()?.to_string_lossy().into_owned()))
     });
-    FLAGS.iter().map(|(flag, variable)| ((*flag).to_owned(), (*variable).to_owned())).chain(aws).collect()
+    FLAGS.iter().map(|(flag, variable)| ((*flag).to_owned(), (*variable).to_owned())).chain(clouds).collect()
 }
 
 /// Whether a word of a command line is that flag, with a value or before one.
@@ -209,7 +219,7 @@ fn of_deployment(deployment: &Deployment) -> Result<ControllerFlags, String> {
                 let more = Words::read(std::iter::once(format!("{flag}={value}")));
                 flags = flags.or(more.map_err(|_| format!("`{variable}={value}` cannot be read"))?);
             }
-            // What AWS is told has no part in who serves what; the plan says what it lacks.
+            // What a cloud's provider is told has no part in who serves what; the plan says what it lacks.
             _ if !FLAGS.iter().any(|(known, _)| known == flag) => {}
             Some(EnvVar { value_from: Some(_), .. }) => {
                 return Err(format!("the variable {variable} comes from another object"));

@@ -31,9 +31,13 @@ const WORKLOADS: [(&str, &str); 3] = [
 ];
 
 /// What is laid over the rest by those who want it.
-const COMPONENTS: [(&str, &str); 2] =
-    [(AWS, include_str!("templates/aws.yaml")), (ROUTES, include_str!("templates/routes.yaml"))];
+const COMPONENTS: [(&str, &str); 3] = [
+    (AWS, include_str!("templates/aws.yaml")),
+    (AZURE, include_str!("templates/azure.yaml")),
+    (ROUTES, include_str!("templates/routes.yaml")),
+];
 const AWS: &str = "deploy/aws/kustomization.yaml";
+const AZURE: &str = "deploy/azure/kustomization.yaml";
 const ROUTES: &str = "deploy/routes/kustomization.yaml";
 
 const KUSTOMIZATION: &str = "deploy/kustomization.yaml";

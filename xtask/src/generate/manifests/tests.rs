@@ -131,7 +131,7 @@ fn the_installation_is_everything_and_in_an_order_that_an_api_server_takes() {
     let files = super::super::all().unwrap();
     let manifests = files.iter().filter(|f| f.path.starts_with("deploy")).map(|f| f.path.display().to_string());
     let rest: Vec<_> = manifests.filter(|path| !listed.contains(path)).collect();
-    assert_eq!(rest, [KUSTOMIZATION, INSTALL, AWS, ROUTES, "deploy/aws/iam-policy.json"]);
+    assert_eq!(rest, [KUSTOMIZATION, INSTALL, AWS, AZURE, ROUTES, "deploy/aws/iam-policy.json", "deploy/azure/role.json"]);
     let distinct: BTreeSet<_> = installed.iter().map(identity).collect();
     assert_eq!(distinct.len(), installed.len());
 
@@ -161,13 +161,19 @@ fn the_component_of_routes_changes_what_it_names_and_nothing_else_adds_its_capab
 }
 
 #[test]
-fn the_component_of_aws_changes_what_is_there_and_its_instructions_name_what_is_there() {
-    let component = &documents(AWS)[0];
-    let targets: Vec<_> =
-        component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
-    assert_eq!(targets, ["Deployment", "NetworkPolicy", "ClusterRole"]);
-    let container = &documents("deploy/controller.yaml")[0]["spec"]["template"]["spec"]["containers"][0];
-    assert!(container["args"].is_array(), "the component replaces all of them");
+fn the_components_of_clouds_change_what_is_there_and_their_instructions_name_what_is_there() {
+    for component in [AWS, AZURE] {
+        let component = &documents(component)[0];
+        let targets: Vec<_> =
+            component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
+        assert_eq!(targets, ["Deployment", "NetworkPolicy", "ClusterRole"]);
+    }
+    let pod = &documents("deploy/controller.yaml")[0]["spec"]["template"];
+    let container = &pod["spec"]["containers"][0];
+    assert!(container["args"].is_array(), "the components replace all of them");
+    assert!(pod["spec"].get("volumes").is_none(), "the component of Azure adds all of them");
+    assert!(container.get("volumeMounts").is_none(), "the component of Azure adds all of them");
+    assert!(pod["metadata"]["labels"].is_object(), "the instructions add one");
     let account =
         documents("deploy/rbac/controller.yaml").into_iter().find(|of| of["kind"] == "ServiceAccount").unwrap();
     assert!(account["metadata"].get("annotations").is_none(), "the instructions add all of them");
@@ -183,16 +189,30 @@ fn the_documentation_names_the_numbers_that_the_policies_hold() {
 }
 
 #[test]
-fn the_component_for_aws_adds_the_rights_that_something_outside_the_cluster_takes_and_no_others() {
-    let component = &documents(AWS)[0];
-    let patches = component["patches"].as_array().unwrap();
-    let of_role: Vec<_> = patches.iter().filter(|patch| patch["target"]["kind"] == "ClusterRole").collect();
-    let [of_role] = of_role[..] else { panic!("one patch of the role") };
-    assert_eq!(of_role["target"]["name"], "berth-controller");
-    let operations: Vec<Value> = serde_saphyr::from_str(of_role["patch"].as_str().unwrap()).unwrap();
-    assert!(operations.iter().all(|of| of["op"] == "add" && of["path"] == "/rules/-"), "{operations:?}");
-    let rules: Vec<Value> = operations.into_iter().map(|of| of["value"].clone()).collect();
+fn the_components_of_clouds_add_the_rights_that_something_outside_the_cluster_takes_and_no_others() {
     let expected: Vec<_> =
         berth_controller::rbac::cloud_rules().iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
-    assert_eq!(rules, expected);
+    for component in [AWS, AZURE] {
+        let component = &documents(component)[0];
+        let patches = component["patches"].as_array().unwrap();
+        let of_role: Vec<_> = patches.iter().filter(|patch| patch["target"]["kind"] == "ClusterRole").collect();
+        let [of_role] = of_role[..] else { panic!("one patch of the role") };
+        assert_eq!(of_role["target"]["name"], "berth-controller");
+        let operations: Vec<Value> = serde_saphyr::from_str(of_role["patch"].as_str().unwrap()).unwrap();
+        assert!(operations.iter().all(|of| of["op"] == "add" && of["path"] == "/rules/-"), "{operations:?}");
+        let rules: Vec<Value> = operations.into_iter().map(|of| of["value"].clone()).collect();
+        assert_eq!(rules, expected);
+    }
+}
+
+#[test]
+fn the_controller_takes_the_arguments_that_the_components_give_it() {
+    for component in [AWS, AZURE] {
+        let component = &documents(component)[0];
+        let patch = component["patches"][0]["patch"].as_str().unwrap();
+        let operations: Vec<Value> = serde_saphyr::from_str(patch).unwrap();
+        let words = operations[0]["value"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+        let words = ["berth-controller"].into_iter().chain(words);
+        berth_controller::command().try_get_matches_from(words).unwrap();
+    }
 }
