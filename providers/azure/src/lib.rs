@@ -14,6 +14,9 @@ pub mod annotation;
 pub mod arm;
 pub mod config;
 pub mod document;
+pub mod endpoints;
+#[cfg(feature = "clap")]
+pub mod flags;
 pub mod intent;
 pub mod names;
 pub mod observed;
@@ -25,8 +28,9 @@ pub mod settings;
 pub mod step;
 pub mod tags;
 
+pub use berth_provider::Namespaces;
 pub use provider::Azure;
-pub use settings::{Admission, Namespaces, Settings};
+pub use settings::{Admission, Settings};
 
 #[cfg(test)]
 mod tests;
