@@ -36,7 +36,8 @@ const PLAN_HELP: &str = "Examples:
     az network lb list -o json > balancers.json
     az network vnet list -o json > networks.json
     kubectl berth plan -f service.yaml --provider azure \\
-      --azure-cluster-name prod --azure-config azure.json --observed balancers.json,networks.json
+      --azure-cluster-name prod --azure-config azure.json \\
+      --observed balancers.json,networks.json
   In a pipeline, to stop where somebody would lose an address:
     kubectl berth plan -f manifests/ -R -o json > plan.json || exit 1
 
@@ -138,7 +139,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Show what the controller would do, by its own planner: who keeps, gains or loses an address, and why
     #[command(after_help = PLAN_HELP)]
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Show what would become of every address if nodes failed or were drained
     #[command(after_help = SIMULATE_HELP)]
     Simulate(SimulateArgs),

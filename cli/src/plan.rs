@@ -9,6 +9,8 @@ mod azure;
 mod classes;
 mod cloud;
 mod files;
+#[cfg(test)]
+mod golden;
 mod load;
 mod mock;
 mod objects;
@@ -148,7 +150,18 @@ pub async fn gather(sources: Sources<'_>, client: &ClientArgs, now: Timestamp) -
         );
     }
     objects.fill_in_families(&mut notes);
-    Ok(Gathered { objects, namespace, classes, switches, aws: flags.aws, azure: flags.azure, is_azure, offline, connection, notes })
+    Ok(Gathered {
+        objects,
+        namespace,
+        classes,
+        switches,
+        aws: flags.aws,
+        azure: flags.azure,
+        is_azure,
+        offline,
+        connection,
+        notes,
+    })
 }
 
 /// Answers what the command line asks.
@@ -174,7 +187,8 @@ pub async fn plan(args: &PlanArgs, client: &ClientArgs, now: Timestamp) -> Resul
     let (of_aws, of_azure) = if is_azure { (Vec::new(), observed) } else { (observed, Vec::new()) };
     let aws = aws::Cloud::read(aws, of_aws)?;
     let azure = azure::Cloud::read(azure, azure_json(args)?, of_azure)?;
-    let question = Question { objects: &objects, before: &before, classes: &classes, switches, aws: &aws, azure: &azure, now };
+    let question =
+        Question { objects: &objects, before: &before, classes: &classes, switches, aws: &aws, azure: &azure, now };
     let report = question.answer(&mut notes).await?;
     Ok(Planned { report, notes })
 }

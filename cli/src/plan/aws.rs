@@ -16,8 +16,8 @@ use berth_pool::forecast::{self, places};
 use berth_provider::class::{Classes, ProviderName, Served};
 use berth_provider::{Outcome, PlannedStep};
 
-use super::files::Source;
 use super::cloud::{Asked, Fate, KUBE_SYSTEM, gone, note_of_node_ports};
+use super::files::Source;
 use super::objects::{Objects, is_planned};
 use super::report::ChangeWord;
 

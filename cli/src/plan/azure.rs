@@ -61,7 +61,8 @@ impl Cloud {
     pub fn read(flags: Flags, config: Option<Source>, texts: Vec<Source>) -> Result<Self, AzureError> {
         let texts: Vec<_> = texts.into_iter().map(|text| (text.name, text.text)).collect();
         let snapshot = if texts.is_empty() { None } else { Some(Snapshot::read(&texts)?) };
-        let config = config.map(|file| AzureJson::parse(&file.text).map_err(|error| AzureError::Config(file.name, error)));
+        let config =
+            config.map(|file| AzureJson::parse(&file.text).map_err(|error| AzureError::Config(file.name, error)));
         Ok(Self { flags, config: config.transpose()?, snapshot })
     }
 
@@ -120,7 +121,7 @@ pub fn forecast(
         return Ok(found);
     }
     let settings = settings(objects, cloud, notes)?;
-    let outlook = outlook::forecast(&settings, cloud.snapshot.as_ref(), present, leaving);
+    let outlook = outlook::forecast(&settings, cloud.snapshot.as_ref(), present, leaving, is_planned);
     for key in &outlook.services {
         let before = before.get(key).map(Vec::as_slice).unwrap_or_default();
         match outlook.outcomes.get(key) {
@@ -197,18 +198,17 @@ fn settings(objects: &Objects, cloud: &Cloud, notes: &mut Vec<String>) -> Result
 }
 
 fn note_what_is_unknown(outlook: &Outlook, without_node_ports: &BTreeSet<ServiceKey>, notes: &mut Vec<String>) {
-    let creates = |d: &Difference| d.change == difference::Change::Create;
-    let made = outlook.steps.iter().filter(|foreseen| foreseen.differences.iter().any(creates));
-    let made_for: BTreeSet<_> = made.flat_map(|foreseen| &foreseen.planned.services).collect();
-    let unborn: Vec<_> = made_for.iter().filter(|id| is_planned(&id.uid)).map(|id| id.key.to_string()).collect();
-    if !unborn.is_empty() {
+    if !outlook.unborn.is_empty() {
+        let keys: Vec<_> = outlook.unborn.iter().map(ToString::to_string).collect();
         notes.push(format!(
-            "note: names of parts begin with the UID of their Service. That of {} is not known here, so the names will be others",
-            unborn.join(", ")
+            "note: names of parts begin with `a` and the UID of their Service. Those of {} have none yet: their names stand there instead",
+            keys.join(", ")
         ));
     }
-    let shows = outlook.steps.iter().flat_map(|foreseen| &foreseen.differences).any(|d| d.detail.contains("<node port>"));
-    let keys: Vec<_> = without_node_ports.iter().filter(|key| steps_for(outlook, key) > 0).map(ToString::to_string).collect();
+    let shows =
+        outlook.steps.iter().flat_map(|foreseen| &foreseen.differences).any(|d| d.detail.contains("<node port>"));
+    let keys: Vec<_> =
+        without_node_ports.iter().filter(|key| steps_for(outlook, key) > 0).map(ToString::to_string).collect();
     if shows {
         notes.extend(note_of_node_ports(&keys));
     }

@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::classes::Switches;
 use super::cloud::Fate;
-use super::{aws, azure, mock};
 use super::objects::Objects;
 use super::report::{ChangeWord, Count, PlanReport, PlannedPool, PlannedService};
+use super::{aws, azure, mock};
 use crate::finding::Finding;
 use crate::run::RunError;
 
@@ -92,14 +92,7 @@ fn key_of(said: &PlannedService) -> ServiceKey {
 /// A Service of which its cloud's planner says what becomes of it.
 fn fated(said: PlannedService, fate: &Fate) -> PlannedService {
     let Fate { provider, after, change, reason, message } = fate.clone();
-    PlannedService {
-        provider: Some(provider.to_string()),
-        after,
-        change,
-        reason: reason.to_string(),
-        message,
-        ..said
-    }
+    PlannedService { provider: Some(provider.to_string()), after, change, reason: reason.to_string(), message, ..said }
 }
 
 /// A Service that is deleted, and of which the pools know nothing.

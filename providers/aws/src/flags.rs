@@ -3,11 +3,12 @@
 //! Nothing has a default here, so that who reads them from several places can tell what was said; the defaults are in
 //! [`Flags::settings`].
 
+use berth_provider::Namespaces;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::intent::TargetKind;
-use crate::settings::{Admission, Namespaces, NodePorts, Settings};
+use crate::settings::{Admission, NodePorts, Settings};
 
 /// Where traffic goes when the Service does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -120,7 +120,10 @@ impl AzureJson {
     /// # Errors
     /// When it is no JSON, or a field has a value of another kind.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        Ok(serde_json::from_str(text)?)
+        let mut file: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)?;
+        // Nothing, as cloud-provider-azure reads it.
+        file.retain(|_, value| !value.is_null());
+        Ok(serde_json::from_value(file.into())?)
     }
 
     /// What it says about all Services. Names of clusters and what is admitted are not in it.
@@ -217,7 +220,7 @@ mod tests {
         "vnetName": "net", "vnetResourceGroup": "netrg", "subnetName": "nodes", "securityGroupName": "nsg",
         "loadBalancerSku": "Standard", "loadBalancerBackendPoolConfigurationType": "nodeIP", "disableOutboundSNAT": true,
         "maximumLoadBalancerRuleCount": 250, "tags": "team=a", "clusterServiceLoadBalancerHealthProbeMode": "shared",
-        "cloudProviderBackoff": true, "loadBalancerCacheTTLInSeconds": 120
+        "cloudProviderBackoff": true, "loadBalancerCacheTTLInSeconds": 120, "loadBalancerName": null
     }"#;
 
     fn settings(text: &str) -> Result<Settings, ConfigError> {

@@ -25,7 +25,7 @@ const LISTS: [&str; 7] = [
     "inboundNatPools",
 ];
 /// Fields that only Azure writes.
-const READ_ONLY: [&str; 3] = ["etag", "provisioningState", "resourceGuid"];
+const READ_ONLY: [&str; 5] = ["etag", "id", "type", "provisioningState", "resourceGuid"];
 
 /// What becomes of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -157,6 +157,7 @@ fn of_list(list: &'static str, before: &Value, after: &Value) -> Vec<Difference>
 fn describe(list: &str, part: &Value) -> String {
     match list {
         "frontendIPConfigurations" => frontend(part),
+        "backendAddressPools" => "filled with the addresses of nodes".to_owned(),
         "probes" => probe(part),
         "loadBalancingRules" => rule(part),
         "securityRules" => security_rule(part),

@@ -15,6 +15,9 @@ pub mod arm;
 pub mod config;
 pub mod difference;
 pub mod document;
+pub mod endpoints;
+#[cfg(feature = "clap")]
+pub mod flags;
 pub mod intent;
 pub mod names;
 pub mod observed;
@@ -29,8 +32,9 @@ pub mod snapshot;
 pub mod step;
 pub mod tags;
 
+pub use berth_provider::Namespaces;
 pub use provider::Azure;
-pub use settings::{Admission, Namespaces, Settings};
+pub use settings::{Admission, Settings};
 
 #[cfg(test)]
 mod tests;

@@ -83,6 +83,12 @@ pub fn digest(text: &str) -> String {
     hex(text)[..8].to_owned()
 }
 
+/// A UID for a Service that has none yet.
+pub fn stand_in_uid(key: &str) -> String {
+    let hex = hex(key);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
 /// The name of the backend pool of a family.
 pub fn pool(cluster: &str, family: IpFamily) -> String {
     suffixed(cluster.to_owned(), family == IpFamily::V6)

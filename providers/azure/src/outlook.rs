@@ -15,6 +15,7 @@ use crate::arm::Id;
 use crate::difference::{Difference, differences};
 use crate::document::{at, name, parts_mut};
 use crate::intent::{Asks, Scheme, disowns};
+use crate::names;
 use crate::observed::{Observed, load_balancer, version};
 use crate::settings::Settings;
 use crate::snapshot::{Snapshot, unseen};
@@ -38,6 +39,8 @@ pub struct Outlook {
     pub given: BTreeMap<IpAddr, String>,
     /// Services whose security rules are for the addresses of nodes.
     pub by_node: BTreeSet<ServiceKey>,
+    /// Services with a part in it that have no UID yet.
+    pub unborn: BTreeSet<ServiceKey>,
     /// Whether there was still something to be done after [`ROUNDS`] rounds.
     pub endless: bool,
 }
@@ -53,13 +56,26 @@ pub struct Foreseen {
     pub differences: Vec<Difference>,
 }
 
-/// Plans these Services against what was seen, or as if nothing were there.
+/// Plans these Services against what was seen, or as if nothing were there. Names begin with UIDs, and those that `is_unborn` says are none:
+/// where such a Service is in a name, its key is.
 pub fn forecast(
     settings: &Settings,
     snapshot: Option<&Snapshot>,
     present: Vec<Intent>,
     leaving: Vec<Intent>,
+    is_unborn: impl Fn(&str) -> bool,
 ) -> Outlook {
+    let mut unborn = BTreeMap::new();
+    let born = |mut intent: Intent| {
+        if is_unborn(&intent.id.uid) {
+            let key = intent.id.key.to_string();
+            intent.id.uid = names::stand_in_uid(&key);
+            unborn.insert(names::base(&intent.id.uid), format!("<{key}>"));
+            unborn.insert(intent.id.uid.clone(), format!("<UID of {key}>"));
+        }
+        intent
+    };
+    let present: Vec<Intent> = present.into_iter().map(born).collect();
     let mut wanted = Wanted::default();
     wanted.present.extend(present.into_iter().map(|intent| (intent.id.key.clone(), intent)));
     wanted.leaving.extend(leaving.into_iter().map(|intent| (intent.id.clone(), intent)));
@@ -94,35 +110,44 @@ pub fn forecast(
             break;
         }
     }
-    outlook.name_what_is_given();
+    let has_part = outlook.steps.iter().flat_map(|foreseen| &foreseen.planned.services);
+    let has_part = has_part.filter(|id| unborn.contains_key(&id.uid));
+    outlook.unborn = has_part.map(|id| id.key.clone()).collect();
+    outlook.name_what_is_unknown(&unborn);
     outlook
 }
 
 impl Outlook {
-    /// Where an address stands for one that Azure will give, that is said instead of it.
-    fn name_what_is_given(&mut self) {
+    /// Where something stands for what is known only later, that is said instead of it.
+    fn name_what_is_unknown(&mut self, unborn: &BTreeMap<String, String>) {
+        let given = self.given.iter().map(|(stand_in, what)| (stand_in.to_string(), what.as_str()));
+        let words: Vec<(String, &str)> =
+            given.chain(unborn.iter().map(|(stand_in, what)| (stand_in.clone(), what.as_str()))).collect();
+        let named = |text: &str| words.iter().fold(text.to_owned(), |text, (word, by)| replaced(&text, word, by));
         for foreseen in &mut self.steps {
-            if let Step::Put { body, .. } = &mut foreseen.planned.step {
-                name_given(&self.given, body);
+            match &mut foreseen.planned.step {
+                Step::Put { id, body, .. } => {
+                    *id = Id::new(named(id.as_str()));
+                    each_text(body, &named);
+                }
+                Step::Delete { id, .. } => *id = Id::new(named(id.as_str())),
             }
             for difference in &mut foreseen.differences {
-                for (stand_in, what) in &self.given {
-                    difference.detail = replaced(&difference.detail, &stand_in.to_string(), what);
-                }
+                difference.name = named(&difference.name);
+                difference.detail = named(&difference.detail);
             }
+        }
+        for condition in self.outcomes.values_mut().flat_map(|outcome| &mut outcome.conditions) {
+            condition.message = named(&condition.message);
         }
     }
 }
 
-fn name_given(given: &BTreeMap<IpAddr, String>, value: &mut Value) {
+fn each_text(value: &mut Value, change: &impl Fn(&str) -> String) {
     match value {
-        Value::String(text) => {
-            if let Some(what) = text.parse().ok().and_then(|address: IpAddr| given.get(&address)) {
-                text.clone_from(what);
-            }
-        }
-        Value::Array(all) => all.iter_mut().for_each(|one| name_given(given, one)),
-        Value::Object(fields) => fields.values_mut().for_each(|one| name_given(given, one)),
+        Value::String(text) => *text = change(text),
+        Value::Array(all) => all.iter_mut().for_each(|one| each_text(one, change)),
+        Value::Object(fields) => fields.values_mut().for_each(|one| each_text(one, change)),
         _ => {}
     }
 }

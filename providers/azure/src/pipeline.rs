@@ -2,6 +2,7 @@
 //!
 //! What carries a request and where tokens come from are traits, so that this is tested without either.
 
+mod assertion;
 mod gate;
 pub mod token;
 mod wire;
@@ -17,6 +18,7 @@ use crate::arm::{Arm, ArmError, Called, Condition, Id, Verb, Wait};
 use gate::Gate;
 use token::Tokens;
 
+pub use assertion::AssertionError;
 pub use wire::Wire;
 
 /// The version of the API: the newest one that has everything that is used here and that older clouds know too.

@@ -229,7 +229,11 @@ impl<'a> Planner<'a> {
             let draft = self.drafts.iter().find(|draft| draft.scheme == placed.scheme);
             draft.is_some_and(Draft::is_busy)
         });
-        if busy || self.security.is_busy() {
+        let busy = busy || self.security.is_busy();
+        let ingress: Vec<_> = addresses.iter().map(at).collect();
+        let is_published = ingress == intent.published;
+        // What is published is served; that something else is under way in the document they share takes nothing from it.
+        if busy && !is_published {
             let message = "Azure is still carrying out an earlier change".to_owned();
             return unmet(intent, Reason::Provisioning, message, Some(SOON));
         }
@@ -240,10 +244,10 @@ impl<'a> Planner<'a> {
             names.join(" and "),
             name.as_ref().map_or("", |id| id.name())
         );
-        let ingress: Vec<_> = addresses.iter().map(at).collect();
         // While an old frontend is there that is still published, it is looked at again at once to take it away.
-        let look_again = (ingress != intent.published && !intent.published.is_empty()).then_some(SOON);
-        let conditions = vec![condition(ConditionStatus::True, Reason::Allocated, message)];
+        let look_again = (busy || !is_published && !intent.published.is_empty()).then_some(SOON);
+        let mut conditions = vec![condition(ConditionStatus::True, Reason::Allocated, message)];
+        conditions.extend(coming(busy, true));
         Outcome { ingress, conditions, met: true, look_again }
     }
 }
@@ -266,9 +270,32 @@ fn condition(status: ConditionStatus, reason: Reason, message: String) -> Condit
     Condition { kind: types::ALLOCATED, status, reason, message }
 }
 
+/// How far a frontend has come, for people who wait for it: whether something is still under way, and whether it takes traffic.
+fn coming(is_under_way: bool, takes_traffic: bool) -> [Condition; 2] {
+    let provisioning = if is_under_way {
+        (ConditionStatus::True, Reason::Provisioning, "Azure is carrying out a change")
+    } else {
+        (ConditionStatus::False, Reason::Active, "nothing is under way")
+    };
+    let active = if takes_traffic {
+        (ConditionStatus::True, Reason::Active, "the frontend takes traffic")
+    } else {
+        (ConditionStatus::False, Reason::Provisioning, "the frontend does not take traffic yet")
+    };
+    [(types::PROVISIONING, provisioning), (types::ACTIVE, active)].map(|(kind, (status, reason, message))| Condition {
+        kind,
+        status,
+        reason,
+        message: message.to_owned(),
+    })
+}
+
 /// What is published stays until it can be replaced.
 fn unmet(intent: &Intent, reason: Reason, message: String, look_again: Option<Duration>) -> Outcome {
-    let conditions = vec![condition(ConditionStatus::False, reason, message)];
+    let mut conditions = vec![condition(ConditionStatus::False, reason, message)];
+    if reason == Reason::Provisioning {
+        conditions.extend(coming(true, !intent.published.is_empty()));
+    }
     Outcome { ingress: intent.published.clone(), conditions, met: false, look_again }
 }
 

@@ -1,6 +1,8 @@
 //! What an operator says about all Services.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use berth_provider::Namespaces;
 
 /// Rules that one network interface takes behind load balancers (Azure rule).
 pub const RULES_PER_INTERFACE: usize = 300;
@@ -10,31 +12,6 @@ pub const FRONTENDS: usize = 600;
 pub const SECURITY_RULES: usize = 1000;
 /// Sources, and destinations, of one security rule (Azure rule).
 pub const PREFIXES_PER_RULE: usize = 4000;
-
-/// Which namespaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Namespaces {
-    /// All of them.
-    All,
-    /// These. None, where nothing is said.
-    Only(BTreeSet<String>),
-}
-
-impl Default for Namespaces {
-    fn default() -> Self {
-        Self::Only(BTreeSet::new())
-    }
-}
-
-impl Namespaces {
-    /// Whether it is one of them.
-    pub fn has(&self, namespace: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(these) => these.contains(namespace),
-        }
-    }
-}
 
 /// What is admitted where. Where nothing is said, internal frontends in the configured subnet, and no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

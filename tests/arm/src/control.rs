@@ -27,7 +27,7 @@ impl State {
                 Err(wrong) => error(400, "InvalidFault", &wrong.to_string()),
             },
             (&Method::DELETE, "faults") => {
-                self.faults.clear();
+                self.heal();
                 answer(204, &Value::Null)
             }
             (&Method::PUT, "takes") => match body["milliseconds"].as_u64() {

@@ -132,6 +132,11 @@ impl Fake {
         self.with(|state| state.faults.push(fault));
     }
 
+    /// Nothing goes wrong any more, and what was stuck ends.
+    pub fn heal(&self) {
+        self.with(State::heal);
+    }
+
     /// How often each was asked for: `PUT loadBalancers`.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.with(|state| state.counts.clone())

@@ -37,6 +37,14 @@ impl State {
         serial
     }
 
+    /// Forgets what was to go wrong; what was stuck ends at once.
+    pub(crate) fn heal(&mut self) {
+        self.faults.clear();
+        for operation in self.operations.values_mut() {
+            operation.ends.get_or_insert_default();
+        }
+    }
+
     /// Ends what has taken its time.
     pub(crate) fn settle(&mut self, now: Duration) {
         let over: Vec<u64> = self

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use berth_api::service::ServiceKey;
-use berth_provider::{Carried, Intent, Outcome, PlannedStep, Provider, Wanted, carry_out};
+use berth_provider::{Carried, Intent, Namespaces, Outcome, PlannedStep, Provider, Wanted, carry_out};
 use serde_json::{Value, json};
 
 use crate::fake::Fake;
-use crate::settings::{Namespaces, Settings};
+use crate::settings::Settings;
 use crate::step::Step;
 use crate::{Admission, Aws};
 

@@ -8,7 +8,7 @@ fn said(outlook: &Outlook) -> Vec<String> {
 
 #[test]
 fn without_a_cloud_everything_is_made_in_the_order_in_which_it_is_needed() {
-    let outlook = forecast(&settings(), None, vec![service("web", &[PUBLIC], json!({}))], Vec::new());
+    let outlook = forecast(&settings(), None, vec![service("web", &[PUBLIC], json!({}))], Vec::new(), |_| false);
     let base = base("web");
     let rule = "k8s-azure-lb_allow_IPv4_d39272f7f57ed937951650d93992ad77";
     let expected = [
@@ -34,7 +34,8 @@ async fn is_what_happens(scene: &mut Scene, changes: impl FnOnce(&mut Scene)) ->
     changes(scene);
     let wanted = scene.wanted();
     let present = wanted.present.into_values().collect();
-    let outlook = forecast(&scene.settings, Some(&snapshot), present, wanted.leaving.into_values().collect());
+    let outlook =
+        forecast(&scene.settings, Some(&snapshot), present, wanted.leaving.into_values().collect(), |_| false);
     scene.rest().await;
     let mut after = BTreeMap::new();
     for foreseen in &outlook.steps {
@@ -91,7 +92,7 @@ async fn what_is_foreseen_against_a_snapshot_is_what_happens() {
 #[test]
 fn who_is_refused_is_told_why_and_takes_no_step() {
     let bad = service("web", &[("azure-pls-create", "true")], json!({}));
-    let outlook = forecast(&settings(), None, vec![bad], Vec::new());
+    let outlook = forecast(&settings(), None, vec![bad], Vec::new(), |_| false);
     assert_eq!(said(&outlook), Vec::<String>::new());
     let said = &outlook.outcomes[&key("web")].conditions[0];
     assert_eq!(said.reason, berth_api::Reason::Unsupported);
@@ -100,7 +101,7 @@ fn who_is_refused_is_told_why_and_takes_no_step() {
 #[test]
 fn an_address_that_is_asked_for_is_taken_to_exist_where_nobody_looked() {
     let annotations = [PUBLIC, ("azure-load-balancer-ipv4", "20.0.0.9")];
-    let outlook = forecast(&settings(), None, vec![service("web", &annotations, json!({}))], Vec::new());
+    let outlook = forecast(&settings(), None, vec![service("web", &annotations, json!({}))], Vec::new(), |_| false);
     assert!(outlook.outcomes[&key("web")].met, "{:?}", outlook.outcomes);
     assert!(!said(&outlook).iter().any(|line| line.contains("public IP")), "{:?}", said(&outlook));
     assert!(outlook.given.is_empty());
@@ -113,7 +114,7 @@ fn rules_for_nodes_are_told_to_be_in_no_plan() {
     let unruled =
         [PUBLIC, ("azure-disable-load-balancer-floating-ip", "true"), ("azure-disable-load-balancer-nsg-rule", "true")];
     let unruled = service("c", &unruled, json!({}));
-    let outlook = forecast(&settings(), None, vec![direct, translated, unruled], Vec::new());
+    let outlook = forecast(&settings(), None, vec![direct, translated, unruled], Vec::new(), |_| false);
     assert_eq!(outlook.by_node, BTreeSet::from([key("b")]));
 }
 
@@ -126,4 +127,28 @@ fn a_word_is_replaced_only_where_it_stands_alone() {
     ] {
         assert_eq!(replaced(text, "240.0.0.1", "<x>"), expected);
     }
+}
+
+#[test]
+fn a_service_without_a_uid_is_named_by_its_key_wherever_its_uid_would_be() {
+    let unborn = |name: &str| {
+        let mut intent = service(name, &[PUBLIC], json!({}));
+        intent.id.uid = format!("planned/{name}");
+        intent
+    };
+    // Names that are cut are not the same for the two.
+    let long = "n".repeat(50);
+    let (one, other) = (format!("{long}1"), format!("{long}2"));
+    let present = vec![unborn("web"), unborn(&one), unborn(&other)];
+    let outlook = forecast(&settings(), None, present, Vec::new(), |uid| uid.starts_with("planned"));
+    let lines = said(&outlook);
+    for name in ["web", &one, &other] {
+        assert!(lines.contains(&format!("2 create rule <shop/{name}>-TCP-80")), "{lines:?}");
+        assert!(outlook.outcomes[&key(name)].conditions[0].message.contains(&format!("the frontend <shop/{name}> of")));
+    }
+    let text = format!(
+        "{:?}",
+        outlook.steps.iter().map(|f| serde_json::to_string(&f.planned.step).unwrap()).collect::<Vec<_>>()
+    );
+    assert!(text.contains("<UID of shop/web>") && !text.contains(&names::base(&names::stand_in_uid("shop/web"))));
 }

@@ -1,8 +1,8 @@
 //! Tokens: what shows ARM who is asking.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use http::{Method, Request, header};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::Transport;
+use super::assertion::{AssertionError, Signer};
 use crate::config::{AzureJson, Secret};
 
 /// A token is renewed this long before it ends, so that it is good for whatever is asked with it.
@@ -40,6 +41,22 @@ pub enum TokenError {
         /// What is wrong.
         error: String,
     },
+    /// The certificate's file cannot be read.
+    #[error("no token: the certificate {file} (aadClientCertPath) cannot be read: {error}; mount it into the pod")]
+    CertificateFile {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        error: String,
+    },
+    /// The certificate cannot be used.
+    #[error("no token: the certificate {file} (aadClientCertPath) cannot be used: {error}")]
+    Certificate {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        error: AssertionError,
+    },
 }
 
 impl TokenError {
@@ -47,7 +64,7 @@ impl TokenError {
     pub fn status(&self) -> u16 {
         match self {
             Self::Unanswered(_) => 0,
-            Self::Refused(_) | Self::File { .. } => 401,
+            Self::Refused(_) | Self::File { .. } | Self::CertificateFile { .. } | Self::Certificate { .. } => 401,
         }
     }
 }
@@ -59,6 +76,16 @@ pub trait Tokens: Send + Sync + 'static {
 
     /// The last one was not taken.
     fn forget(&self);
+}
+
+impl<C: Tokens> Tokens for std::sync::Arc<C> {
+    async fn token<T: Transport>(&self, transport: &T) -> Result<String, TokenError> {
+        C::token(self, transport).await
+    }
+
+    fn forget(&self) {
+        C::forget(self);
+    }
 }
 
 /// Who asks.
@@ -87,6 +114,15 @@ pub enum Credential {
         /// The secret.
         secret: Secret,
     },
+    /// An application that has the key of a certificate, both in a file, which is read again each time because certificates are renewed.
+    Certificate {
+        /// The tenant.
+        tenant: String,
+        /// The application.
+        client: String,
+        /// The file, in PEM.
+        file: PathBuf,
+    },
 }
 
 /// Why the configuration names nobody who could ask.
@@ -94,15 +130,16 @@ pub enum Credential {
 pub enum CredentialError {
     /// Nothing is there.
     #[error(
-        "azure.json names no credentials; set useFederatedWorkloadIdentityExtension, useManagedIdentityExtension or aadClientSecret"
+        "azure.json names no credentials; set useFederatedWorkloadIdentityExtension, useManagedIdentityExtension, aadClientSecret or \
+         aadClientCertPath"
     )]
     None,
-    /// Certificates are not used.
+    /// A file that only a password opens.
     #[error(
-        "azure.json names a client certificate (aadClientCertPath), which is not supported yet; use workload identity, a managed \
-         identity or aadClientSecret"
+        "azure.json: `aadClientCertPassword` is set, and certificates are read as PEM without a password; write one (openssl pkcs12 -in \
+         FILE -nodes -out FILE.pem) and remove it"
     )]
-    Certificate,
+    Locked,
     /// Something that belongs to it is not.
     #[error("azure.json: `{0}` is missing")]
     Missing(&'static str),
@@ -136,11 +173,51 @@ impl Credential {
             });
         }
         if config.aad_client_cert_path.is_empty() {
-            Err(CredentialError::None)
-        } else {
-            Err(CredentialError::Certificate)
+            return Err(CredentialError::None);
+        }
+        if !config.aad_client_cert_password.0.is_empty() {
+            return Err(CredentialError::Locked);
+        }
+        Ok(Self::Certificate {
+            tenant: needed("tenantId", &config.tenant_id)?,
+            client: needed("aadClientId", &config.aad_client_id)?,
+            file: config.aad_client_cert_path.as_str().into(),
+        })
+    }
+
+    /// Whether what it needs of this machine is there, so that what is wrong with it is said before anything is asked of Azure.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn check(&self) -> Result<(), TokenError> {
+        match self {
+            Self::WorkloadIdentity { file, .. } => own_token(file).map(drop),
+            Self::Certificate { file, .. } => signer(file).map(drop),
+            Self::ManagedIdentity { .. } | Self::Secret { .. } => Ok(()),
         }
     }
+
+    /// What kind, for logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::WorkloadIdentity { .. } => "workload identity",
+            Self::ManagedIdentity { .. } => "managed identity",
+            Self::Secret { .. } => "client secret",
+            Self::Certificate { .. } => "client certificate",
+        }
+    }
+}
+
+fn own_token(file: &Path) -> Result<String, TokenError> {
+    let read = std::fs::read_to_string(file);
+    read.map_err(|error| TokenError::File { file: file.display().to_string(), error: error.to_string() })
+}
+
+fn signer(file: &Path) -> Result<Signer, TokenError> {
+    let named = || file.display().to_string();
+    let pem =
+        std::fs::read(file).map_err(|error| TokenError::CertificateFile { file: named(), error: error.to_string() })?;
+    Signer::of(&pem).map_err(|error| TokenError::Certificate { file: named(), error })
 }
 
 /// Tokens of a credential, each used until shortly before it ends.
@@ -172,6 +249,8 @@ impl Entra {
     fn request(&self) -> Result<Request<Vec<u8>>, TokenError> {
         let wrong = |error: http::Error| TokenError::Refused(error.to_string());
         let scope = format!("{}/.default", self.audience);
+        let asks = |tenant: &str| format!("{}/{tenant}/oauth2/v2.0/token", self.authority);
+        let asserts = |text: &str| form(&[("client_assertion_type", ASSERTION), ("client_assertion", text)]);
         let (tenant, client, proof) = match &self.credential {
             Credential::ManagedIdentity { client } => {
                 let mut query = form(&[("api-version", METADATA_VERSION), ("resource", &self.audience)]);
@@ -182,18 +261,19 @@ impl Entra {
                 let url = format!("{}/metadata/identity/oauth2/token?{query}", self.metadata);
                 return Request::builder().uri(url).header("Metadata", "true").body(Vec::new()).map_err(wrong);
             }
-            Credential::WorkloadIdentity { tenant, client, file } => {
-                let read = std::fs::read_to_string(file)
-                    .map_err(|error| TokenError::File { file: file.display().to_string(), error: error.to_string() })?;
-                let assertion = [("client_assertion_type", ASSERTION), ("client_assertion", read.trim())];
-                (tenant, client, form(&assertion))
+            Credential::WorkloadIdentity { tenant, client, file } => (tenant, client, asserts(own_token(file)?.trim())),
+            Credential::Certificate { tenant, client, file } => {
+                let signed = signer(file)?.sign(client, &asks(tenant), SystemTime::now());
+                let signed =
+                    signed.map_err(|error| TokenError::Certificate { file: file.display().to_string(), error })?;
+                (tenant, client, asserts(&signed))
             }
             Credential::Secret { tenant, client, secret } => (tenant, client, form(&[("client_secret", &secret.0)])),
         };
         let who = form(&[("grant_type", "client_credentials"), ("client_id", client), ("scope", &scope)]);
         Request::builder()
             .method(Method::POST)
-            .uri(format!("{}/{tenant}/oauth2/v2.0/token", self.authority))
+            .uri(asks(tenant))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(format!("{who}&{proof}").into_bytes())
             .map_err(wrong)
@@ -269,7 +349,11 @@ mod tests {
         let all = all.replace("true", "false");
         assert!(matches!(of(&all), Ok(Credential::Secret { .. })));
         assert_eq!(of(r#"{"aadClientSecret": "s"}"#), Err("azure.json: `tenantId` is missing".to_owned()));
-        assert!(of(r#"{"aadClientCertPath": "/c"}"#).unwrap_err().contains("not supported yet"));
+        let certificate = r#"{"tenantId": "t", "aadClientId": "c", "aadClientCertPath": "/c"}"#;
+        assert!(matches!(of(certificate), Ok(Credential::Certificate { .. })));
+        let locked = certificate.replace("/c\"", "/c\", \"aadClientCertPassword\": \"p\"");
+        assert!(of(&locked).unwrap_err().contains("PEM without a password"));
+        assert!(of(r#"{"aadClientCertPath": "/c"}"#).unwrap_err().contains("`tenantId` is missing"));
         assert!(of("{}").unwrap_err().contains("names no credentials"));
     }
 

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::scene::{GROUP, PUBLIC, Scene, base, ports, service, settings};
 use crate::intent::Asks;
-use crate::settings::{ClusterProbe, DefaultScheme, Namespaces};
+use berth_provider::Namespaces;
+
+use crate::settings::{ClusterProbe, DefaultScheme};
 
 const LOAD_BALANCER: &str = "loadBalancers/prod-internal";
 const RULES: &str = "loadBalancingRules";

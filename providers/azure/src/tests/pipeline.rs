@@ -1,10 +1,15 @@
 //! The calls over HTTP, against the stand-in.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use berth_arm_fake::{Action, Fault};
 use berth_provider::{Class, Failure, Provider as _};
+use http::{Request, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -14,8 +19,8 @@ use crate::Azure;
 use crate::arm::{Arm as _, Called, Condition, Id, Wait, collection};
 use crate::config::Secret;
 use crate::document::etag;
-use crate::pipeline::Pipeline;
-use crate::pipeline::token::{Credential, Entra};
+use crate::pipeline::token::{Credential, Entra, TokenError, Tokens as _};
+use crate::pipeline::{Pipeline, Transport};
 
 fn client(wire: &Wire) -> Pipeline<Wire, Anybody> {
     Pipeline::new(wire.clone(), Anybody, "http://fake")
@@ -177,6 +182,74 @@ async fn tokens_are_got_kept_and_renewed() {
     std::fs::remove_file(&file).unwrap();
     let failure = refused(workload).await;
     assert!(failure.message.contains("azure.workload.identity/use"), "{failure}");
+}
+
+/// Carries requests to the stand-in, and reads the assertions in them as Entra ID does.
+struct Entrance {
+    wire: Wire,
+    key: Vec<u8>,
+    thumbprint: String,
+    seen: std::sync::Mutex<BTreeSet<String>>,
+}
+
+impl Transport for Entrance {
+    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, String> {
+        if request.uri().path().ends_with("/token") {
+            let read = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+            let parsed = |text: &str| serde_json::from_slice::<Value>(&read(text)).unwrap();
+            let form = String::from_utf8(request.body().clone()).unwrap();
+            let assertion = form.split('&').find_map(|pair| pair.strip_prefix("client_assertion=")).unwrap();
+            let (said, signature) = assertion.rsplit_once('.').unwrap();
+            let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.key);
+            key.verify(said.as_bytes(), &read(signature)).unwrap();
+            let (header, claims) = said.split_once('.').unwrap();
+            assert_eq!(parsed(header), json!({"alg": "RS256", "typ": "JWT", "x5t": self.thumbprint}));
+            let claims = parsed(claims);
+            assert_eq!((&claims["iss"], &claims["sub"]), (&json!("c"), &json!("c")));
+            assert_eq!(claims["aud"], "http://fake/t/oauth2/v2.0/token");
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+            let (from, until) = (claims["nbf"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+            assert!(from < now && now < until && until - from < 3600, "{claims}");
+            assert!(self.seen.lock().unwrap().insert(claims["jti"].as_str().unwrap().to_owned()), "used before");
+        }
+        self.wire.send(request).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_a_certificate_signs_with_its_key_and_a_renewed_one_is_read() {
+    let folder = std::env::temp_dir().join(format!("berth-azure-certificate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("tls.pem");
+    let credential = Credential::Certificate { tenant: "t".to_owned(), client: "c".to_owned(), file: file.clone() };
+    let missing = credential.check().unwrap_err();
+    assert!(matches!(missing, TokenError::CertificateFile { .. }), "{missing}");
+    let tokens = Arc::new(Entra::new(credential.clone(), "http://fake", "http://fake"));
+    for _ in 0..2 {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let certificate = rcgen::CertificateParams::new([]).unwrap().self_signed(&key).unwrap();
+        std::fs::write(&file, certificate.pem() + &key.serialize_pem()).unwrap();
+        credential.check().unwrap();
+        let wire = Wire::new(cloud());
+        wire.fake.wants_token(Some(Duration::from_hours(1)));
+        let thumbprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, certificate.der());
+        let thumbprint = URL_SAFE_NO_PAD.encode(thumbprint.as_ref());
+        let (key, seen) = (rcgen::PublicKeyData::der_bytes(&key).to_vec(), std::sync::Mutex::default());
+        let entrance = Arc::new(Entrance { wire, key, thumbprint, seen });
+        let arm = Pipeline::new(entrance.clone(), tokens.clone(), "http://fake");
+        for _ in 0..3 {
+            tokens.forget();
+            arm.get(&ip("a").0).await.unwrap();
+        }
+        assert_eq!(entrance.seen.lock().unwrap().len(), 3);
+        tokens.forget();
+    }
+    std::fs::write(&file, "no certificate").unwrap();
+    let arm = Pipeline::new(Wire::new(cloud()), tokens, "http://fake");
+    let failure = Failure::from(arm.get(&ip("a").0).await.unwrap_err());
+    assert_eq!(failure.class, Class::Permission);
+    assert!(failure.message.contains("there is no certificate in it; write certificate and key as PEM"), "{failure}");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[tokio::test(start_paused = true)]

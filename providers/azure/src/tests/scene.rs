@@ -7,7 +7,7 @@ use std::time::Duration;
 use berth_api::service::ServiceKey;
 use berth_arm_fake::Fake;
 use berth_provider::conformance::{FaultGate, Verdict};
-use berth_provider::{Intent, Outcome, PlannedStep, Provider as _, Shard, Wanted, carry_out};
+use berth_provider::{Intent, Namespaces, Outcome, PlannedStep, Provider as _, Shard, Wanted, carry_out};
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::arm::{Id, Verb, right};
 use crate::pipeline::token::{TokenError, Tokens};
 use crate::pipeline::{Pipeline, Transport};
-use crate::settings::{Namespaces, Settings};
+use crate::settings::Settings;
 use crate::step::Step;
 use crate::{Admission, Azure, names};
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use berth_api::names::{CONTROLLER_NAME, CONTROLLER_NAMESPACE};
-use berth_lab::{BIN_DIR_ENV, LOG_ENV, Lab, Process, ProcessSpec};
+use berth_lab::{BIN_DIR_ENV, BerthConfig, LOG_ENV, Lab, Process, ProcessSpec};
 use berth_moto::{Call, Ground, Moto, Proxy, Tools, environment};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -59,7 +59,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) async fn start(lab: &Lab) -> Result<Self> {
-        lab.install_berth_without_workloads().await?;
+        lab.install_berth_without_workloads_with(&BerthConfig { aws: true, ..BerthConfig::default() }).await?;
         let tools = berth_moto::ready(&|_| ())?;
         let moto = Moto::start(&tools)?;
         // One more than the lab has nodes, for the one that is added.
