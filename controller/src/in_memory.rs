@@ -3,5 +3,5 @@
 mod api;
 mod process;
 
-pub(crate) use api::{Api, Shared, client, key};
+pub(crate) use api::{Api, Shared, key};
 pub(crate) use process::{Backends, Process};

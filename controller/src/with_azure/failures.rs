@@ -152,7 +152,8 @@ async fn a_resource_group_that_is_not_there_is_told_and_does_not_spin() {
     let calls = cluster.all_calls();
     tokio::time::sleep(Duration::from_mins(50)).await;
     assert!(cluster.all_calls() - calls < 20, "{:?}", cluster.fake.counts());
-    assert_eq!(cluster.api(|api| api.events.clone()), ["InvalidRequest"]);
+    // Once of its frontend, and once of its nodes.
+    assert_eq!(cluster.api(|api| api.events.clone()), ["InvalidRequest"; 2]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,8 @@ pub struct Observed {
     pub subnets: BTreeMap<String, Option<Value>>,
     /// Services for which Azure refused a load balancer, what they asked for then, and how it was refused.
     pub blamed: BTreeMap<ServiceId, (Asks, Refusal)>,
+    /// Whether this process was filling a backend pool meanwhile: a load balancer is busy then, and all that is in it serves.
+    pub fills_pools: bool,
     /// How many Services may change in one write: fewer while it is found out which of them Azure refuses.
     pub at_once: Option<usize>,
 }

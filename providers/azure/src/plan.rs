@@ -229,7 +229,7 @@ impl<'a> Planner<'a> {
             let draft = self.drafts.iter().find(|draft| draft.scheme == placed.scheme);
             draft.is_some_and(Draft::is_busy)
         });
-        let busy = busy || self.security.is_busy();
+        let busy = busy && !self.world.observed.fills_pools || self.security.is_busy();
         let ingress: Vec<_> = addresses.iter().map(at).collect();
         let is_published = ingress == intent.published;
         // What is published is served; that something else is under way in the document they share takes nothing from it.

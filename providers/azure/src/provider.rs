@@ -38,6 +38,16 @@ struct Memory {
     /// What Services asked for when they were last looked at.
     asks: BTreeMap<ServiceId, Asks>,
     blame: Blame,
+    pools: PoolWrites,
+}
+
+/// Writes of backend pools, which are sent beside looks and plans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct PoolWrites {
+    /// That were begun.
+    begun: u64,
+    /// That are over, one way or the other.
+    over: u64,
 }
 
 impl<A: Arm> Azure<A> {
@@ -48,6 +58,10 @@ impl<A: Arm> Azure<A> {
 
     fn memory<T>(&self, with: impl FnOnce(&mut Memory) -> T) -> T {
         with(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pool_writes(&self) -> PoolWrites {
+        self.memory(|memory| memory.pools)
     }
 
     fn remember<'a>(&self, services: impl Iterator<Item = &'a Intent>) {
@@ -109,7 +123,7 @@ impl<A: Arm> Provider for Azure<A> {
     }
 
     fn takes_over(&self, services: &[&Intent]) {
-        self.memory(|memory| *memory = Memory::default());
+        self.memory(|memory| *memory = Memory { pools: memory.pools, ..Memory::default() });
         self.remember(services.iter().copied());
     }
 

@@ -18,6 +18,7 @@ use crate::tags;
 impl<A: Arm> Azure<A> {
     pub(super) async fn look(&self, wanted: &Wanted) -> Called<Observed> {
         let settings = &self.settings;
+        let pools = self.pool_writes();
         let asks: BTreeMap<ServiceId, Asks> = wanted
             .present
             .values()
@@ -71,7 +72,18 @@ impl<A: Arm> Azure<A> {
             memory.asks = asks;
             (memory.blame.blamed(), memory.blame.at_once())
         });
-        Ok(Observed { load_balancers, security_group, public_ips, closed_groups, subnets, blamed, at_once })
+        // Under way before, or begun since.
+        let fills_pools = pools.begun > pools.over || self.pool_writes().begun > pools.begun;
+        Ok(Observed {
+            load_balancers,
+            security_group,
+            public_ips,
+            closed_groups,
+            subnets,
+            blamed,
+            at_once,
+            fills_pools,
+        })
     }
 
     async fn security_group(&self) -> Called<Option<Value>> {

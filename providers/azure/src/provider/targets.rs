@@ -22,6 +22,22 @@ const TRIES: usize = 3;
 /// The label by which a node is kept out of Azure's load balancers.
 const MANAGED: &str = "kubernetes.azure.com/managed";
 
+/// A write of a pool that is under way, also when nobody waits for it any more.
+struct Filling<'a, A: Arm>(&'a Azure<A>);
+
+impl<'a, A: Arm> Filling<'a, A> {
+    fn begin(azure: &'a Azure<A>) -> Self {
+        azure.memory(|memory| memory.pools.begun += 1);
+        Self(azure)
+    }
+}
+
+impl<A: Arm> Drop for Filling<'_, A> {
+    fn drop(&mut self) {
+        self.0.memory(|memory| memory.pools.over += 1);
+    }
+}
+
 impl<A: Arm> Azure<A> {
     pub(super) async fn send_to(&self, targets: &Targets) -> Result<TargetReport, Failure> {
         let nodes = targets.nodes.iter().filter(|node| node.labels.get(MANAGED).is_none_or(|value| value != "false"));
@@ -75,7 +91,12 @@ impl<A: Arm> Azure<A> {
                 return Ok(());
             }
             let condition = etag(&pool).map_or(Condition::New, |etag| Condition::Is(etag.to_owned()));
-            match self.arm.put(id, &self.filled(&pool, nodes), &condition, Wait::Done).await {
+            let body = self.filled(&pool, nodes);
+            let written = {
+                let _under_way = Filling::begin(self);
+                self.arm.put(id, &body, &condition, Wait::Done).await
+            };
+            match written {
                 Ok(_) => {
                     report.added += new.difference(&old).count();
                     report.removed += old.difference(&new).count();
