@@ -117,8 +117,8 @@ pub trait Arm: Send + Sync + 'static {
         wait: Wait,
     ) -> impl Future<Output = Called<Value>> + Send;
 
-    /// Deletes a resource, and waits until it is gone. One that is not there is gone.
-    fn delete(&self, id: &Id) -> impl Future<Output = Called<()>> + Send;
+    /// Deletes a resource. One that is not there is gone.
+    fn delete(&self, id: &Id, wait: Wait) -> impl Future<Output = Called<()>> + Send;
 }
 
 /// What kind of call.

@@ -15,6 +15,23 @@ use crate::settings::{Admission, DefaultScheme, Settings};
 /// Where nodes of AKS and of Cluster API have the file, and where pods of cloud-provider-azure find it.
 pub const DEFAULT_CONFIG: &str = "/etc/kubernetes/azure.json";
 
+/// Longest name of a cluster: the internal load balancer has `-internal` behind it, and 80 letters at most (Azure rule).
+const CLUSTER_NAME_MAX: usize = 71;
+
+/// A name that load balancers can be called by: it becomes a part of paths.
+fn cluster_name(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let ends = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    if ends && text.len() <= CLUSTER_NAME_MAX && text.chars().all(inner) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "no name that a load balancer can have; write at most {CLUSTER_NAME_MAX} of letters, digits and -_., beginning and ending with a letter or \
+         digit"
+    ))
+}
+
 /// Whom the internet reaches where a Service does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SchemeFlag {
@@ -34,7 +51,7 @@ pub struct Flags {
     #[arg(id = "azure_config", long = "azure-config", env = "BERTH_AZURE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The cluster's name: the load balancers are named after it unless azure.json has another name, and everything that is made is tagged with it
-    #[arg(id = "azure_cluster_name", long = "azure-cluster-name", env = "BERTH_AZURE_CLUSTER_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(id = "azure_cluster_name", long = "azure-cluster-name", env = "BERTH_AZURE_CLUSTER_NAME", value_name = "NAME", value_parser = cluster_name)]
     pub cluster_name: Option<String>,
     /// Whether the internet reaches a Service that does not say [default: internal]
     #[arg(
@@ -167,7 +184,9 @@ mod tests {
             ("--azure-public-namespaces Shop", "`Shop` is no name of a namespace"),
             ("--azure-reference-namespaces *,shop", "`*` is all namespaces already"),
             ("--azure-default-scheme open", "possible values: internal, public"),
-            ("--azure-cluster-name=", "a value is required"),
+            ("--azure-cluster-name=", "no name that a load balancer can have"),
+            ("--azure-cluster-name=a/../b", "no name that a load balancer can have"),
+            ("--azure-cluster-name=-a", "beginning and ending with a letter or digit"),
             ("--azure-zones=1,,2", "a value is required"),
         ] {
             let error = read(words).unwrap_err();

@@ -71,16 +71,26 @@ pub fn rule(base: &str, subnet: Option<&str>, alternate: &str, what: &str, secon
 
 /// The name of a public IP that is made for a Service.
 pub fn public_ip(cluster: &str, base: &str, prefix: Option<&str>, digest: Option<&str>, second: bool) -> String {
-    let mut name = format!("{cluster}-{base}");
-    for part in [prefix, digest].into_iter().flatten() {
-        name = format!("{name}-{part}");
+    let ending = |prefix: Option<&str>| {
+        [prefix, digest].into_iter().flatten().fold(format!("-{base}"), |name, part| format!("{name}-{part}"))
+    };
+    let mut rest = ending(prefix);
+    if cluster.len() + rest.len() <= FRONTEND_MAX {
+        return suffixed(cut(&format!("{cluster}{rest}"), FRONTEND_MAX), second);
     }
-    suffixed(cut(&name, FRONTEND_MAX), second)
+    // What tells it from others is never cut.
+    if let Some(prefix) = prefix.filter(|prefix| prefix.len() > DIGEST) {
+        rest = ending(Some(&self::digest(prefix)));
+    }
+    suffixed(format!("{}{rest}", cut(cluster, FRONTEND_MAX.saturating_sub(rest.len()))), second)
 }
+
+/// Letters of a digest.
+const DIGEST: usize = 8;
 
 /// Eight letters that tell one text from another.
 pub fn digest(text: &str) -> String {
-    hex(text)[..8].to_owned()
+    hex(text)[..DIGEST].to_owned()
 }
 
 /// A UID for a Service that has none yet.
@@ -156,6 +166,26 @@ mod tests {
         assert_eq!(name, format!("{base}-{}_-IPv6", "s".repeat(41)));
         assert_eq!(name.len(), 80);
         assert!(rule(&base, Some(&long), "-b", "TCP-65535", true).len() <= 80);
+    }
+
+    #[test]
+    fn public_ips_of_clusters_and_prefixes_with_long_names_are_told_apart() {
+        let (one, other) = (base(UID), base("357b9655-5137-4ad2-b091-ef3f07043ad3"));
+        let long = "c".repeat(70);
+        let prefixes = ["p".repeat(70) + "1", "p".repeat(70) + "2"];
+        let mut all = std::collections::BTreeSet::new();
+        for cluster in ["prod", &long] {
+            for base in [&one, &other] {
+                for prefix in [None, Some(prefixes[0].as_str()), Some(&prefixes[1])] {
+                    for digest in [None, Some("12345678")] {
+                        let name = public_ip(cluster, base, prefix, digest, true);
+                        assert!(name.len() <= 80 && name.contains(base.as_str()), "{name}");
+                        assert!(all.insert(name.clone()), "{name}");
+                    }
+                }
+            }
+        }
+        assert_eq!(public_ip("prod", &one, Some("pre"), None, false), format!("prod-{one}-pre"));
     }
 
     #[test]

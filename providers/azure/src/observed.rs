@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use berth_api::IpFamily;
 use berth_provider::ServiceId;
@@ -31,6 +32,8 @@ pub struct Observed {
     pub blamed: BTreeMap<ServiceId, (Asks, Refusal)>,
     /// Whether this process was filling a backend pool meanwhile: a load balancer is busy then, and all that is in it serves.
     pub fills_pools: bool,
+    /// How soon it is worth looking again at what Azure has under way, where that has taken long; soon, where nothing is said.
+    pub patience: Option<Duration>,
     /// How many Services may change in one write: fewer while it is found out which of them Azure refuses.
     pub at_once: Option<usize>,
 }

@@ -245,9 +245,10 @@ impl<T: Transport, C: Tokens> Arm for Pipeline<T, C> {
         self.get(id).await?.ok_or_else(missing)
     }
 
-    async fn delete(&self, id: &Id) -> Called<()> {
+    async fn delete(&self, id: &Id, wait: Wait) -> Called<()> {
         let call = Call { verb: Verb::Delete, id };
         match self.send(call, Method::DELETE, &self.url(id.as_str()), None, HeaderMap::new()).await {
+            Ok(_) if wait == Wait::Accepted => Ok(()),
             Ok(response) => self.wait(call, &response).await,
             Err(error) if error.status == 404 => Ok(()),
             Err(error) => Err(error),

@@ -214,16 +214,17 @@ impl<'a> Planner<'a> {
     }
 
     fn outcome(&self, intent: &Intent, verdict: &Verdict) -> Outcome {
+        let soon = self.world.observed.patience.unwrap_or(SOON);
         let placed = match verdict {
             Verdict::Disowned => return disowned(intent),
             Verdict::Refused(refusal) => return unmet(intent, refusal.reason(), refusal.to_string(), None),
-            Verdict::Waits(message) => return unmet(intent, Reason::Provisioning, message.clone(), Some(SOON)),
+            Verdict::Waits(message) => return unmet(intent, Reason::Provisioning, message.clone(), Some(soon)),
             Verdict::Placed(placed) => placed,
         };
         let addresses: Option<Vec<IpAddr>> = placed.iter().map(|placed| placed.address).collect();
         let Some(addresses) = addresses else {
             let message = "Azure is making the frontend".to_owned();
-            return unmet(intent, Reason::Provisioning, message, Some(SOON));
+            return unmet(intent, Reason::Provisioning, message, Some(soon));
         };
         let busy = placed.iter().any(|placed| {
             let draft = self.drafts.iter().find(|draft| draft.scheme == placed.scheme);
@@ -235,7 +236,7 @@ impl<'a> Planner<'a> {
         // What is published is served; that something else is under way in the document they share takes nothing from it.
         if busy && !is_published {
             let message = "Azure is still carrying out an earlier change".to_owned();
-            return unmet(intent, Reason::Provisioning, message, Some(SOON));
+            return unmet(intent, Reason::Provisioning, message, Some(soon));
         }
         let names: Vec<_> = placed.iter().map(|placed| placed.frontend.clone()).collect();
         let name = placed.first().map(|placed| crate::observed::load_balancer(self.world.settings, placed.scheme));
@@ -245,7 +246,7 @@ impl<'a> Planner<'a> {
             name.as_ref().map_or("", |id| id.name())
         );
         // While an old frontend is there that is still published, it is looked at again at once to take it away.
-        let look_again = (busy || !is_published && !intent.published.is_empty()).then_some(SOON);
+        let look_again = (busy || !is_published && !intent.published.is_empty()).then_some(soon);
         let mut conditions = vec![condition(ConditionStatus::True, Reason::Allocated, message)];
         conditions.extend(coming(busy, true));
         Outcome { ingress, conditions, met: true, look_again }

@@ -9,17 +9,22 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use berth_provider::{Class, Failure, Intent, Owned, Plan, Provider, ServiceId, Shard, TargetReport, Targets, Wanted};
+use tokio::time::{Instant, sleep};
 
-use crate::arm::{Arm, Wait};
+use crate::arm::{Arm, Id, Wait};
 use crate::intent::{Asks, Scheme, disowns};
 use crate::names;
-use crate::observed::{Observed, load_balancer};
+use crate::observed::{Observed, load_balancer, state};
 use crate::settings::Settings;
 use crate::step::{Kind, Step};
 use blame::Blame;
 
 /// How long changes are gathered: many Services that are made together become one write, which takes Azure seconds.
 const GATHERS: Duration = Duration::from_secs(1);
+/// How often it is asked whether a public IP is gone that is being deleted.
+const GOES: usize = 5;
+/// Between two questions.
+const SECOND: Duration = Duration::from_secs(1);
 /// The one shard: both load balancers are opened by one network security group, and a Service may go from one to the other.
 const SHARD: &str = "azure";
 
@@ -38,6 +43,8 @@ struct Memory {
     /// What Services asked for when they were last looked at.
     asks: BTreeMap<ServiceId, Asks>,
     blame: Blame,
+    /// Since when Azure has something of these under way.
+    busy: BTreeMap<Id, Instant>,
     pools: PoolWrites,
 }
 
@@ -72,8 +79,7 @@ impl<A: Arm> Azure<A> {
 
     async fn put(&self, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
         let Step::Put { kind, id, if_match, body, changes, .. } = step else { return Ok(()) };
-        // A new public IP takes its time, and many are made together: how it went is seen at the next look.
-        let wait = if *kind == Kind::PublicIp && if_match.is_none() { Wait::Accepted } else { Wait::Done };
+        let wait = if *kind == Kind::PublicIp { wait_for(observed, id) } else { Wait::Done };
         let answer = self.arm.put(id, body, &Step::condition(if_match.as_ref()), wait).await;
         let document = match answer {
             Ok(document) => document,
@@ -93,7 +99,24 @@ impl<A: Arm> Azure<A> {
         Ok(())
     }
 
-    fn scheme(&self, id: &crate::arm::Id) -> Option<Scheme> {
+    /// Deletes a public IP; one that is being deleted is waited for.
+    async fn delete_public_ip(&self, id: &Id, observed: &mut Observed) -> Result<(), Failure> {
+        if observed.public_ips.get(id).is_none_or(|there| state(there) != "Deleting") {
+            self.arm.delete(id, wait_for(observed, id)).await?;
+            observed.public_ips.remove(id);
+            return Ok(());
+        }
+        for _ in 0..GOES {
+            if self.arm.get(id).await?.is_none() {
+                observed.public_ips.remove(id);
+                return Ok(());
+            }
+            sleep(SECOND).await;
+        }
+        Err(Failure::new(Class::NotReady, format!("Azure is still deleting the public IP {}", id.name())))
+    }
+
+    fn scheme(&self, id: &Id) -> Option<Scheme> {
         [Scheme::Public, Scheme::Internal].into_iter().find(|scheme| load_balancer(&self.settings, *scheme) == *id)
     }
 }
@@ -147,9 +170,12 @@ impl<A: Arm> Provider for Azure<A> {
 
     async fn apply(&self, _shard: &Shard, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
         let Step::Delete { kind, id } = step else { return self.put(step, observed).await };
-        self.arm.delete(id).await?;
+        if *kind == Kind::PublicIp {
+            return self.delete_public_ip(id, observed).await;
+        }
+        self.arm.delete(id, Wait::Done).await?;
         match kind {
-            Kind::PublicIp => drop(observed.public_ips.remove(id)),
+            Kind::PublicIp => {}
             Kind::SecurityGroup => observed.security_group = None,
             Kind::LoadBalancer => {
                 if let Some(scheme) = self.scheme(id) {
@@ -169,6 +195,12 @@ impl<A: Arm> Provider for Azure<A> {
         let services = self.memory(|memory| memory.services.clone());
         Ok(observe::owned(&self.settings, &observed, &services, &Shard(SHARD.to_owned())))
     }
+}
+
+/// A public IP takes its time, and many are written together, none of which shall hold up the others: how it went is seen at the next
+/// look. Of one that failed, the next try is to say why.
+fn wait_for(observed: &Observed, id: &Id) -> Wait {
+    if observed.public_ips.get(id).is_some_and(|there| state(there) == "Failed") { Wait::Done } else { Wait::Accepted }
 }
 
 /// Services whose part of a document changes, as far as they are still asked for.

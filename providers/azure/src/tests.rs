@@ -9,5 +9,6 @@ mod isolation;
 mod lifecycle;
 mod many;
 mod pipeline;
+mod public_ips;
 mod rights;
 pub mod scene;

@@ -32,6 +32,9 @@ impl State {
         // ARM uses both ways; deletions are where only the older one is given.
         let operation =
             Operation { target, path: path.clone(), deletes, ends, fails, is_over: false, by_location: deletes };
+        if deletes && path.child.is_none() {
+            self.finish(&operation.target, "Deleting");
+        }
         self.operations.insert(serial, operation);
         self.settle(now);
         serial

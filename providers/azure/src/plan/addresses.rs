@@ -95,7 +95,9 @@ impl PublicIps {
                 }
             }
         }
-        let ready = state(document) == "Succeeded";
+        // One that a frontend has serves, whatever is being changed of it.
+        let ready =
+            state(document) == "Succeeded" || text(document, &["properties", "ipConfiguration", "id"]).is_some();
         let address = address(document, &["properties", "ipAddress"]).filter(|_| ready);
         Ok(found(id, address))
     }
@@ -151,7 +153,36 @@ impl PublicIps {
             let steps = if is_there { &mut changes } else { &mut makes };
             steps.push(PlannedStep::of(service, step));
         }
+        changes.extend(self.inherited(world, drafts));
         (makes, changes)
+    }
+
+    /// Public IPs whose Service leaves while another one has a part on it that is refused for now: it is that one's from then on, or nobody
+    /// would know later whose it was.
+    fn inherited(&self, world: &World<'_>, drafts: &[Draft<'_>]) -> Vec<PlannedStep<Step>> {
+        let ours = world
+            .observed
+            .public_ips
+            .iter()
+            .filter(|(id, document)| tags::is_ours(world.settings, document) && !self.used.contains_key(*id));
+        let steps = ours.filter_map(|(id, document)| {
+            let creator = tags::service(document)?;
+            world.leaving.values().find(|leaving| ***leaving == creator)?;
+            let users: BTreeSet<ServiceId> = others(world, drafts, id).into_iter().collect();
+            let heir = users.first()?;
+            let mut body = document.clone();
+            overlay(&mut body, &json!({"tags": tags::of_public_ip(world.settings, heir, None, users.iter())}));
+            let step = Step::Put {
+                kind: Kind::PublicIp,
+                id: id.clone(),
+                if_match: etag(document).map(str::to_owned),
+                summary: format!("for {}", heir.key),
+                changes: vec![creator.clone()],
+                body,
+            };
+            Some(PlannedStep::of(&creator, step))
+        });
+        steps.collect()
     }
 
     /// What deletes public IPs that are ours and that nobody needs.

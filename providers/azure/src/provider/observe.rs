@@ -1,19 +1,25 @@
 //! One look at everything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use berth_provider::{Failure, Owned, ServiceId, Shard, Wanted};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::Azure;
 use crate::arm::{Arm, Called, Id, collection};
 use crate::document::{name, parts, text};
 use crate::intent::{Asks, Scheme};
 use crate::names;
-use crate::observed::{Observed, groups_of, load_balancer, subnet};
+use crate::observed::{Observed, groups_of, load_balancer, state, subnet};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::tags;
+
+/// How soon it is looked again at what has been under way for so long. Azure's reads are counted, by the subscription.
+const PATIENCE: [(Duration, Duration); 2] =
+    [(Duration::from_mins(5), Duration::from_mins(1)), (Duration::from_secs(30), Duration::from_secs(10))];
 
 impl<A: Arm> Azure<A> {
     pub(super) async fn look(&self, wanted: &Wanted) -> Called<Observed> {
@@ -74,6 +80,7 @@ impl<A: Arm> Azure<A> {
         });
         // Under way before, or begun since.
         let fills_pools = pools.begun > pools.over || self.pool_writes().begun > pools.begun;
+        let patience = self.patience_with(&load_balancers, security_group.as_ref(), &public_ips);
         Ok(Observed {
             load_balancers,
             security_group,
@@ -81,9 +88,36 @@ impl<A: Arm> Azure<A> {
             closed_groups,
             subnets,
             blamed,
-            at_once,
             fills_pools,
+            patience,
+            at_once,
         })
+    }
+
+    /// How soon it is worth looking again: what has taken long takes longer, and each look is a handful of calls.
+    fn patience_with(
+        &self,
+        load_balancers: &BTreeMap<Scheme, Value>,
+        security_group: Option<&Value>,
+        public_ips: &BTreeMap<Id, Value>,
+    ) -> Option<Duration> {
+        let settings = &self.settings;
+        let balancers = load_balancers.iter().map(|(scheme, document)| (load_balancer(settings, *scheme), document));
+        let group = settings.security_group.as_ref().map(|place| Id::at(settings, "networkSecurityGroups", place));
+        let ours = public_ips.iter().filter(|(_, document)| tags::is_ours(settings, document));
+        let all = balancers.chain(group.zip(security_group)).chain(ours.map(|(id, document)| (id.clone(), document)));
+        let busy: BTreeSet<Id> =
+            all.filter(|(_, document)| !matches!(state(document), "Succeeded" | "Failed")).map(|(id, _)| id).collect();
+        let now = Instant::now();
+        let youngest = self.memory(|memory| {
+            memory.busy.retain(|id, _| busy.contains(id));
+            for id in busy {
+                memory.busy.entry(id).or_insert(now);
+            }
+            memory.busy.values().max().copied()
+        });
+        let age = now.saturating_duration_since(youngest?);
+        PATIENCE.iter().find(|(after, _)| age >= *after).map(|(_, wait)| *wait)
     }
 
     async fn security_group(&self) -> Called<Option<Value>> {

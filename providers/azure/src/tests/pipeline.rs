@@ -59,11 +59,11 @@ async fn a_write_is_waited_for_and_its_failure_keeps_its_code() {
     assert!(message.contains("publicIPAddresses/write: ReferencedPublicIPPrefixIsFull: it went wrong"), "{message}");
     // By `Location`.
     wire.fake.fault(Fault::next("DELETE", "publicIPAddresses", later("PublicIPAddressCannotBeDeleted")));
-    let error = client.delete(&ip("a").0).await.unwrap_err();
+    let error = client.delete(&ip("a").0, Wait::Done).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.class().0), ("PublicIPAddressCannotBeDeleted", Class::Conflict));
-    client.delete(&ip("a").0).await.unwrap();
+    client.delete(&ip("a").0, Wait::Done).await.unwrap();
     assert_eq!(client.get(&ip("a").0).await.unwrap(), None);
-    client.delete(&ip("a").0).await.unwrap();
+    client.delete(&ip("a").0, Wait::Done).await.unwrap();
     // One that is stuck is given up.
     wire.fake.fault(Fault::next("PUT", "publicIPAddresses", Action::Stick));
     let (class, message) = said(put(&client, "c").await);
