@@ -91,7 +91,14 @@ impl Ready {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Option<Azure<Pipeline<Wire, Entra>>>> {
         let Self { settings, credential, endpoints } = self;
-        let wire = Wire::new().context("cannot start the Azure provider: the certificates that the system trusts")?;
+        let wire = if endpoints.needs_tls() {
+            Wire::new().context(
+                "cannot start the Azure provider: no certificates of authorities can be read, by which Azure is told from others; mount them \
+                 at /etc/ssl/certs, or name their file by SSL_CERT_FILE",
+            )?
+        } else {
+            Wire::unencrypted().context("cannot start the Azure provider")?
+        };
         for url in endpoints.in_the_clear() {
             tracing::warn!(url, "no https: whoever is on the way to it can read the tokens");
         }

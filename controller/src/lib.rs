@@ -18,6 +18,7 @@ mod cluster_uid;
 mod documents;
 mod events;
 mod heartbeat_keys;
+mod heritage;
 mod latest;
 mod lease;
 mod marker;

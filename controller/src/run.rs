@@ -37,6 +37,7 @@ use crate::backends::Feed;
 use crate::documents::{Asked, Documents, Ties};
 use crate::events;
 use crate::heartbeat_keys::HeartbeatKeys;
+use crate::heritage::Heritage;
 use crate::lease::{Candidate, Leadership};
 use crate::metrics::Metrics;
 use crate::reconciler::{Mailbox, Reconciler};
@@ -90,9 +91,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(ready) => Box::pin(ready.provider(&client, &shutdown)).await?,
         None => None,
     };
-    let (leadership, resign, candidate) = lead(&args, &client, &identity, &metrics);
+    let heritage = Heritage::default();
+    let (leadership, resign, candidate) = lead(&args, &client, &identity, &heritage, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
-    let ties = Ties::new(&client, leadership.clone(), told, &metrics);
+    let ties = Ties { heritage, ..Ties::new(&client, leadership.clone(), told, &metrics) };
     let mut driven = Driven::default();
     if args.providers.contains(&ProviderName::Mock) {
         driven.start(ProviderName::Mock, Mock::new(Cloud::new()), &ties, &shutdown);
@@ -157,11 +159,13 @@ fn lead(
     args: &Args,
     client: &Client,
     identity: &str,
+    heritage: &Heritage,
     metrics: &Metrics,
 ) -> (tokio::sync::watch::Receiver<Leadership>, CancellationToken, JoinHandle<()>) {
     let end = CancellationToken::new();
     if args.leader_elect {
-        let (candidate, told) = Candidate::new(client.clone(), &args.namespace, identity.to_owned(), metrics.clone());
+        let (heritage, metrics) = (heritage.clone(), metrics.clone());
+        let (candidate, told) = Candidate::new(client.clone(), &args.namespace, identity.to_owned(), heritage, metrics);
         return (told, end.clone(), tokio::spawn(candidate.run(end)));
     }
     let (tell, told) = tokio::sync::watch::channel(Leadership::alone());

@@ -3,6 +3,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::heritage::Heritage;
 use crate::wish::{Mark, Seen};
 use berth_api::Reason;
 
@@ -39,7 +40,8 @@ impl Driven {
         });
         let marker = Marker::new(kube::Client::new(nobody, "default"), metrics.clone());
         let (feed, asks, says) = (Feed::default(), asked.clone(), outcomes.clone());
-        let ties = Ties { asked: asks, feed, outcomes: says, leadership, listed: told, marker, metrics };
+        let heritage = Heritage::default();
+        let ties = Ties { asked: asks, feed, outcomes: says, leadership, listed: told, marker, heritage, metrics };
         tokio::spawn(Documents::new(mock, ties).run(end.clone()));
         Self { asked, outcomes, lead, listed, end }
     }

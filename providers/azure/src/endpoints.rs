@@ -118,6 +118,11 @@ impl Endpoints {
         Ok(Self { resource_manager, authority, metadata: environment.metadata.clone() })
     }
 
+    /// Whether anything of Azure is reached by TLS, as it is everywhere but at a stand-in.
+    pub fn needs_tls(&self) -> bool {
+        self.in_the_clear().count() < 2
+    }
+
     /// Those to which tokens and secrets go unencrypted.
     pub fn in_the_clear(&self) -> impl Iterator<Item = &str> {
         let all = [self.resource_manager.as_str(), self.authority.as_str()];
@@ -205,6 +210,9 @@ mod tests {
         let config = config(r#"{"resourceManagerEndpoint": "http://arm.local"}"#);
         let endpoints = Endpoints::of(&config, &Environment::default()).unwrap();
         assert_eq!(endpoints.in_the_clear().collect::<Vec<_>>(), ["http://arm.local"]);
+        assert!(endpoints.needs_tls());
+        let stand_in = environment(&[("AZURE_AUTHORITY_HOST", "http://arm.local")]);
+        assert!(!Endpoints::of(&config, &stand_in).unwrap().needs_tls());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! One look at a shard.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use berth_provider::{Shard, Wanted};
 use tokio::time::Instant;
@@ -8,23 +10,21 @@ use tokio::time::Instant;
 use super::index::{Index, TAGS_AT_ONCE, is_load_balancer, is_security_group, is_target_group, tags_of};
 use super::{Aws, INDEX_LASTS, SUBNETS_LAST};
 use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs, Protocol, SecurityGroup, Subnet};
-use crate::intent::{Asks, Security};
-use crate::observed::{Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
-use crate::plan::with_rivals;
+use crate::intent::{Asks, Front, Security};
+use crate::observed::{Counts, Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
+use crate::plan::{is_published, with_rivals};
 use crate::tags;
 
 impl<C: Cloud> Aws<C> {
     pub(super) async fn look(&self, shard: &Shard, wanted: &Wanted) -> Result<Observed, CallError> {
         let index = self.index().await?;
+        self.looked(shard);
         let mut observed = Observed {
             load_balancers: self.load_balancers(&index.of_shard(shard, is_load_balancer)).await?,
             target_groups: self.target_groups(&index.of_shard(shard, is_target_group)).await?,
-            other_names: index.other_names(shard),
-            others_by_namespace: index.by_namespace(shard),
-            backend_group: index.backend_group().cloned(),
-            has_others: index.has_others(shard),
             ..Observed::default()
         };
+        self.refer_to_others(&index, shard, &mut observed);
         let groups = index.of_shard(shard, is_security_group);
         if !groups.is_empty() {
             let seen = self.groups(GroupFilter::Ids(groups)).await?;
@@ -37,25 +37,71 @@ impl<C: Cloud> Aws<C> {
         }
         observed.load_balancers.retain(|seen| self.is_of(shard, &seen.tags));
         observed.target_groups.retain(|seen| self.is_of(shard, &seen.tags));
-        let rivals = with_rivals(&observed);
+        self.count_targets(&mut observed).await?;
+        self.note_unnamed(wanted, &mut observed);
+        self.look_at_subnets(wanted, &mut observed).await?;
+        self.look_at_named_groups(wanted, &mut observed).await?;
+        Ok(observed)
+    }
+
+    /// What other shards have that this one has to do with.
+    pub(super) fn refer_to_others(&self, index: &Index, shard: &Shard, observed: &mut Observed) {
+        observed.other_names = index.other_names(shard);
+        observed.others_by_namespace = index.by_namespace(shard);
+        observed.backend_group = index.backend_group().cloned();
+        observed.has_others = index.has_others(shard);
+    }
+
+    /// Counts the targets of target groups of which one may take another's place.
+    pub(super) async fn count_targets(&self, observed: &mut Observed) -> Result<(), CallError> {
+        let rivals = with_rivals(observed);
         for seen in observed.target_groups.iter_mut().filter(|seen| rivals.contains(&seen.is.arn)) {
             let targets = self.cloud.describe_target_health(&seen.is.arn).await?;
-            seen.targets = Some(targets.iter().filter(|target| target.state.is_registered()).count());
+            seen.targets = Some(Counts::of(targets.iter().map(|target| target.state)));
         }
-        let fronts: Vec<_> =
-            wanted.present.values().filter_map(|intent| Asks::of(intent, &self.settings).ok()).collect();
-        let fronts: Vec<_> = fronts.into_iter().map(|asks| asks.front).collect();
-        if fronts.iter().any(|front| !front.subnets.is_empty() || observed.load_balancers.is_empty())
-            || observed.load_balancers.len() != 1
-            || fronts.iter().any(|front| observed.load_balancers.iter().any(|seen| seen.is.scheme != front.scheme))
-        {
+        Ok(())
+    }
+
+    /// Notes how long each of several load balancers has been named by no status.
+    pub(super) fn note_unnamed(&self, wanted: &Wanted, observed: &mut Observed) {
+        let mut unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_alone = observed.load_balancers.len() < 2;
+        for seen in &mut observed.load_balancers {
+            if is_alone || wanted.present.values().any(|intent| is_published(intent, seen)) {
+                unnamed.remove(&seen.is.arn);
+            } else {
+                let since = *unnamed.entry(seen.is.arn.clone()).or_insert(now);
+                seen.unnamed_for = now.saturating_duration_since(since);
+            }
+        }
+    }
+
+    fn fronts(&self, wanted: &Wanted) -> Vec<Front> {
+        let asks = wanted.present.values().filter_map(|intent| Asks::of(intent, &self.settings).ok());
+        asks.map(|asks| asks.front).collect()
+    }
+
+    /// Looks at subnets, where some are to be chosen.
+    pub(super) async fn look_at_subnets(&self, wanted: &Wanted, observed: &mut Observed) -> Result<(), CallError> {
+        let there = &observed.load_balancers;
+        let chooses = |front: &Front| {
+            !front.subnets.is_empty() || there.len() != 1 || there.iter().any(|seen| seen.is.scheme != front.scheme)
+        };
+        if self.fronts(wanted).iter().any(chooses) {
             observed.subnets = self.subnets().await?;
         }
-        let given = |front: &crate::intent::Front| match &front.security {
-            Security::Given(words) => words.clone(),
+        Ok(())
+    }
+
+    /// Looks at security groups that Services name.
+    async fn look_at_named_groups(&self, wanted: &Wanted, observed: &mut Observed) -> Result<(), CallError> {
+        let given = |front: Front| match front.security {
+            Security::Given(words) => words,
             _ => Vec::new(),
         };
-        let (ids, names): (Vec<_>, Vec<_>) = fronts.iter().flat_map(given).partition(|word| word.starts_with("sg-"));
+        let words = self.fronts(wanted).into_iter().flat_map(given);
+        let (ids, names): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with("sg-"));
         if !ids.is_empty() {
             observed.named_groups.extend(self.groups(GroupFilter::Ids(ids)).await?);
         }
@@ -64,20 +110,20 @@ impl<C: Cloud> Aws<C> {
         }
         observed.named_groups.sort_by(|a, b| a.id.cmp(&b.id));
         observed.named_groups.dedup_by(|a, b| a.id == b.id);
-        Ok(observed)
+        Ok(())
     }
 
     fn is_of(&self, shard: &Shard, of: &Pairs) -> bool {
         tags::is_ours(&self.settings, of) && of.get(tags::SHARD) == Some(&shard.0)
     }
 
-    pub(super) async fn index(&self) -> Result<Index, CallError> {
+    pub(super) async fn index(&self) -> Result<Arc<Index>, CallError> {
         // Whoever else looks meanwhile waits for this sweep instead of making one too.
         let mut known = self.known.lock().await;
         match &known.index {
             Some((at, index)) if at.elapsed() < INDEX_LASTS => Ok(index.clone()),
             _ => {
-                let index = Index::sweep(&self.cloud, &self.settings).await?;
+                let index = Arc::new(Index::sweep(&self.cloud, &self.settings).await?);
                 known.index = Some((Instant::now(), index.clone()));
                 Ok(index)
             }
@@ -126,7 +172,7 @@ impl<C: Cloud> Aws<C> {
                     seen.insert(is.port, SeenListener { is, tags, attributes, certificates });
                 }
                 let tags = tags.remove(&is.arn).unwrap_or_default();
-                all.push(SeenLoadBalancer { is, tags, attributes, listeners: seen });
+                all.push(SeenLoadBalancer { is, tags, attributes, listeners: seen, unnamed_for: Duration::ZERO });
             }
         }
         Ok(all)
