@@ -156,7 +156,7 @@ impl Planner<'_> {
             return Err(Refusal::NotFound("no load balancer is known for the scheme".to_owned()));
         };
         let matching = || draft.parts(FRONTENDS).iter().filter(|frontend| matches(frontend, family, key));
-        let body = body(key, family, one, self.world.settings.zones.as_slice());
+        let mut body = body(key, family, one);
         let known = |frontend: &Value| address.or_else(|| observed.address_of(frontend));
         let mut own: Vec<&Value> = matching().filter(|frontend| belongs(name(frontend), base)).collect();
         // The one that people are told of.
@@ -179,6 +179,11 @@ impl Planner<'_> {
                 "the Service changed its frontend again and again; wait until the old ones are gone".to_owned(),
             ));
         };
+        let zones = &self.world.settings.zones;
+        if matches!(key, Key::Subnet(..)) && !zones.is_empty() {
+            // Those that there are keep theirs: zones cannot be changed (Azure rule).
+            body["zones"] = json!(zones);
+        }
         let address = address.or(one.address.filter(|_| scheme == Scheme::Internal));
         Ok(placed(&free, address, Some(body)))
     }
@@ -398,13 +403,12 @@ fn probe_body(probe: &Probe) -> Value {
     }})
 }
 
-fn body(key: &Key, family: IpFamily, one: &FrontAsks, zones: &[String]) -> Value {
+fn body(key: &Key, family: IpFamily, one: &FrontAsks) -> Value {
     match key {
         Key::PublicIp(id) => json!({"properties": {"publicIPAddress": {"id": id}}}),
         Key::Subnet(id, address) => {
             let method = if address.is_some() { "Static" } else { "Dynamic" };
             json!({
-                "zones": (!zones.is_empty()).then_some(zones),
                 "properties": {
                     "subnet": {"id": id},
                     "privateIPAllocationMethod": method,

@@ -224,3 +224,23 @@ async fn a_pool_whose_name_differs_in_case_alone_is_filled() {
     let targets = Targets { nodes: vec![node].into(), services: BTreeMap::new() };
     assert_eq!(scene.provider.sync_targets(&shard(), &targets).await.unwrap().added, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn zones_are_those_of_new_frontends_and_never_of_those_that_there_are() {
+    let fixed = [("azure-load-balancer-ipv4", "10.0.0.10")];
+    let mut scene = Scene::new();
+    scene.settings.zones = vec!["1".to_owned(), "2".to_owned()];
+    scene.restart();
+    scene.apply(service("web", &fixed, json!({})));
+    scene.rest().await;
+    let zones = |scene: &Scene| {
+        scene.document("loadBalancers/prod-internal").unwrap()["properties"]["frontendIPConfigurations"][0]["zones"]
+            .clone()
+    };
+    assert_eq!(zones(&scene), json!(["1", "2"]));
+    for others in [&[][..], &["3"]] {
+        scene.settings.zones = others.iter().map(|zone| (*zone).to_owned()).collect();
+        scene.restart();
+        assert_eq!(scene.plan().await, [], "{others:?}");
+    }
+}
