@@ -47,12 +47,16 @@ impl Backends {
     pub(crate) fn node(&mut self, node: &Node, running: Option<&Process>) {
         let (name, node) = (node.metadata.name.clone().unwrap(), Arc::new(NodeState::of(node)));
         self.nodes.insert(name.clone(), node.clone());
-        running.iter().for_each(|running| running.feed.nodes.put(name.clone(), Some(node.clone())));
+        if let Some(running) = running {
+            running.feed.nodes.put(name.clone(), Some(node.clone()));
+        }
     }
 
     pub(crate) fn no_node(&mut self, name: &str, running: Option<&Process>) {
         self.nodes.remove(name);
-        running.iter().for_each(|running| running.feed.nodes.put(name.to_owned(), None));
+        if let Some(running) = running {
+            running.feed.nodes.put(name.to_owned(), None);
+        }
     }
 
     pub(crate) fn slice(&mut self, slice: &EndpointSlice, running: Option<&Process>) {
@@ -60,7 +64,9 @@ impl Backends {
         let id = (meta.namespace.clone().unwrap(), meta.name.clone().unwrap());
         let slice = SliceState::of(slice).unwrap();
         self.slices.insert(id.clone(), slice.clone());
-        running.iter().for_each(|running| running.feed.slices.put(id.clone(), Some(slice.clone())));
+        if let Some(running) = running {
+            running.feed.slices.put(id.clone(), Some(slice.clone()));
+        }
     }
 }
 

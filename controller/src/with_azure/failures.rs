@@ -58,7 +58,9 @@ async fn whatever_call_goes_wrong_for_a_while_it_ends_in_the_same_place() {
             assert_eq!([cluster.pool("prod"), cluster.pool("prod-internal")], [nodes, nodes], "{told}");
             cluster.fake.heal();
             cluster.fake.fault(times(3, method, kind, action.clone()));
-            ["web", "db"].iter().for_each(|name| cluster.api(|api| api.delete(name)));
+            for name in ["web", "db"] {
+                cluster.api(|api| api.delete(name));
+            }
             cluster.rest().await;
             assert_eq!((cluster.ours(), cluster.api(|api| api.keys().len())), (vec![], 0), "{told}");
             cluster.harms_nobody(&told);

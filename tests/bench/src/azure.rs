@@ -107,8 +107,8 @@ impl Cluster {
         let fake = Arc::new(fake);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let (mut server, served) = (JoinSet::new(), fake.clone());
-        server.spawn(async move { drop(berth_arm_fake::serve(listener, served).await) });
+        let (mut server, answering) = (JoinSet::new(), fake.clone());
+        server.spawn(async move { drop(berth_arm_fake::serve(listener, answering).await) });
         let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
         Api::all(lab.admin()).create(&PostParams::default(), &namespace).await?;
         let controller = controller(lab, &url).await?;

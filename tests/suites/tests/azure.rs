@@ -82,8 +82,8 @@ impl Cluster {
         // Where the pods of nodes reach it.
         let listener = TcpListener::bind((lab.root().address, 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let (mut server, served) = (JoinSet::new(), fake.clone());
-        server.spawn(async move { drop(berth_arm_fake::serve(listener, served).await) });
+        let (mut server, answering) = (JoinSet::new(), fake.clone());
+        server.spawn(async move { drop(berth_arm_fake::serve(listener, answering).await) });
 
         let config = json!({
             "cloud": "AzurePublicCloud", "resourceManagerEndpoint": url, "tenantId": "t", "subscriptionId": "s",
