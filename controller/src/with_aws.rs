@@ -4,4 +4,5 @@
 
 mod finalizer;
 mod process;
+mod refused;
 mod targets;

@@ -68,6 +68,8 @@ pub struct ControllerFlags {
 impl ControllerFlags {
     fn or(&self, other: Self) -> Self {
         let Self { classes, aws, azure } = other;
+        // What it names is in the controller's pod.
+        let azure = AzureFlags { config: None, ..azure };
         Self { classes: self.classes.or(classes), aws: self.aws.or(aws), azure: self.azure.or(azure) }
     }
 }
@@ -358,6 +360,20 @@ mod tests {
         assert_eq!((found.aws.cluster_name.as_deref(), found.aws.vpc_id), (Some("prod"), None));
         assert!(settings.admission.internet_facing.has("web"));
         assert_eq!(settings.target_kind, berth_aws::intent::TargetKind::Ip);
+    }
+
+    #[test]
+    fn a_deployment_tells_what_its_controller_is_told_of_azure_but_for_a_file_that_is_in_its_pod() {
+        let container = json!({
+            "args": ["--providers=azure", "--azure-config=/etc/berth-azure/azure.json", "--azure-public-namespaces=shop"],
+            "env": [{"name": "BERTH_AZURE_CLUSTER_NAME", "value": "prod"}],
+        });
+        let mut notes = Vec::new();
+        let seen = Seen::Here(Some(deployment(container)));
+        let found = in_cluster(&ControllerFlags::default(), &seen, &mut notes);
+        assert!(found.classes.has(ProviderName::Azure) && !found.classes.has(ProviderName::Aws), "{notes:?}");
+        assert_eq!((found.azure.cluster_name.as_deref(), found.azure.config), (Some("prod"), None));
+        assert!(found.azure.public_namespaces.unwrap().has("shop"));
     }
 
     #[test]

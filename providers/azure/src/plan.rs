@@ -181,6 +181,8 @@ impl<'a> Planner<'a> {
         }
         let mut plan = Plan::empty();
         let (makes, changes) = self.public_ips.steps(self.world, &self.drafts, &self.verdicts);
+        let touched = changes.iter().flat_map(|planned| planned.services.iter().cloned());
+        let unsettled: BTreeSet<ServiceId> = self.public_ips.unsettled(self.world).into_iter().chain(touched).collect();
         plan.steps.extend(makes);
         plan.steps.extend(self.security.step(self.world, &self.verdicts));
         // What is added comes before what is taken away: a Service that changes its scheme has both.
@@ -200,7 +202,11 @@ impl<'a> Planner<'a> {
         plan.steps.extend(changes);
         for intent in self.world.wanted.present.values() {
             if let Some(verdict) = self.verdicts.get(&intent.id) {
-                plan.outcomes.insert(intent.id.key.clone(), self.outcome(intent, verdict));
+                let mut outcome = self.outcome(intent, verdict);
+                if unsettled.contains(&intent.id) {
+                    outcome.look_again.get_or_insert(self.world.observed.patience.unwrap_or(SOON));
+                }
+                plan.outcomes.insert(intent.id.key.clone(), outcome);
             }
         }
         plan

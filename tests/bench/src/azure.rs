@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use berth_api::names::{AZURE_LB_CLASS, CONTROLLER_NAME, CONTROLLER_NAMESPACE};
 use berth_arm_fake::Fake;
-use berth_lab::{BIN_DIR_ENV, BerthConfig, LOG_ENV, Lab, LabConfig, Process, ProcessSpec};
+use berth_lab::{BIN_DIR_ENV, LOG_ENV, Lab, LabConfig, Process, ProcessSpec};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube::Api;
@@ -91,7 +91,7 @@ pub async fn measure(lab: &Lab, services: usize, nodes: usize, tell: &dyn Fn(Str
 
 impl Cluster {
     async fn start(lab: &Lab, nodes: usize) -> Result<Self> {
-        lab.install_berth_without_workloads_with(&BerthConfig { azure: true, ..BerthConfig::default() }).await?;
+        lab.install_components_without_workloads(&["azure"]).await?;
         let fake = Fake::default();
         for (path, properties) in [
             (

@@ -120,7 +120,10 @@ impl PublicIps {
         let (mut makes, mut changes) = (Vec::new(), Vec::new());
         for (id, users) in &self.used {
             let document = world.observed.public_ips.get(id);
-            if document.is_some_and(|document| !tags::is_ours(world.settings, document)) {
+            // Nor one that is being deleted: it is made anew once it is gone.
+            if document
+                .is_some_and(|document| !tags::is_ours(world.settings, document) || state(document) == "Deleting")
+            {
                 continue;
             }
             let creator = document.and_then(tags::service);
@@ -183,6 +186,16 @@ impl PublicIps {
             Some(PlannedStep::of(&creator, step))
         });
         steps.collect()
+    }
+
+    /// Services with a public IP of ours that Azure is changing: how that went is known only once it has been looked at.
+    pub(super) fn unsettled(&self, world: &World<'_>) -> BTreeSet<ServiceId> {
+        let changing = self.used.iter().filter(|(id, _)| {
+            world.observed.public_ips.get(*id).is_some_and(|document| {
+                tags::is_ours(world.settings, document) && !matches!(state(document), "Succeeded" | "Failed")
+            })
+        });
+        changing.flat_map(|(_, users)| users.iter().map(|(service, _, _)| service.clone())).collect()
     }
 
     /// What deletes public IPs that are ours and that nobody needs.

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::conformance::ours;
-use super::scene::{GROUP, PUBLIC, Scene, key, ports, service};
+use super::scene::{GROUP, PUBLIC, Scene, base, key, ports, service};
 
 const TAKES: Duration = Duration::from_secs(2);
 
@@ -122,4 +122,56 @@ async fn a_public_ip_that_is_named_and_not_ours_is_never_changed_or_deleted() {
     scene.rest().await;
     assert!(before.is_some() && tags(&scene) == before);
     assert_eq!(scene.document("publicIPAddresses/mine").unwrap()["properties"]["ipConfiguration"], json!(null));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_wanted_again_while_it_is_deleted_is_made_anew_once_it_is_gone() {
+    let mut scene = Scene::new();
+    scene.apply(service("web", &[PUBLIC], json!({})));
+    scene.rest().await;
+    let old = scene.says("web");
+    scene.fake().takes(Duration::from_secs(5));
+    scene.apply(service("web", &[], json!({})));
+    let path = format!("publicIPAddresses/prod-{}", base("web"));
+    let state =
+        |scene: &Scene| scene.document(&path).map(|document| document["properties"]["provisioningState"].clone());
+    for _ in 0..20 {
+        scene.round().await;
+        if state(&scene) == Some(json!("Deleting")) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(state(&scene), Some(json!("Deleting")));
+    scene.apply(service("web", &[PUBLIC, ("azure-pip-tags", "team=shop")], json!({})));
+    scene.round().await;
+    assert_eq!(scene.failures, Vec::<String>::new());
+    scene.rest().await;
+    assert!(scene.outcomes[&key("web")].met, "{}", scene.says("web"));
+    assert_ne!(scene.says("web"), old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_fails_later_is_looked_after_and_told_with_its_code() {
+    let mut scene = Scene::new();
+    scene.apply(service("web", &[PUBLIC], json!({})));
+    scene.rest().await;
+    scene.fake().takes(TAKES);
+    let later = Action::FailLater { code: "DnsRecordInUse".to_owned(), message: "shop is taken".to_owned() };
+    scene.fake().fault(Fault { times: 2, ..Fault::next("PUT", "publicIPAddresses", later) });
+    scene.apply(service("web", &[PUBLIC, ("azure-dns-label-name", "shop")], json!({})));
+    let mut said = Vec::new();
+    for _ in 0..10 {
+        scene.round().await;
+        said.extend(scene.failures.clone());
+        // As the controller: where nothing asks for a look there is none.
+        let Some(soon) = scene.outcomes[&key("web")].look_again else { break };
+        assert!(scene.outcomes[&key("web")].met, "it serves all the while");
+        tokio::time::sleep(soon).await;
+    }
+    assert!(said.iter().any(|failure| failure.contains("DnsRecordInUse: shop is taken")), "{said:?}");
+    scene.rest().await;
+    let label =
+        &scene.document(&format!("publicIPAddresses/prod-{}", base("web"))).unwrap()["properties"]["dnsSettings"];
+    assert_eq!(label["domainNameLabel"], "shop");
 }
