@@ -15,7 +15,7 @@ use crate::chain::Index;
 use crate::change::ChangeError;
 use crate::collect::{CollectError, Reader};
 use crate::connect::{ConnectError, connect};
-use crate::plan::{self, AwsError, ClassesUnknown, FileError, LoadError, RemovalError};
+use crate::plan::{self, AwsError, AzureError, ClassesUnknown, FileError, LoadError, RemovalError};
 use crate::render::{self, Look};
 use crate::report::{SingleService, Unreadable};
 use crate::summary::summarise;
@@ -66,6 +66,9 @@ pub enum RunError {
     Classes(#[from] ClassesUnknown),
     #[error(transparent)]
     Aws(#[from] AwsError),
+    /// What is known of Azure cannot be planned against.
+    #[error(transparent)]
+    Azure(#[from] AzureError),
     #[error("nothing in the files has a part in it, and without a cluster there is nothing else; name the files that do{}", .0.concat())]
     NothingToPlan(Vec<String>),
     #[error(transparent)]
@@ -99,6 +102,7 @@ impl RunError {
             | Self::Removal(_)
             | Self::Classes(_)
             | Self::Aws(_)
+            | Self::Azure(_)
             | Self::NothingToPlan(_)
             | Self::UnknownNode(_)
             | Self::Confirm(_)

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use berth_azure::endpoints::Environment;
 use berth_mock::{Cloud, Mock};
 use berth_pool::world::World;
 use berth_provider::Provider;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::Applier;
 use crate::args::Args;
 use crate::aws;
+use crate::azure;
 use crate::backends::Feed;
 use crate::documents::{Asked, Documents, Ties};
 use crate::events;
@@ -54,6 +56,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let classes = args.served_classes()?;
     aws::check(&args)?;
+    let azure = azure::prepare(&args, &Environment::of(|name| std::env::var(name).ok()))?;
     let shutdown = shutdown_on_signal().context("cannot listen for signals")?;
     let mut config = kube::Config::infer().await.context("cannot find out how to reach the API server")?;
     // Writes and watches have their own retries, with the latest state; the client's would hold old ones for minutes.
@@ -84,6 +87,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     } else {
         None
     };
+    let azure = match azure {
+        Some(ready) => Box::pin(ready.provider(&client, &shutdown)).await?,
+        None => None,
+    };
     let heritage = Heritage::default();
     let (leadership, resign, candidate) = lead(&args, &client, &identity, &heritage, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
@@ -95,6 +102,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     #[cfg(feature = "aws")]
     if let Some(provider) = aws {
         driven.start(ProviderName::Aws, provider, &ties, &shutdown);
+    }
+    if let Some(provider) = azure {
+        driven.start(ProviderName::Azure, provider, &ties, &shutdown);
     }
     let Driven { tasks: mut documents, mailboxes, feeds } = driven;
     let (to, mut changes) = mpsc::channel(CHANGES);

@@ -2,7 +2,6 @@
 
 #![allow(clippy::too_many_lines, reason = "a life is told from beginning to end")]
 
-mod api;
 mod finalizer;
 mod process;
 mod refused;

@@ -18,8 +18,8 @@ use anyhow::Context as _;
 use crate::{output, workspace};
 
 /// Folders in which every file is generated; what else lies there is left over and goes.
-const OWNED_FOLDERS: [&str; 6] =
-    ["deploy/admission", "deploy/aws", "deploy/crds", "deploy/rbac", "deploy/routes", "docs/reference"];
+const OWNED_FOLDERS: [&str; 7] =
+    ["deploy/admission", "deploy/aws", "deploy/azure", "deploy/crds", "deploy/rbac", "deploy/routes", "docs/reference"];
 
 /// A file as it should be.
 struct Generated {
@@ -75,7 +75,7 @@ fn all() -> anyhow::Result<Vec<Generated>> {
     files.extend(manifests::files()?);
     files.extend(manifests::collections(&files)?);
     files.extend(manifests::components()?);
-    files.push(iam::file()?);
+    files.extend(iam::files()?);
     files.extend(reference::files());
     Ok(files)
 }

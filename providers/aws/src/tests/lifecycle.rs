@@ -1,12 +1,12 @@
 //! The lives of Services, told by what is done in the cloud and what is said of them.
 
-use berth_provider::{Provider as _, Wanted};
+use berth_provider::{Namespaces, Provider as _, Wanted};
 use serde_json::{Value, json};
 
 use super::scene::{Scene, ports, service, settings};
 use crate::cloud::{Cloud as _, IpProtocol, Pairs, Rule, Source, TargetDescription, TargetState};
 use crate::fake::State;
-use crate::settings::{Namespaces, Settings};
+use crate::settings::Settings;
 
 const CONSENTS: (&str, &str) = ("berth.dev/allow-replacement", "true");
 const EDGE: (&str, &str) = ("berth.dev/load-balancer-group", "edge");

@@ -49,6 +49,7 @@ impl World {
             name: format!("node-{number}"),
             provider_id: id.clone(),
             labels: BTreeMap::new(),
+            addresses: Vec::new(),
         };
         let nodes = ground.instances.iter().enumerate().map(node).collect();
         let world = Self { tools, moto, vpc: ground.vpc, nodes, certificates: ground.certificates };
