@@ -77,7 +77,7 @@ impl Heritage {
                 lease.metadata.annotations.get_or_insert_default().insert(HANDED_OVER.to_owned(), text);
             }
             Ok(text) => {
-                tracing::info!(bytes = text.len(), "too much to hand over; the next leader looks at everything")
+                tracing::info!(bytes = text.len(), "too much to hand over; the next leader looks at everything");
             }
             Err(error) => tracing::error!(%error, "what is to be handed over cannot be written down"),
         }

@@ -221,12 +221,11 @@ impl Shards {
             self.unchanged.remove(shard);
             return;
         }
-        let again = match turn.outcomes.values().filter_map(|outcome| outcome.look_again).min() {
-            Some(wait) => self.wait_unchanged(shard, wait),
-            None => {
-                self.unchanged.remove(shard);
-                turn.rests.unwrap_or(LOOK_AGAIN)
-            }
+        let again = if let Some(wait) = turn.outcomes.values().filter_map(|outcome| outcome.look_again).min() {
+            self.wait_unchanged(shard, wait)
+        } else {
+            self.unchanged.remove(shard);
+            turn.rests.unwrap_or(LOOK_AGAIN)
         };
         self.soon(shard.clone(), now + again);
     }

@@ -66,6 +66,7 @@ fn removed(answer: Result<(), CallError>) -> Result<(), CallError> {
 }
 
 impl<C: Cloud> Aws<C> {
+    #[expect(clippy::too_many_lines, reason = "each step in its place, with what is known after it")]
     pub(super) async fn carry_out(&self, shard: &Shard, step: &Step, observed: &mut Observed) -> Done {
         match step {
             Step::CreateSecurityGroup { group_name, tags, .. } => self.create_group(group_name, tags, observed).await,

@@ -131,13 +131,13 @@ impl<C: Cloud> Aws<C> {
         let opened: Result<Opened, Failure> = async {
             self.learn_interfaces(&mut doors, &places, nodes).await?;
             self.learn_groups(&mut doors, &places, &backend).await?;
-            let mut notes = note(&self.settings, &mut doors, shard, &needs);
+            let mut said = note(&self.settings, &mut doors, shard, &needs);
             self.bring_about(&mut doors, &index, &backend).await?;
-            let refused = say_what_is_refused(&doors, shard, &mut notes);
+            let refused = say_what_is_refused(&doors, shard, &mut said);
             // One that was not looked for to the end.
             let soon = places.iter().filter_map(|place| doors.interfaces.missing.get(*place).copied());
             let soon = soon.filter(|again| *again <= now + SHARED_AGAIN);
-            Ok(Opened { notes, again: refused.into_iter().chain(soon).min() })
+            Ok(Opened { notes: said, again: refused.into_iter().chain(soon).min() })
         }
         .await;
         if let Err(failure) = &opened {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Aws;
 use super::index::{Index, is_load_balancer};
+use super::observe::refer_to_others;
 use crate::cloud::{By, CallError, Cloud, Pairs, State};
 use crate::names::digest;
 use crate::observed::{Observed, SeenLoadBalancer};
@@ -148,7 +149,7 @@ impl<C: Cloud> Aws<C> {
             memory.of(shard, wanted, Instant::now()).filter(|known| index.ids_of(shard).eq(ids(known))).cloned()
         };
         let Some(mut observed) = known else { return Ok(None) };
-        self.refer_to_others(&index, shard, &mut observed);
+        refer_to_others(&index, shard, &mut observed);
         self.ask_how_far(&mut observed).await?;
         self.count_targets(&mut observed).await?;
         self.note_unnamed(wanted, &mut observed);

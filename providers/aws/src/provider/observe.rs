@@ -24,7 +24,7 @@ impl<C: Cloud> Aws<C> {
             target_groups: self.target_groups(&index.of_shard(shard, is_target_group)).await?,
             ..Observed::default()
         };
-        self.refer_to_others(&index, shard, &mut observed);
+        refer_to_others(&index, shard, &mut observed);
         let groups = index.of_shard(shard, is_security_group);
         if !groups.is_empty() {
             let seen = self.groups(GroupFilter::Ids(groups)).await?;
@@ -42,14 +42,6 @@ impl<C: Cloud> Aws<C> {
         self.look_at_subnets(wanted, &mut observed).await?;
         self.look_at_named_groups(wanted, &mut observed).await?;
         Ok(observed)
-    }
-
-    /// What other shards have that this one has to do with.
-    pub(super) fn refer_to_others(&self, index: &Index, shard: &Shard, observed: &mut Observed) {
-        observed.other_names = index.other_names(shard);
-        observed.others_by_namespace = index.by_namespace(shard);
-        observed.backend_group = index.backend_group().cloned();
-        observed.has_others = index.has_others(shard);
     }
 
     /// Counts the targets of target groups of which one may take another's place.
@@ -190,4 +182,12 @@ impl<C: Cloud> Aws<C> {
         }
         Ok(all)
     }
+}
+
+/// What other shards have that this one has to do with.
+pub(super) fn refer_to_others(index: &Index, shard: &Shard, observed: &mut Observed) {
+    observed.other_names = index.other_names(shard);
+    observed.others_by_namespace = index.by_namespace(shard);
+    observed.backend_group = index.backend_group().cloned();
+    observed.has_others = index.has_others(shard);
 }

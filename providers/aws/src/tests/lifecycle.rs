@@ -144,7 +144,7 @@ async fn another_scheme_needs_consent_and_is_there_before_the_old_one_goes() {
             all.targets.values_mut().filter(|of| !of.registered.is_empty()).for_each(|of| {
                 let new = of.tags[crate::tags::SERVICE_UID].as_str() == "uid-of-web" && of.is.arn > internal_group;
                 of.registered.values_mut().filter(|_| new).for_each(|is| *is = (state, None));
-            })
+            });
         });
         scene.round().await;
         assert_eq!(
