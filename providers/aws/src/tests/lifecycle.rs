@@ -526,6 +526,23 @@ async fn a_service_is_made_with_few_calls_and_a_look_at_what_is_at_rest_makes_no
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_that_aws_refuses_keeps_a_port_open_to_who_is_not_to_reach_it_any_more() {
+    let mut scene = served(&[], json!({})).await;
+    scene.fake.with(|state| state.refuses.insert("elasticloadbalancing:ModifyTargetGroup", "AccessDenied"));
+    scene.apply(service(
+        "web",
+        &[("healthcheck-interval", "30")],
+        json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}),
+    ));
+    scene.round().await;
+    let rules = scene.fake.with(|state| {
+        let own = state.groups.values().find(|group| group.name.starts_with("berth-shop-web"));
+        own.unwrap().rules.iter().map(ToString::to_string).collect::<Vec<_>>()
+    });
+    assert_eq!(rules, ["tcp 80 from 192.0.2.0/24"], "{:#?}", scene.log);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_admission_no_public_load_balancer() {
     let mut settings = settings();
     settings.admission.internet_facing = Namespaces::default();
