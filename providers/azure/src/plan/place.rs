@@ -212,16 +212,17 @@ impl Planner<'_> {
         }
         let mut retained = Vec::new();
         for draft in &self.drafts {
-            let of_mine = |frontend: &&Value| {
+            let of_mine = |frontend: &Value| {
                 let mine = || draft.rules_on(name(frontend)).any(|rule| belongs(name(rule), base));
                 belongs(name(frontend), base) || mine()
             };
-            for frontend in draft.parts(FRONTENDS).iter().filter(of_mine) {
+            for frontend in draft.parts(FRONTENDS) {
                 let chosen = placed.iter().any(|p| p.scheme == draft.scheme && p.frontend == name(frontend));
                 let address = self.world.observed.address_of(frontend).filter(|address| is_published(intent, *address));
                 // Of two frontends with one address one is enough.
                 let address = address.filter(|address| !placed.iter().any(|p| p.address == Some(*address)));
-                if let Some(address) = address.filter(|_| !chosen) {
+                // All rules are looked through last, for the few frontends of which the status tells.
+                if let Some(address) = address.filter(|_| !chosen && of_mine(frontend)) {
                     retained.push((draft.scheme, name(frontend).to_owned(), address));
                 }
             }
