@@ -83,6 +83,16 @@ addresses that Services of that namespace hold. The schema of -o json is docs/re
 
 Exit codes: 0 all was moved, or there was nothing to move, 1 some was not, 2 wrong usage, or the cluster could not be reached.";
 
+const ORPHANS_HELP: &str = "Examples:
+  What Services left behind:
+    kubectl berth orphans
+  Its identities, for a script:
+    kubectl berth orphans -o json | jq -r '.orphans[].id'
+
+The controller searches when it begins to lead and then once an hour, and lists in a ConfigMap of its namespace what no Service explains that is here: one whose finalizer was removed by force left it, or a cluster that was restored from a backup forgot it. It removes none of it. Look at each before you remove it with the cloud's own tool; docs/aws.md has the commands.
+
+Exit codes: 0 there are none, or nobody searched, 1 there are some, or a list could not be read, 2 wrong usage, or the cluster could not be reached.";
+
 /// Shows what Berth serves, and at which link a Service stops working
 #[derive(Parser, Clone, Debug)]
 #[command(
@@ -142,6 +152,9 @@ pub enum Command {
     /// Move addresses away from nodes that own too many, after asking
     #[command(after_help = REBALANCE_HELP)]
     Rebalance(RebalanceArgs),
+    /// List what carries this cluster's marks in a cloud and belongs to no Service
+    #[command(after_help = ORPHANS_HELP)]
+    Orphans(OrphansArgs),
     /// Show the versions of this plugin, of Berth in the cluster and of Kubernetes
     Version(VersionArgs),
     /// Print a script that completes `kubectl-berth` in a shell
@@ -300,6 +313,14 @@ pub struct RebalanceArgs {
     /// How to print what is planned; by default as tables
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<StatusOutput>,
+}
+
+/// Arguments of `orphans`.
+#[derive(Args, Clone, Debug)]
+pub struct OrphansArgs {
+    /// How to print it; by default as a table
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<VersionOutput>,
 }
 
 /// Arguments of `version`.

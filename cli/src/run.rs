@@ -9,7 +9,8 @@ use serde::Serialize;
 use berth_pool::forecast::simulate::UnknownNode;
 
 use crate::args::{
-    self, Cli, ClientArgs, Command, PlanArgs, SimulateArgs, StatusArgs, StatusOutput, VersionArgs, VersionOutput,
+    self, Cli, ClientArgs, Command, OrphansArgs, PlanArgs, SimulateArgs, StatusArgs, StatusOutput, VersionArgs,
+    VersionOutput,
 };
 use crate::chain::Index;
 use crate::change::ChangeError;
@@ -20,7 +21,7 @@ use crate::render::{self, Look};
 use crate::report::{SingleService, Unreadable};
 use crate::summary::summarise;
 use crate::version::{self, Versions};
-use crate::{completion, drain, output, rebalance, simulate};
+use crate::{completion, drain, orphans, output, rebalance, simulate};
 
 /// Prefixes that kubectl users put before the name of a Service.
 const SERVICE_PREFIXES: [&str; 4] = ["service/", "services/", "svc/", "Service/"];
@@ -132,6 +133,7 @@ pub async fn run(words: Vec<String>) -> ExitCode {
         Command::Rebalance(args) => {
             Box::pin(rebalance::rebalance(args, &cli.client, Timestamp::now())).await.map(Outcome::of_doing)
         }
+        Command::Orphans(args) => Box::pin(orphaned(args, &cli.client)).await,
         Command::Version(args) => versions(args, &cli.client).await,
         Command::Completion(args) => {
             let script = completion::script(args.shell);
@@ -192,6 +194,18 @@ async fn simulation(args: &SimulateArgs, client: &ClientArgs) -> Result<Outcome,
     print(args.output, &report, || simulate::tables(&report, wide, output::style()))?;
     notes.iter().for_each(output::note);
     Ok(if report.loses() { Outcome::Breaks } else { Outcome::Well })
+}
+
+async fn orphaned(args: &OrphansArgs, client: &ClientArgs) -> Result<Outcome, RunError> {
+    let connection = connect(client).await?;
+    let report = orphans::report(Reader::new(&connection).orphans().await?);
+    let format = args.output.map(|format| match format {
+        VersionOutput::Json => StatusOutput::Json,
+        VersionOutput::Yaml => StatusOutput::Yaml,
+    });
+    print(format, &report, || orphans::table(&report, output::style()))?;
+    orphans::notes(&report).iter().for_each(output::note);
+    Ok(Outcome::of_doing(report.orphans.is_empty() && report.unreadable.is_empty()))
 }
 
 /// Whether wrong words were meant for one of [`PLANNING`].

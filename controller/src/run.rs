@@ -34,6 +34,7 @@ use crate::aws;
 use crate::backends::Feed;
 use crate::documents::{Asked, Documents, Ties};
 use crate::events;
+use crate::gates::PodFeed;
 use crate::heartbeat_keys::HeartbeatKeys;
 use crate::lease::{Candidate, Leadership};
 use crate::metrics::Metrics;
@@ -85,18 +86,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let (leadership, resign, candidate) = lead(&args, &client, &identity, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
-    let ties = Ties::new(&client, leadership.clone(), told, &metrics);
+    let mut ties = Ties::new(&client, leadership.clone(), told, &metrics);
+    ties.list_writer = ties.list_writer.within(&args.namespace);
     let mut driven = Driven::default();
+    let (gates, pods) = args.aws_pod_readiness_gates.then(|| watch::pods::feed(&client, &metrics)).unzip();
     if args.providers.contains(&ProviderName::Mock) {
-        driven.start(ProviderName::Mock, Mock::new(Cloud::new()), &ties, &shutdown);
+        driven.start(ProviderName::Mock, Mock::new(Cloud::new()), &ties, None, &shutdown);
     }
     #[cfg(feature = "aws")]
     if let Some(provider) = aws {
-        driven.start(ProviderName::Aws, provider, &ties, &shutdown);
+        driven.start(ProviderName::Aws, provider, &ties, gates, &shutdown);
     }
+    // Without the provider the flag is refused.
+    #[cfg(not(feature = "aws"))]
+    drop(gates);
     let Driven { tasks: mut documents, mailboxes, feeds } = driven;
     let (to, mut changes) = mpsc::channel(CHANGES);
-    let watches = watch::start(&client, classes.clone(), &metrics, &to, feeds);
+    let mut watches = watch::start(&client, classes.clone(), &metrics, &to, feeds);
+    pods.map(|watch| watches.spawn(watch));
     // Whatever is switched on: speakers that are installed wait for it.
     let (rotation, told) = (args.heartbeat_key_rotation, leadership.clone());
     documents.spawn(HeartbeatKeys::new(client.clone(), rotation, told, metrics.clone()).run(shutdown.clone()));
@@ -175,9 +182,16 @@ struct Driven {
 
 impl Driven {
     /// Starts one.
-    fn start<P: Provider>(&mut self, name: ProviderName, provider: P, ties: &Ties, shutdown: &CancellationToken) {
+    fn start<P: Provider>(
+        &mut self,
+        name: ProviderName,
+        provider: P,
+        ties: &Ties,
+        gates: Option<PodFeed>,
+        shutdown: &CancellationToken,
+    ) {
         // Each has mailboxes of its own.
-        let ties = Ties { asked: Asked::default(), feed: Feed::default(), ..ties.clone() };
+        let ties = Ties { asked: Asked::default(), feed: Feed { gates, ..Feed::default() }, ..ties.clone() };
         self.mailboxes.insert(name, Mailbox { asked: ties.asked.clone(), finalizes: provider.needs_finalizer() });
         self.feeds.extend(provider.needs_targets().then(|| ties.feed.clone()));
         self.tasks.spawn(Documents::new(provider, ties).run(shutdown.clone()));

@@ -4,5 +4,8 @@
 
 mod api;
 mod finalizer;
+mod gates;
+mod orphans;
+mod pods;
 mod process;
 mod targets;

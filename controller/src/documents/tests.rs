@@ -37,9 +37,9 @@ impl Driven {
         let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             Err::<http::Response<kube::client::Body>, _>(tower::BoxError::from("nobody is asked"))
         });
-        let marker = Marker::new(kube::Client::new(nobody, "default"), metrics.clone());
-        let (feed, asks, says) = (Feed::default(), asked.clone(), outcomes.clone());
-        let ties = Ties { asked: asks, feed, outcomes: says, leadership, listed: told, marker, metrics };
+        let client = kube::Client::new(nobody, "default");
+        let ties = Ties::new(&client, leadership, told, &metrics);
+        let ties = Ties { asked: asked.clone(), outcomes: outcomes.clone(), ..ties };
         tokio::spawn(Documents::new(mock, ties).run(end.clone()));
         Self { asked, outcomes, lead, listed, end }
     }

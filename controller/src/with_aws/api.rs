@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use berth_api::orphans::OrphanList;
 use berth_api::service::ServiceKey;
 use http::{Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::Service;
@@ -11,6 +12,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tower::service_fn;
+
+use super::pods::Pods;
 
 /// What is in the API server, and what it was asked.
 #[derive(Default)]
@@ -26,6 +29,11 @@ pub(super) struct Api {
     /// Reasons of events.
     pub(super) events: Vec<String>,
     watchers: Vec<mpsc::UnboundedSender<ServiceKey>>,
+    pub(super) pods: Pods,
+    /// Lists of orphans that were written.
+    pub(super) lists: Vec<OrphanList>,
+    /// What writes of them are answered, if they are not carried out.
+    pub(super) refuses_lists: Option<u16>,
 }
 
 pub(super) type Shared = Arc<Mutex<Api>>;
@@ -100,6 +108,12 @@ impl Api {
         self.changed(&key);
     }
 
+    /// Somebody takes all finalizers off, and it is gone.
+    pub(super) fn remove_by_force(&mut self, name: &str) {
+        self.services.remove(&key(name));
+        self.changed(&key(name));
+    }
+
     pub(super) fn finalizers(&self, name: &str) -> Option<Vec<String>> {
         let service = self.services.get(&key(name))?;
         serde_json::from_value(service["metadata"]["finalizers"].clone()).unwrap()
@@ -122,10 +136,37 @@ impl Api {
             .map_or_else(String::new, |c| format!("{} {} {}", word(c, "status"), word(c, "reason"), word(c, "message")))
     }
 
+    /// Answers what is asked of the ConfigMap with the list of orphans.
+    fn list(&mut self, body: &Value) -> (StatusCode, Value) {
+        if let Some(code) = self.refuses_lists {
+            return (StatusCode::from_u16(code).unwrap(), Value::Null);
+        }
+        let version = |lists: usize| lists.to_string();
+        if !body.is_null() {
+            let written_on = body["metadata"]["resourceVersion"].as_str().unwrap_or("0");
+            if written_on != version(self.lists.len()) {
+                return (StatusCode::CONFLICT, Value::Null);
+            }
+            self.lists.push(serde_json::from_str(body["data"]["orphans.json"].as_str().unwrap()).unwrap());
+        }
+        let Some(list) = self.lists.last() else { return (StatusCode::NOT_FOUND, Value::Null) };
+        let data = json!({"orphans.json": serde_json::to_string_pretty(list).unwrap()});
+        let metadata = json!({"name": "berth-orphans-aws", "resourceVersion": version(self.lists.len())});
+        (StatusCode::OK, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}))
+    }
+
     fn answer(&mut self, path: &str, body: &Value) -> (StatusCode, Value) {
         if path.contains("/events") {
             self.events.push(body["reason"].as_str().unwrap_or_default().to_owned());
             return (StatusCode::CREATED, body.clone());
+        }
+        if path.starts_with("/api/v1/namespaces/berth-system/configmaps") {
+            return self.list(body);
+        }
+        if let Some(pod) =
+            path.strip_prefix("/api/v1/namespaces/shop/pods/").and_then(|path| path.strip_suffix("/status"))
+        {
+            return self.pods.apply_status(pod, body);
         }
         let Some(path) = path.strip_prefix("/api/v1/namespaces/shop/services/") else { panic!("{path} is asked for") };
         let (name, status) = path.split_once('/').unwrap_or((path, ""));

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, Shared, client, key};
+use super::pods;
 use crate::apply::Applier;
 use crate::backends::{Feed, NodeState, SliceState};
 use crate::documents::{Documents, Ties};
@@ -41,6 +42,8 @@ pub(super) struct Cluster {
     pub(super) settings: Settings,
     nodes: BTreeMap<String, Arc<NodeState>>,
     slices: BTreeMap<(String, String), SliceState>,
+    /// Whether readiness gates of pods are heeded.
+    pub(super) heeds_gates: bool,
     running: Option<Running>,
     _time: JoinSet<()>,
 }
@@ -73,8 +76,8 @@ impl Cluster {
             }
         });
         let api = Shared::default();
-        let (nodes, slices, running) = Default::default();
-        let mut cluster = Self { api, cloud, settings, nodes, slices, running, _time: time };
+        let (nodes, slices, heeds_gates, running) = Default::default();
+        let mut cluster = Self { api, cloud, settings, nodes, slices, heeds_gates, running, _time: time };
         (1..=3).for_each(|number| cluster.node(number, "True"));
         cluster
     }
@@ -91,7 +94,10 @@ impl Cluster {
         let classes = Classes::new(&providers.iter().copied().collect(), &[], None).unwrap();
         let (lead, leadership) = watch::channel(leadership);
         let (listed, told) = watch::channel(false);
-        let ties = Ties::new(&client, leadership.clone(), told, &metrics);
+        let mut ties = Ties::new(&client, leadership.clone(), told, &metrics);
+        if self.heeds_gates {
+            tasks.spawn(pods::watch(self.api.clone(), &mut ties.feed));
+        }
         let mut mailboxes = BTreeMap::new();
         if providers.contains(&ProviderName::Aws) {
             mailboxes.insert(ProviderName::Aws, Mailbox { asked: ties.asked.clone(), finalizes: true });
@@ -199,7 +205,7 @@ impl Cluster {
             "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
         });
         let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
-        let (id, slice) = (("shop".to_owned(), name.to_owned()), SliceState::of(&slice).unwrap());
+        let (id, slice) = (("shop".to_owned(), name.to_owned()), SliceState::of(&slice, false).unwrap());
         self.slices.insert(id.clone(), slice.clone());
         self.running.iter().for_each(|running| running.feed.slices.put(id.clone(), Some(slice.clone())));
     }

@@ -65,6 +65,8 @@ pub struct BerthConfig {
     pub routes: bool,
     /// Whether the component `deploy/aws` is laid over it.
     pub aws: bool,
+    /// Whether the component `deploy/aws-readiness-gates` is laid over that.
+    pub aws_readiness_gates: bool,
 }
 
 impl BerthConfig {
@@ -123,7 +125,9 @@ impl Lab {
     /// Applies the manifest and waits for the kinds; the pods come up meanwhile.
     async fn apply_berth(&self, config: &BerthConfig) -> Result<()> {
         let mut objects = manifest()?;
-        for (name, is_laid) in [("routes", config.routes), ("aws", config.aws)] {
+        for (name, is_laid) in
+            [("routes", config.routes), ("aws", config.aws), ("aws-readiness-gates", config.aws_readiness_gates)]
+        {
             if is_laid {
                 component::lay_over(&mut objects, name)?;
             }

@@ -31,9 +31,13 @@ const WORKLOADS: [(&str, &str); 3] = [
 ];
 
 /// What is laid over the rest by those who want it.
-const COMPONENTS: [(&str, &str); 2] =
-    [(AWS, include_str!("templates/aws.yaml")), (ROUTES, include_str!("templates/routes.yaml"))];
+const COMPONENTS: [(&str, &str); 3] = [
+    (AWS, include_str!("templates/aws.yaml")),
+    (AWS_GATES, include_str!("templates/aws-readiness-gates.yaml")),
+    (ROUTES, include_str!("templates/routes.yaml")),
+];
 const AWS: &str = "deploy/aws/kustomization.yaml";
+const AWS_GATES: &str = "deploy/aws-readiness-gates/kustomization.yaml";
 const ROUTES: &str = "deploy/routes/kustomization.yaml";
 
 const KUSTOMIZATION: &str = "deploy/kustomization.yaml";

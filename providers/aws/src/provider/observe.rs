@@ -2,16 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use berth_provider::{Shard, Wanted};
+use berth_provider::{Intent, Shard, Wanted};
 use tokio::time::Instant;
 
 use super::index::{Index, TAGS_AT_ONCE, is_load_balancer, is_security_group, is_target_group, tags_of};
 use super::{Aws, INDEX_LASTS, SUBNETS_LAST};
 use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs, Protocol, SecurityGroup, Subnet};
 use crate::intent::{Asks, Security};
+use crate::model::Holder;
 use crate::observed::{Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
 use crate::plan::with_rivals;
 use crate::tags;
+
+/// Whether a load balancer is there that is for a Service, and not for one that had its name.
+fn has_one(intent: &Intent, observed: &Observed) -> bool {
+    let holder = Holder::of(intent).service().map(|service| service.uid.clone());
+    observed.load_balancers.iter().any(|seen| seen.holder() == holder)
+}
 
 impl<C: Cloud> Aws<C> {
     pub(super) async fn look(&self, shard: &Shard, wanted: &Wanted) -> Result<Observed, CallError> {
@@ -47,6 +54,7 @@ impl<C: Cloud> Aws<C> {
         let fronts: Vec<_> = fronts.into_iter().map(|asks| asks.front).collect();
         if fronts.iter().any(|front| !front.subnets.is_empty() || observed.load_balancers.is_empty())
             || observed.load_balancers.len() != 1
+            || wanted.present.values().any(|intent| !has_one(intent, &observed))
             || fronts.iter().any(|front| observed.load_balancers.iter().any(|seen| seen.is.scheme != front.scheme))
         {
             observed.subnets = self.subnets().await?;

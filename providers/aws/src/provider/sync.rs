@@ -7,7 +7,9 @@ use std::time::Duration;
 use berth_api::condition::types;
 use berth_api::service::TrafficPolicy;
 use berth_api::{Condition, ConditionStatus};
-use berth_provider::{Class, Failure, Provider as _, ServiceId, ServiceTargets, Shard, TargetReport, Targets};
+use berth_provider::{
+    Class, EndpointReport, Failure, Provider as _, ServiceId, ServiceTargets, Shard, TargetReport, Targets,
+};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -15,6 +17,7 @@ use super::doors::{Needs, Notes};
 use super::{Aws, VPC_LASTS};
 use crate::backend::Demand;
 use crate::cloud::{CallError, Cloud, TargetDescription, TargetType};
+use crate::gated::{self, Looked};
 use crate::intent::Asks;
 use crate::targets::{Change, Health, Key, Thought, change, condition, key, wanted};
 
@@ -29,6 +32,14 @@ const LOOKS_FIRST: Duration = Duration::from_secs(15);
 const LOOKS_LONGEST: Duration = Duration::from_mins(5);
 /// Looks at the health of targets that do not become healthy; later it is seen with what changes, or within the hour.
 const LOOKS_MAX: u32 = 10;
+/// Between two looks while a pod waits for what AWS thinks of it, which holds up a rollout: half of AWS's shortest interval of health
+/// checks, so that little is added to what they take.
+const AWAITED_EVERY: Duration = Duration::from_secs(5);
+/// How long it is looked at so often: health checks at their slowest, ten of them 300 s apart, are not worth it, those of any usual
+/// interval are through by then.
+const AWAITED_FOR: Duration = Duration::from_mins(5);
+/// Between two looks after that, for as long as a pod waits.
+const AWAITED_LATER: Duration = Duration::from_mins(1);
 /// When a target that AWS does not take is offered again: an instance may be starting.
 const REFUSED_AGAIN: Duration = Duration::from_mins(1);
 /// Targets that are looked for one by one when AWS does not take all of many.
@@ -43,12 +54,44 @@ pub(super) struct Sent {
     looks_at: Option<Instant>,
     /// How often it was looked at since a target was registered.
     looks: u32,
+    /// Since when pods have waited for what is thought of them; anew with each target that is registered.
+    awaited: Option<Instant>,
 }
 
 impl Sent {
     /// Those of a group that was made this moment.
     pub(super) fn nothing() -> Self {
-        Self { since: Instant::now(), registered: BTreeMap::new(), refused: BTreeMap::new(), looks_at: None, looks: 0 }
+        Self::of(Instant::now(), BTreeMap::new())
+    }
+
+    fn of(since: Instant, registered: BTreeMap<Key, Thought>) -> Self {
+        Self { since, registered, refused: BTreeMap::new(), looks_at: None, looks: 0, awaited: None }
+    }
+
+    /// Says when health is looked at next.
+    fn plan_look(&mut self, now: Instant, is_new: bool, is_settled: bool, is_awaited: bool) {
+        if is_new {
+            (self.looks_at, self.looks, self.awaited) = (None, 0, None);
+        }
+        self.awaited = if is_awaited { self.awaited.or(Some(now)) } else { None };
+        let longer = LOOKS_FIRST.saturating_mul(1 << self.looks.min(LOOKS_MAX)).min(LOOKS_LONGEST);
+        let wait = match self.awaited {
+            Some(since) if now.saturating_duration_since(since) < AWAITED_FOR => AWAITED_EVERY,
+            Some(_) => AWAITED_LATER,
+            None if is_settled || self.looks >= LOOKS_MAX => {
+                self.looks_at = None;
+                return;
+            }
+            None => longer,
+        };
+        let planned = self.looks_at.filter(|at| *at > now);
+        let at = now + wait;
+        self.looks_at = Some(match planned {
+            // One that waits is no reason to look later than was planned.
+            Some(planned) if is_awaited => planned.min(at),
+            Some(planned) => planned,
+            None => at,
+        });
     }
 
     /// When something may be otherwise than it is known to be.
@@ -72,7 +115,7 @@ impl<C: Cloud> Aws<C> {
         let has_addresses = groups.iter().any(|group| group.kind == TargetType::Ip);
         let ranges = if has_addresses { self.ranges().await? } else { Vec::new() };
         let mut report = TargetReport::default();
-        let mut health: BTreeMap<ServiceId, Vec<Health>> = BTreeMap::new();
+        let mut health: BTreeMap<ServiceId, Vec<Looked>> = BTreeMap::new();
         let mut failed: Option<Failure> = None;
         let mut again = None;
         let all = groups.iter().filter_map(|group| {
@@ -94,7 +137,8 @@ impl<C: Cloud> Aws<C> {
         for (group, of, wanted) in &all {
             match self.send_to(group, of, wanted, &ranges, &mut report).await {
                 Ok((of, next)) => {
-                    health.entry(group.service.clone()).or_default().push(of);
+                    let looked = Looked { kind: group.kind, port: group.port, health: of };
+                    health.entry(group.service.clone()).or_default().push(looked);
                     again = Some(again.map_or(next, |again: Instant| again.min(next)));
                 }
                 Err(error) => {
@@ -105,6 +149,7 @@ impl<C: Cloud> Aws<C> {
                     let stops = failure.class == Class::Throttled;
                     if failure.class.is_for_a_person() {
                         report.conditions.insert(group.service.clone(), unsent(&failure));
+                        report.endpoints.insert(group.service.clone(), EndpointReport::Unsent(failure.clone()));
                         let next = Instant::now() + failure.wait(1);
                         again = Some(again.map_or(next, |again: Instant| again.min(next)));
                     } else {
@@ -120,7 +165,12 @@ impl<C: Cloud> Aws<C> {
         if let Some(failure) = failed {
             return Err(failure);
         }
+        for (service, of) in &targets.services {
+            let groups = health.get(service).map_or(&[][..], Vec::as_slice);
+            report.endpoints.entry(service.clone()).or_insert_with(|| gated::report(of, groups));
+        }
         for (service, groups) in health {
+            let groups: Vec<_> = groups.into_iter().map(|looked| looked.health).collect();
             let policy = targets.services.get(&service).map_or(TrafficPolicy::Cluster, |of| of.intent.policy);
             report.conditions.entry(service).or_insert_with(|| noted(condition(&groups, policy), &notes));
         }
@@ -168,8 +218,10 @@ impl<C: Cloud> Aws<C> {
             Some(sent) if !is_due(&sent) => sent,
             known => {
                 let registered = self.look_at_targets(arn).await?;
-                let (looks, refused) = known.map(|sent| (sent.looks, sent.refused)).unwrap_or_default();
-                Sent { since: now, registered, refused, looks_at: Some(now), looks: looks.saturating_add(1) }
+                let before = known.unwrap_or_else(|| Sent::of(now, BTreeMap::new()));
+                // Looks for pods that wait are not those that the others have.
+                let looks = before.looks.saturating_add(u32::from(before.awaited.is_none()));
+                Sent { since: now, registered, looks_at: None, looks, ..before }
             }
         };
         sent.refused.retain(|key, again| wanted.targets.contains_key(key) && *again > now);
@@ -182,15 +234,8 @@ impl<C: Cloud> Aws<C> {
             left_out: wanted.left_out.clone(),
             refused: sent.refused.keys().cloned().collect::<BTreeSet<_>>(),
         };
-        if is_new {
-            (sent.looks_at, sent.looks) = (None, 0);
-        }
-        sent.looks_at = if health.is_settled(of.intent.policy) || sent.looks >= LOOKS_MAX {
-            None
-        } else {
-            let wait = LOOKS_FIRST.saturating_mul(1 << sent.looks.min(LOOKS_MAX)).min(LOOKS_LONGEST);
-            sent.looks_at.filter(|at| *at > now).or(Some(now + wait))
-        };
+        let is_awaited = group.kind == TargetType::Ip && gated::awaits(of, group.port, &health);
+        sent.plan_look(now, is_new, health.is_settled(of.intent.policy), is_awaited);
         let next = sent.next();
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(arn.clone(), sent);
         Ok((health, next))

@@ -131,7 +131,7 @@ fn the_installation_is_everything_and_in_an_order_that_an_api_server_takes() {
     let files = super::super::all().unwrap();
     let manifests = files.iter().filter(|f| f.path.starts_with("deploy")).map(|f| f.path.display().to_string());
     let rest: Vec<_> = manifests.filter(|path| !listed.contains(path)).collect();
-    assert_eq!(rest, [KUSTOMIZATION, INSTALL, AWS, ROUTES, "deploy/aws/iam-policy.json"]);
+    assert_eq!(rest, [KUSTOMIZATION, INSTALL, AWS, AWS_GATES, ROUTES, "deploy/aws/iam-policy.json"]);
     let distinct: BTreeSet<_> = installed.iter().map(identity).collect();
     assert_eq!(distinct.len(), installed.len());
 
@@ -165,7 +165,7 @@ fn the_component_of_aws_changes_what_is_there_and_its_instructions_name_what_is_
     let component = &documents(AWS)[0];
     let targets: Vec<_> =
         component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
-    assert_eq!(targets, ["Deployment", "NetworkPolicy", "ClusterRole"]);
+    assert_eq!(targets, ["Deployment", "NetworkPolicy", "ClusterRole", "Role"]);
     let container = &documents("deploy/controller.yaml")[0]["spec"]["template"]["spec"]["containers"][0];
     assert!(container["args"].is_array(), "the component replaces all of them");
     let account =
@@ -183,16 +183,22 @@ fn the_documentation_names_the_numbers_that_the_policies_hold() {
 }
 
 #[test]
-fn the_component_for_aws_adds_the_rights_that_something_outside_the_cluster_takes_and_no_others() {
-    let component = &documents(AWS)[0];
-    let patches = component["patches"].as_array().unwrap();
-    let of_role: Vec<_> = patches.iter().filter(|patch| patch["target"]["kind"] == "ClusterRole").collect();
-    let [of_role] = of_role[..] else { panic!("one patch of the role") };
-    assert_eq!(of_role["target"]["name"], "berth-controller");
-    let operations: Vec<Value> = serde_saphyr::from_str(of_role["patch"].as_str().unwrap()).unwrap();
-    assert!(operations.iter().all(|of| of["op"] == "add" && of["path"] == "/rules/-"), "{operations:?}");
-    let rules: Vec<Value> = operations.into_iter().map(|of| of["value"].clone()).collect();
-    let expected: Vec<_> =
-        berth_controller::rbac::cloud_rules().iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
-    assert_eq!(rules, expected);
+fn each_component_for_aws_adds_the_rights_that_it_takes_and_no_others() {
+    use berth_controller::rbac;
+    for (component, kind, rules) in [
+        (AWS, "ClusterRole", rbac::cloud_rules()),
+        (AWS, "Role", rbac::orphan_rules()),
+        (AWS_GATES, "ClusterRole", rbac::gate_rules()),
+    ] {
+        let component = &documents(component)[0];
+        let patches = component["patches"].as_array().unwrap();
+        let of_role: Vec<_> = patches.iter().filter(|patch| patch["target"]["kind"] == kind).collect();
+        let [of_role] = of_role[..] else { panic!("one patch of the role") };
+        assert_eq!(of_role["target"]["name"], "berth-controller");
+        let operations: Vec<Value> = serde_saphyr::from_str(of_role["patch"].as_str().unwrap()).unwrap();
+        assert!(operations.iter().all(|of| of["op"] == "add" && of["path"] == "/rules/-"), "{operations:?}");
+        let added: Vec<Value> = operations.into_iter().map(|of| of["value"].clone()).collect();
+        let expected: Vec<_> = rules.iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
+        assert_eq!(added, expected);
+    }
 }

@@ -1,0 +1,109 @@
+//! What a provider finds outside that belongs to no Service, listed where people see it.
+
+use std::time::Duration;
+
+use berth_api::service::ServiceKey;
+use berth_provider::{Class, Failure, Owned, Provider, ServiceId, Shard};
+use tokio::task::JoinSet;
+
+use super::finalizers::Finalizers;
+use super::shards::Shards;
+use super::{Documents, Work};
+use crate::metrics::OrphanLabels;
+use crate::orphans::{Living, Snapshot};
+
+/// The Services that are here now.
+struct Here<'a, P> {
+    provider: &'a P,
+    shards: &'a Shards,
+    finalizers: &'a Finalizers,
+}
+
+impl<P: Provider> Living for Here<'_, P> {
+    fn is_alive(&self, id: &ServiceId) -> bool {
+        let known = [self.shards.present(&id.key), self.finalizers.named(&id.key)];
+        known.into_iter().flatten().any(|intent| intent.id == *id) || self.shards.is_leaving(id)
+    }
+
+    fn is_inhabited(&self, shard: &Shard) -> bool {
+        self.shards.is_inhabited(shard) || self.finalizers.all().any(|intent| self.provider.shard(intent) == *shard)
+    }
+
+    fn is_anybody(&self) -> bool {
+        self.shards.all().next().is_some() || self.finalizers.all().next().is_some()
+    }
+
+    fn has_name(&self, key: &ServiceKey) -> bool {
+        self.shards.present(key).is_some() || self.finalizers.named(key).is_some()
+    }
+}
+
+impl<P: Provider> Documents<P> {
+    /// The Services that are here.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let waiting = self.finalizers.all().map(|intent| (self.provider.shard(intent), intent.id.clone()));
+        let all = self.shards.all().map(|(shard, id)| (shard.clone(), id.clone())).chain(waiting);
+        let (shards, ids) = all.unzip();
+        Snapshot::of(ids, shards)
+    }
+
+    pub(super) fn orphans_found(&mut self, all: Vec<Owned>, now: Duration) {
+        let here = Here { provider: &*self.provider, shards: &self.shards, finalizers: &self.finalizers };
+        self.orphans.found(all, &self.were_here, &here, now);
+        self.were_here = Snapshot::default();
+    }
+
+    pub(super) fn start_orphans(&mut self, work: &mut JoinSet<Work>, now: Duration) {
+        let here = Here { provider: &*self.provider, shards: &self.shards, finalizers: &self.finalizers };
+        self.orphans.look(&here, now);
+        if self.orphans.searches(now) {
+            self.were_here = self.snapshot();
+            let provider = self.provider.clone();
+            work.spawn(async move { Work::Searched(provider.list_owned().await) });
+        }
+        if let Some((list, is_news)) = self.orphans.publishes(now) {
+            let (name, count) = (self.provider.name(), self.orphans.count());
+            self.ties
+                .metrics
+                .orphans
+                .get_or_create(&OrphanLabels { provider: name })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+            if is_news && count > 0 {
+                tracing::warn!(
+                    provider = name,
+                    count,
+                    "what carries this cluster's tags belongs to no Service; `kubectl berth orphans` lists it"
+                );
+            } else if is_news {
+                tracing::info!(provider = name, "everything that carries this cluster's tags belongs to a Service");
+            }
+            let (writer, leadership) = (self.ties.list_writer.clone(), self.ties.leadership.clone());
+            work.spawn(async move {
+                if !leadership.borrow().holds() {
+                    return Work::Listed(Err(Failure::new(Class::Conflict, "this replica leads no more")));
+                }
+                Work::Listed(writer.write(name, &list).await)
+            });
+        }
+    }
+
+    pub(super) fn searched(&mut self, found: Result<Vec<Owned>, Failure>, now: Duration) {
+        match found {
+            Ok(all) => self.orphans_found(all, now),
+            Err(failure) => {
+                self.count(&failure);
+                self.orphans.not_found(&failure, now);
+            }
+        }
+    }
+
+    pub(super) fn listed(&mut self, written: Result<(), Failure>, now: Duration) {
+        let is_first = self.orphans.published(written.as_ref().map(|()| ()), now);
+        if let Err(failure) = written {
+            self.count(&failure);
+            if is_first {
+                tracing::warn!(provider = self.provider.name(), class = %failure.class, %failure, "the list of orphans cannot be written");
+            }
+        }
+    }
+}
