@@ -30,6 +30,7 @@ use crate::heartbeat_keys::Rotation;
   Run outside the cluster, with the rights of a kubeconfig:
     KUBECONFIG=./kubeconfig berth-controller --leader-elect=false --log-format human"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     /// The providers that are switched on; each serves its class: berth.dev/pool, berth.dev/mock, berth.dev/aws-nlb
     #[arg(

@@ -3,6 +3,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Which of the names are here, and the uid of each.
+type Here = Vec<(usize, String)>;
+
 const NOW: Duration = Duration::from_secs(100);
 
 fn service(name: &str, uid: &str) -> ServiceId {
@@ -183,7 +186,7 @@ proptest! {
         // The uid of each Service that is here, and what there is in the cloud.
         let mut services: [Option<String>; 4] = [const { None }; 4];
         let mut cloud: Vec<Owned> = Vec::new();
-        let mut under_way: Option<(Vec<Owned>, Vec<(usize, String)>)> = None;
+        let mut under_way: Option<(Vec<Owned>, Here)> = None;
         let living = |services: &[Option<String>; 4]| {
             let all: Vec<_> = names.iter().zip(services).filter_map(|(name, uid)| Some((*name, uid.as_deref()?))).collect();
             here(&all)

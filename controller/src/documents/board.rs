@@ -135,16 +135,16 @@ impl Board {
             let key = &intent.id.key;
             // One may be in two slices for a moment (EndpointSlice API).
             let mut endpoints: BTreeSet<&Endpoint> = BTreeSet::new();
-            let mut gated = BTreeMap::new();
+            let mut asked_about = BTreeMap::new();
             for of in self.endpoints_of(key) {
                 let stand = of.pod.as_deref().and_then(|pod| gates.stand(key, pod));
                 if of.is_ready || stand.is_some_and(|stand| stand.is_ready_but_for_us) {
                     endpoints.insert(&of.endpoint);
-                    gated.extend(stand.map(|stand| (of.endpoint.clone(), stand.waits)));
+                    asked_about.extend(stand.map(|stand| (of.endpoint.clone(), stand.waits)));
                 }
             }
             let endpoints = endpoints.into_iter().cloned().collect();
-            (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints, gated })
+            (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints, gated: asked_about })
         });
         Targets { services: each.collect(), nodes: self.eligible.clone() }
     }

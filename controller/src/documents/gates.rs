@@ -26,7 +26,7 @@ pub(super) async fn listed(feed: Option<PodFeed>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl<P: Provider> Documents<P> {

@@ -98,7 +98,7 @@ impl<P: Provider> Documents<P> {
     }
 
     pub(super) fn listed(&mut self, written: Result<(), Failure>, now: Duration) {
-        let is_first = self.orphans.published(written.as_ref().map(|()| ()), now);
+        let is_first = self.orphans.published(written.as_ref().copied(), now);
         if let Err(failure) = written {
             self.count(&failure);
             if is_first {

@@ -232,11 +232,10 @@ impl Gates {
         let standing = match (served, thoughts) {
             _ if !pod.is_ready_but_for_us => Standing::NotDone,
             (Served::No, _) => Standing::Unserved,
-            (Served::Soon, _) => Standing::Nowhere,
             (_, Some(Thoughts::Failed(failure) | Thoughts::Heard(EndpointReport::Unsent(failure)))) => {
                 Standing::Failed(failure)
             }
-            (_, Some(Thoughts::Heard(EndpointReport::Nowhere))) => Standing::Nowhere,
+            (Served::Soon, _) | (_, Some(Thoughts::Heard(EndpointReport::Nowhere))) => Standing::Nowhere,
             (_, Some(Thoughts::Heard(EndpointReport::Nodes))) => Standing::Nodes,
             (_, Some(_)) if mine.is_empty() && slices_followed => Standing::NoEndpoint,
             (_, Some(Thoughts::Heard(EndpointReport::Known(all)))) => {

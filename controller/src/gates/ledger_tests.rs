@@ -221,15 +221,11 @@ proptest! {
         learn(&mut gates, &id("web-1"), Some(there.clone()));
         let (mut now, mut last) = (NOW, None);
         for (what, fails, shows) in history {
-            match healths.get(usize::from(what)) {
-                Some(health) => {
-                    gates.heard(&service("web"), known(&[(1, health.clone())]));
-                    last = Some(health.clone());
-                }
-                None => {
-                    gates.begin();
-                    last = None;
-                }
+            last = healths.get(usize::from(what)).cloned();
+            if let Some(health) = &last {
+                gates.heard(&service("web"), known(&[(1, health.clone())]));
+            } else {
+                gates.begin();
             }
             now += Duration::from_mins(2);
             for write in due(&mut gates, now) {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::api::Shared;
 use crate::backends::{Feed, SliceState};
 use crate::gates::{PodFeed, PodState};
+use crate::latest::Latest;
 
 const OURS: &str = "target-health.berth.dev/";
 
@@ -168,7 +169,7 @@ fn set(pod: &mut Value, condition: &Value) {
 /// Watches pods and slices, until it is dropped. A watch takes a moment, and slices follow pods.
 pub(super) fn watch(api: Shared, feed: &mut Feed) -> impl Future<Output = ()> + Send + 'static {
     let (tell, listed) = watch::channel(false);
-    let pods = PodFeed { pods: Default::default(), listed };
+    let pods = PodFeed { pods: Latest::default(), listed };
     feed.gates = Some(pods.clone());
     let slices = feed.slices.clone();
     let put = move |api: &Shared, name: &str| {
@@ -191,7 +192,9 @@ pub(super) fn watch(api: Shared, feed: &mut Feed) -> impl Future<Output = ()> + 
         put_slices(&api);
         // The list of pods is the last to be complete.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        all.iter().for_each(|name| put(&api, name));
+        for name in &all {
+            put(&api, name);
+        }
         tell.send_replace(true);
         while let Some(name) = from.recv().await {
             tokio::time::sleep(Duration::from_millis(1)).await;
