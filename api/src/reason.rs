@@ -91,6 +91,7 @@ reasons! {
     ReplacementNeeded => "What the Service asks for can only be had by replacing a cloud object, which interrupts its traffic. Set `berth.dev/allow-replacement: \"true\"`, or take the change back; what is there stays until then.",
     DeletionProtected => "The load balancer is protected against deletion, and so stays. Remove the protection; it is tried again then.",
     CloudNameTaken => "Something in the cloud that is not this Service's has the name that is asked for. It is left alone; ask for another name.",
+    CloudInUse => "Something of this Service in the cloud cannot be deleted for minutes, because something else uses it. The message names it and says how to find what uses it; take that away. It is tried again each minute.",
     CloudLimit => "A limit on what may be had in the cloud is reached, the cloud's own or the operator's. The message names it; raise it or need less.",
     NoSubnet => "No subnet is fit for the load balancer. The message says of each one why it was left out.",
     Active => "The load balancer takes traffic.",

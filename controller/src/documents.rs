@@ -19,6 +19,7 @@ mod orphans;
 mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backends::{Feed, NodeState, SliceId, SliceState};
 use crate::gates::{GateWrite, GateWriter, GateWritten, Gates};
+use crate::heritage::Heritage;
 use crate::latest::Latest;
 use crate::lease::Leadership;
 use crate::list_writer::ListWriter;
@@ -68,6 +70,7 @@ pub(crate) struct Ties {
     pub(crate) marker: Marker,
     pub(crate) gate_writer: GateWriter,
     pub(crate) list_writer: ListWriter,
+    pub(crate) heritage: Heritage,
     pub(crate) metrics: Metrics,
 }
 
@@ -82,8 +85,9 @@ impl Ties {
         let marker = Marker::new(client.clone(), metrics.clone());
         let gate_writer = GateWriter::new(client.clone(), metrics.clone());
         let list_writer = ListWriter::new(client.clone(), metrics.clone());
-        let (asked, feed, outcomes) = Default::default();
-        Self { asked, feed, outcomes, leadership, listed, marker, gate_writer, list_writer, metrics: metrics.clone() }
+        let (asked, feed, outcomes, heritage) = Default::default();
+        let metrics = metrics.clone();
+        Self { asked, feed, outcomes, leadership, listed, marker, gate_writer, list_writer, heritage, metrics }
     }
 }
 
@@ -174,6 +178,10 @@ impl<P: Provider> Documents<P> {
         let all = async { while work.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, all).await.is_err() {
             tracing::warn!(provider = self.provider.name(), "looks cut off; the next leader takes them up again");
+        } else if led.holds()
+            && let Some(what) = self.provider.hands_over()
+        {
+            self.ties.heritage.leave(self.provider.name(), what);
         }
     }
 
@@ -201,6 +209,14 @@ impl<P: Provider> Documents<P> {
     fn take_over(&mut self) {
         let now = self.now();
         self.provider.takes_over(&self.shards.all_present());
+        if let Some(left) = self.ties.heritage.take(self.provider.name()) {
+            tracing::info!(
+                provider = self.provider.name(),
+                bytes = left.len(),
+                "the leader before left word of what it knew"
+            );
+            self.provider.inherits(&left);
+        }
         self.shards.all_due(now);
         self.finalizers.all_due();
         // Which shards these would be in is said by what they ask for now; where else something of them is, is looked for.
@@ -325,11 +341,15 @@ impl<P: Provider> Documents<P> {
             let (provider, leadership) = (self.provider.clone(), self.ties.leadership.clone());
             work.spawn(async move {
                 // It may have waited, in a process that was paused.
-                let result = if leadership.borrow().holds() {
-                    provider.sync_targets(&shard, &targets).await
-                } else {
-                    Err(Failure::new(Class::Conflict, "this replica leads no more"))
+                let leads = leadership.borrow().holds();
+                let sent = async {
+                    if leads {
+                        provider.sync_targets(&shard, &targets).await
+                    } else {
+                        Err(Failure::new(Class::Conflict, "this replica leads no more"))
+                    }
                 };
+                let result = caught(sent).await.unwrap_or_else(Err);
                 Work::Sent(shard, services, result)
             });
         }
@@ -338,7 +358,8 @@ impl<P: Provider> Documents<P> {
         {
             let (provider, leadership) = (self.provider.clone(), self.ties.leadership.clone());
             work.spawn(async move {
-                let turn = look(&*provider, &shard, &wanted, || leadership.borrow().holds()).await;
+                let turn = caught(look(&*provider, &shard, &wanted, || leadership.borrow().holds())).await;
+                let turn = turn.unwrap_or_else(|failure| Turn { unseen: Some(failure), ..Turn::default() });
                 Work::Looked(shard, turn)
             });
         }
@@ -350,7 +371,7 @@ impl<P: Provider> Documents<P> {
             self.search = Search::UnderWay(failures);
             self.were_here = self.snapshot();
             let provider = self.provider.clone();
-            work.spawn(async move { Work::Found(provider.list_owned().await) });
+            work.spawn(async move { Work::Found(caught(provider.list_owned()).await.unwrap_or_else(Err)) });
         }
     }
 
@@ -366,8 +387,8 @@ impl<P: Provider> Documents<P> {
             let (marker, leadership) = (self.ties.marker.clone(), self.ties.leadership.clone());
             work.spawn(async move {
                 let leads = leadership.borrow().holds();
-                let written = if leads { marker.write(&write).await } else { Written::Outdated };
-                Work::Marked(write, written)
+                let written = if leads { caught(marker.write(&write)).await } else { Ok(Written::Outdated) };
+                Work::Marked(write, written.unwrap_or_else(Written::Failed))
             });
         }
     }
@@ -393,20 +414,8 @@ impl<P: Provider> Documents<P> {
             Ok(Work::Found(found)) => self.found(found, now),
             Ok(Work::Searched(found)) => self.searched(found, now),
             Ok(Work::Listed(written)) => self.listed(written, now),
-            Err(error) => {
-                tracing::error!(provider = self.provider.name(), %error, "a look at a shard ended abnormally");
-                // Which one has no name here.
-                self.shards.forget_busy();
-                self.shards.all_due(now);
-                self.finalizers.forget_writing();
-                self.gates.forget_writing();
-                self.orphans.forget_busy(now);
-                self.board.forget_busy();
-                self.all_targets_soon(now);
-                if matches!(self.search, Search::UnderWay(_)) {
-                    self.search = Search::Due(now, 0);
-                }
-            }
+            // Panics are caught within the task, and nobody ends one.
+            Err(error) => tracing::error!(provider = self.provider.name(), %error, "a task ended abnormally"),
         }
     }
 
@@ -462,6 +471,9 @@ impl<P: Provider> Documents<P> {
             self.count(failure);
             tracing::debug!(provider = self.provider.name(), %shard, class = %failure.class, %failure, "targets not sent");
         }
+        if result.as_ref().is_ok_and(|report| report.added > 0) {
+            self.shards.hasten(shard, self.now());
+        }
         for id in self.board.done(shard, services, result, self.now()) {
             self.say(&id);
         }
@@ -490,6 +502,14 @@ impl<P: Provider> Documents<P> {
         let labels = ProviderLabels { provider: self.provider.name(), class: failure.class.as_str() };
         self.ties.metrics.provider_failures.get_or_create(&labels).inc();
     }
+}
+
+/// What a task comes to. One that panics has failed, and no other with it.
+async fn caught<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
+    let caught = AssertUnwindSafe(task).catch_unwind().await;
+    caught.map_err(|_| {
+        Failure::new(Class::Transient, "Berth failed here; the log of berth-controller says where (`panicked at`)")
+    })
 }
 
 async fn sleep_until(at: Option<Instant>) {

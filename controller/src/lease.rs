@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use election::{Answer, Election, Next, Seen};
 
+use crate::heritage::{self, Heritage};
 use crate::metrics::Metrics;
 
 /// How long the Lease is good for after it was renewed. A standby whose leader was killed leads after this and [`POLL`] at the
@@ -72,6 +73,7 @@ pub(crate) struct Candidate {
     election: Election,
     began: Instant,
     tell: watch::Sender<Leadership>,
+    heritage: Heritage,
     metrics: Metrics,
     failures: u32,
 }
@@ -82,6 +84,7 @@ impl Candidate {
         client: Client,
         namespace: &str,
         identity: String,
+        heritage: Heritage,
         metrics: Metrics,
     ) -> (Self, watch::Receiver<Leadership>) {
         let (tell, told) = watch::channel(Leadership::default());
@@ -90,7 +93,7 @@ impl Candidate {
             election::Timing { duration: DURATION, renew: RENEW, deadline: DEADLINE, poll: POLL },
         );
         let api = Api::namespaced(client, namespace);
-        (Self { api, election, began: Instant::now(), tell, metrics, failures: 0 }, told)
+        (Self { api, election, began: Instant::now(), tell, heritage, metrics, failures: 0 }, told)
     }
 
     /// Until `end`; then the Lease is given back, so that another replica leads at once.
@@ -106,6 +109,7 @@ impl Candidate {
         self.metrics.leader.set(0);
         if let Some(mut lease) = self.election.resign() {
             lease.spec.get_or_insert_default().renew_time = Some(MicroTime(Timestamp::now()));
+            self.heritage.put_on(&mut lease);
             match timeout(REQUEST, self.api.replace(&lease.name_any(), &PostParams::default(), &lease)).await {
                 Ok(Ok(_)) => tracing::info!("gave the Lease back"),
                 Ok(Err(error)) => tracing::debug!(error = brief(&error), "Lease not given back; it runs out"),
@@ -160,7 +164,8 @@ impl Candidate {
         let params = PostParams { field_manager: Some(CONTROLLER_FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let looked = match self.election.next(self.began.elapsed(), Timestamp::now()) {
             Next::Look => self.api.get_opt(LEADER_LEASE).await.context("reading the Lease")?,
-            Next::Write(lease) => {
+            Next::Write(mut lease) => {
+                heritage::strip(&mut lease);
                 let answer = match &lease.metadata.resource_version {
                     Some(_) => self.api.replace(LEADER_LEASE, &params, &lease).await,
                     None => self.api.create(&params, &lease).await,
@@ -168,6 +173,9 @@ impl Candidate {
                 match answer {
                     Ok(lease) => {
                         written = true;
+                        if !self.tell.borrow().holds() {
+                            self.heritage.find(self.election.seen());
+                        }
                         Some(lease)
                     }
                     // Another replica was quicker; what it wrote is looked at.

@@ -17,6 +17,7 @@ mod documents;
 mod events;
 mod gates;
 mod heartbeat_keys;
+mod heritage;
 mod latest;
 mod lease;
 mod list_writer;

@@ -107,16 +107,6 @@ impl Orphans {
         self.search = Search::Due(now + failure.wait(failures), failures);
     }
 
-    /// What was under way ended without a word.
-    pub(crate) fn forget_busy(&mut self, now: Duration) {
-        if let Search::UnderWay(failures) = self.search {
-            self.search = Search::Due(now, failures);
-        }
-        if let Publication::UnderWay(failures, _) = self.publication {
-            self.publication = Publication::Due(now, failures);
-        }
-    }
-
     /// Looks again at what is listed: something has been heard of Services, or time has passed.
     pub(crate) fn look(&mut self, living: &impl Living, now: Duration) {
         if let Some((seem, _)) = self.seem.take_if(|(_, at)| *at <= now) {

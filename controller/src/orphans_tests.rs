@@ -167,8 +167,6 @@ fn a_search_that_fails_is_made_again_and_the_list_stays() {
     orphans.not_found(&failure, next);
     assert_eq!((orphans.count(), orphans.next_due()), (1, Some(next + failure.wait(1))));
     assert!(orphans.searches(next + failure.wait(1)));
-    orphans.forget_busy(next);
-    assert!(orphans.searches(next), "one that ended abnormally is made again");
 }
 
 proptest! {

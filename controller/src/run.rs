@@ -36,6 +36,7 @@ use crate::documents::{Asked, Documents, Ties};
 use crate::events;
 use crate::gates::PodFeed;
 use crate::heartbeat_keys::HeartbeatKeys;
+use crate::heritage::Heritage;
 use crate::lease::{Candidate, Leadership};
 use crate::metrics::Metrics;
 use crate::reconciler::{Mailbox, Reconciler};
@@ -84,9 +85,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     } else {
         None
     };
-    let (leadership, resign, candidate) = lead(&args, &client, &identity, &metrics);
+    let heritage = Heritage::default();
+    let (leadership, resign, candidate) = lead(&args, &client, &identity, &heritage, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
-    let mut ties = Ties::new(&client, leadership.clone(), told, &metrics);
+    let mut ties = Ties { heritage, ..Ties::new(&client, leadership.clone(), told, &metrics) };
     ties.list_writer = ties.list_writer.within(&args.namespace);
     let mut driven = Driven::default();
     let (gates, pods) = args.aws_pod_readiness_gates.then(|| watch::pods::feed(&client, &metrics)).unzip();
@@ -154,11 +156,13 @@ fn lead(
     args: &Args,
     client: &Client,
     identity: &str,
+    heritage: &Heritage,
     metrics: &Metrics,
 ) -> (tokio::sync::watch::Receiver<Leadership>, CancellationToken, JoinHandle<()>) {
     let end = CancellationToken::new();
     if args.leader_elect {
-        let (candidate, told) = Candidate::new(client.clone(), &args.namespace, identity.to_owned(), metrics.clone());
+        let (heritage, metrics) = (heritage.clone(), metrics.clone());
+        let (candidate, told) = Candidate::new(client.clone(), &args.namespace, identity.to_owned(), heritage, metrics);
         return (told, end.clone(), tokio::spawn(candidate.run(end)));
     }
     let (tell, told) = tokio::sync::watch::channel(Leadership::alone());

@@ -19,5 +19,5 @@ mod targets;
 pub use failure::{Class, Failure, Retry, UnknownClass};
 pub use intent::{Intent, Port, Protocol, ServiceId, TargetPort, Wanted};
 pub use plan::{Carried, Outcome, Plan, PlannedStep, carry_out};
-pub use provider::{Owned, Provider, Shard, Whom};
+pub use provider::{LOOK_AGAIN, Owned, Provider, Shard, Whom};
 pub use targets::{Endpoint, EndpointHealth, EndpointReport, ServiceTargets, TargetNode, TargetReport, Targets};

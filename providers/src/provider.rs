@@ -46,6 +46,9 @@ pub enum Whom {
     Cluster,
 }
 
+/// Drift is found by looking again although nothing was heard; once an hour costs next to nothing.
+pub const LOOK_AGAIN: Duration = Duration::from_hours(1);
+
 /// A provider of load balancers.
 ///
 /// `validate`, `shard` and `plan` are pure: no clock, no I/O, the same answer for the same question, whatever the order in
@@ -84,6 +87,15 @@ pub trait Provider: Send + Sync + 'static {
     /// what is published, because another replica may have led until now.
     fn takes_over(&self, _services: &[&Intent]) {}
 
+    /// What the next leader is to know, when this replica stops in good order and nothing of this provider is under way any more: some
+    /// tens of bytes for a Service. Whoever is told nothing finds out by looking.
+    fn hands_over(&self) -> Option<String> {
+        None
+    }
+
+    /// Told after [`Provider::takes_over`] what the leader before has handed over, if nobody led since.
+    fn inherits(&self, _handed_over: &str) {}
+
     /// What is wrong with a Service that can be said without asking anybody.
     fn validate(&self, intent: &Intent) -> Result<(), Failure>;
 
@@ -103,6 +115,15 @@ pub trait Provider: Send + Sync + 'static {
         step: &Self::Step,
         observed: &mut Self::Observed,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Told of a look of which nothing failed: what was seen, and what was done since, as [`Provider::apply`] noted it. A provider that
+    /// trusts its own effects need not ask for all of it again.
+    fn learned(&self, _shard: &Shard, _wanted: &Wanted, _observed: &Self::Observed) {}
+
+    /// How long a shard may be left alone in which nothing is to be done. What others change out there is found by looking.
+    fn rests(&self, _shard: &Shard) -> Duration {
+        LOOK_AGAIN
+    }
 
     /// Sends the traffic of a shard's Services to these targets and no others. Called far more often than the rest, and beside it, but
     /// once at a time for a shard.

@@ -80,7 +80,8 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: BTreeMap<IpAddr, Entry>,
+    // Boxed: lists come in order, and a map that grows in order is half empty.
+    entries: BTreeMap<IpAddr, Box<Entry>>,
     common: Common,
     changed: BTreeSet<IpAddr>,
 }

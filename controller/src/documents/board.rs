@@ -225,11 +225,6 @@ impl Board {
         self.throttled.remove(shard);
         self.sent.remove(shard);
     }
-
-    /// What was being sent is not known.
-    pub(super) fn forget_busy(&mut self) {
-        self.busy.clear();
-    }
 }
 
 #[cfg(test)]

@@ -184,13 +184,6 @@ impl Finalizers {
             }
         }
     }
-
-    /// What was being written is not known.
-    pub(super) fn forget_writing(&mut self) {
-        for waiting in self.waiting.values_mut().filter(|waiting| waiting.stage == Stage::Writing) {
-            waiting.stage = Stage::Due;
-        }
-    }
 }
 
 impl Waiting {

@@ -8,7 +8,7 @@ use berth_provider::{Failure, Provider, ServiceId, TargetReport};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
-use super::{Documents, Work};
+use super::{Documents, Work, caught};
 use crate::gates::{GateWrite, GateWritten, PodFeed, PodId, PodState, Served};
 
 /// What is heard of pods; never anything where gates are not heeded.
@@ -67,8 +67,11 @@ impl<P: Provider> Documents<P> {
         for write in self.gates.due(now, Timestamp::now(), served, |key| board.by_pod(key)) {
             let (writer, leadership) = (self.ties.gate_writer.clone(), self.ties.leadership.clone());
             work.spawn(async move {
-                let leads = leadership.borrow().holds();
-                let written = if leads { writer.write(&write, Timestamp::now()).await } else { GateWritten::Outdated };
+                if !leadership.borrow().holds() {
+                    return Work::Gated(write, GateWritten::Outdated);
+                }
+                let written = caught(writer.write(&write, Timestamp::now())).await;
+                let written = written.unwrap_or_else(GateWritten::Failed);
                 Work::Gated(write, written)
             });
         }

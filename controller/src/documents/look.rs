@@ -43,8 +43,11 @@ pub(super) async fn look<P: Provider>(
     }
     let leaving = wanted.leaving.values().filter_map(|intent| Some((intent, carried.failures.get(&intent.id)?)));
     let farewells = leaving.filter_map(|(intent, failure)| farewell(intent, failure)).collect();
+    if carried.failures.is_empty() && !carried.stopped {
+        provider.learned(shard, wanted, &observed);
+    }
     let (steps, Carried { done, failures, stopped }) = (plan.steps.len(), carried);
-    Turn { steps, done, stopped, outcomes, farewells, failures, unseen: None }
+    Turn { steps, done, stopped, outcomes, farewells, failures, unseen: None, rests: Some(provider.rests(shard)) }
 }
 
 /// What a failure means for a Service. One that is served goes on being served by what is there, and its conditions say so

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::finalizers::Finalizers;
 use super::shards::Shards;
-use super::{Documents, Work};
+use super::{Documents, Work, caught};
 use crate::metrics::OrphanLabels;
 use crate::orphans::{Living, Snapshot};
 
@@ -59,7 +59,7 @@ impl<P: Provider> Documents<P> {
         if self.orphans.searches(now) {
             self.were_here = self.snapshot();
             let provider = self.provider.clone();
-            work.spawn(async move { Work::Searched(provider.list_owned().await) });
+            work.spawn(async move { Work::Searched(caught(provider.list_owned()).await.unwrap_or_else(Err)) });
         }
         if let Some((list, is_news)) = self.orphans.publishes(now) {
             let (name, count) = (self.provider.name(), self.orphans.count());
@@ -82,7 +82,7 @@ impl<P: Provider> Documents<P> {
                 if !leadership.borrow().holds() {
                     return Work::Listed(Err(Failure::new(Class::Conflict, "this replica leads no more")));
                 }
-                Work::Listed(writer.write(name, &list).await)
+                Work::Listed(caught(writer.write(name, &list)).await.unwrap_or_else(Err))
             });
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use berth_api::service::ServiceKey;
-use berth_provider::{Class, Failure, Intent, Outcome, ServiceId, Shard, Wanted};
+use berth_provider::{Class, Failure, Intent, LOOK_AGAIN, Outcome, ServiceId, Shard, Wanted};
 
 /// A shard that has something to do at every look is not at rest for a reason that looking again does not mend, such as a field that
 /// the other side does not give back. As many looks in a row are usual while things are made.
@@ -13,9 +13,8 @@ const RESTLESS: u32 = 5;
 const RESTLESS_FIRST: Duration = Duration::from_secs(1);
 /// The longest wait of a shard that is never at rest.
 const RESTLESS_LONGEST: Duration = Duration::from_mins(5);
-
-/// Drift is found by looking again although nothing was heard; once an hour costs next to nothing.
-const LOOK_AGAIN: Duration = Duration::from_hours(1);
+/// The longest wait of a shard in which nothing changes while it waits for something: what takes minutes is not held up by it much.
+const UNCHANGED_LONGEST: Duration = Duration::from_secs(30);
 
 /// The Services of one provider.
 #[derive(Debug, Default)]
@@ -29,6 +28,8 @@ pub(super) struct Shards {
     failures: BTreeMap<Shard, u32>,
     /// Looks in a row that found something to do.
     restless: BTreeMap<Shard, u32>,
+    /// Looks in a row that found what is waited for not to be there, and everything as before.
+    unchanged: BTreeMap<Shard, u32>,
     /// Shards for which the other side asked for fewer calls, and until when nothing is asked.
     throttled: BTreeMap<Shard, Duration>,
     /// Services of which was published what the last look at their shard came to.
@@ -52,6 +53,8 @@ pub(super) struct Turn {
     pub failures: BTreeMap<ServiceId, Failure>,
     /// What kept the shard from being looked at.
     pub unseen: Option<Failure>,
+    /// How long the shard may be left alone when it is at rest, where the provider says.
+    pub rests: Option<Duration>,
 }
 
 impl Shards {
@@ -70,6 +73,7 @@ impl Shards {
             if let Some(members) = self.members.get_mut(&shard) {
                 members.remove(&key);
             }
+            self.unchanged.remove(&shard);
             self.soon(shard, at);
         }
         if let Some((_, intent)) = self.present.remove(&key).filter(|before| !stays(before)) {
@@ -85,6 +89,7 @@ impl Shards {
                 leaving.remove(&intent.id);
             }
             self.members.entry(shard.clone()).or_default().insert(key.clone());
+            self.unchanged.remove(&shard);
             self.soon(shard.clone(), at);
             self.present.insert(key, (shard, intent));
         }
@@ -147,6 +152,7 @@ impl Shards {
         }
         self.failures.clear();
         self.restless.clear();
+        self.unchanged.clear();
         self.throttled.clear();
     }
 
@@ -196,6 +202,7 @@ impl Shards {
         }
         let failures: Vec<_> = turn.failures.values().chain(&turn.unseen).collect();
         if turn.steps > 0 || !failures.is_empty() || turn.stopped {
+            self.unchanged.remove(shard);
             let wait = self.wait_after(shard, turn, &failures, now);
             self.soon(shard.clone(), now + wait);
             return;
@@ -211,10 +218,32 @@ impl Shards {
         }
         if self.members.get(shard).is_none_or(BTreeSet::is_empty) && !self.leaving.contains_key(shard) {
             self.members.remove(shard);
+            self.unchanged.remove(shard);
             return;
         }
-        let again = turn.outcomes.values().filter_map(|outcome| outcome.look_again).min().unwrap_or(LOOK_AGAIN);
+        let again = match turn.outcomes.values().filter_map(|outcome| outcome.look_again).min() {
+            Some(wait) => self.wait_unchanged(shard, wait),
+            None => {
+                self.unchanged.remove(shard);
+                turn.rests.unwrap_or(LOOK_AGAIN)
+            }
+        };
         self.soon(shard.clone(), now + again);
+    }
+
+    /// The wait for what does not depend on us: twice as long each time that nothing has changed.
+    fn wait_unchanged(&mut self, shard: &Shard, wait: Duration) -> Duration {
+        let looks = self.unchanged.entry(shard.clone()).or_default();
+        let longer = wait.saturating_mul(1 << (*looks).min(16)).min(UNCHANGED_LONGEST.max(wait));
+        *looks = looks.saturating_add(1);
+        longer
+    }
+
+    /// Something happened that a shard may have waited for.
+    pub(super) fn hasten(&mut self, shard: &Shard, now: Duration) {
+        if self.unchanged.remove(shard).is_some() {
+            self.soon(shard.clone(), now);
+        }
     }
 
     /// How long to wait after a look that was not the last: what one Service waits for holds up no other.
@@ -251,11 +280,6 @@ impl Shards {
     fn may_leave(&self, id: &ServiceId, was: &Intent) -> bool {
         let moved = self.present.get(&id.key).filter(|(_, intent)| intent.id == *id);
         moved.is_none_or(|(_, intent)| intent.published != was.published || self.told.contains(id))
-    }
-
-    /// Nothing is being looked at any more.
-    pub(super) fn forget_busy(&mut self) {
-        self.busy.clear();
     }
 
     /// Every Service.

@@ -253,6 +253,34 @@ fn what_takes_its_time_is_looked_at_when_it_says_and_all_else_once_an_hour() {
 }
 
 #[test]
+fn what_does_not_come_is_looked_for_less_and_less_until_something_happens() {
+    let mut shards = Shards::default();
+    learn(&mut shards, "a", "1", "x");
+    let outcome = Outcome { look_again: Some(Duration::from_secs(1)), ..Outcome::default() };
+    let waits_for = Turn { outcomes: BTreeMap::from([(intent("a", "1").id, outcome)]), ..Turn::default() };
+    let (mut now, mut waits) = (NOW, Vec::new());
+    for _ in 0..8 {
+        let (x, _) = shards.next(now).unwrap();
+        shards.done(&x, &waits_for, now);
+        let due = shards.next_due().unwrap();
+        waits.push(due.saturating_sub(now).as_secs());
+        now = due;
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+    let (x, _) = shards.next(now).unwrap();
+    shards.done(&x, &waits_for, now);
+    shards.hasten(&x, now);
+    assert_eq!(shards.next_due(), Some(now));
+    let (x, _) = shards.next(now).unwrap();
+    shards.done(&x, &waits_for, now);
+    assert_eq!(shards.next_due(), Some(now + Duration::from_secs(1)), "it begins anew");
+    let (x, _) = shards.next(now + Duration::from_secs(1)).unwrap();
+    shards.done(&x, &Turn { rests: Some(Duration::from_secs(77)), ..Turn::default() }, now);
+    shards.hasten(&x, now);
+    assert_eq!(shards.next_due(), Some(now + Duration::from_secs(77)), "who waits for nothing is not hastened");
+}
+
+#[test]
 fn a_change_that_is_none_makes_nothing_due() {
     let mut shards = Shards::default();
     learn(&mut shards, "a", "1", "x");

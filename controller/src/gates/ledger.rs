@@ -289,11 +289,6 @@ impl Gates {
             }
         }
     }
-
-    /// What was being written is not known.
-    pub(crate) fn forget_writing(&mut self) {
-        self.stale.append(&mut self.writing);
-    }
 }
 
 impl PodState {

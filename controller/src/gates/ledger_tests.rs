@@ -201,8 +201,6 @@ fn no_more_than_a_few_are_written_at_once_and_the_others_come_next() {
     assert_eq!((writes.len(), gates.next_due()), (WRITES_AT_ONCE, None));
     gates.done(&writes[0], GateWritten::Done("2".to_owned()), NOW);
     assert_eq!(due(&mut gates, NOW).len(), 1);
-    gates.forget_writing();
-    assert_eq!(due(&mut gates, NOW).len(), WRITES_AT_ONCE);
 }
 
 proptest! {

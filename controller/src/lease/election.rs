@@ -101,6 +101,14 @@ impl Election {
         self.renewed.map(|renewed| renewed + self.timing.deadline).filter(|until| now < *until)
     }
 
+    /// The Lease as it was seen last.
+    pub(super) fn seen(&self) -> Option<&Lease> {
+        match &self.seen {
+            Some((Seen::Lease(lease), _)) => Some(lease),
+            _ => None,
+        }
+    }
+
     /// How long to wait before asking again.
     pub(super) fn wait(&self, now: Duration) -> Duration {
         if self.leads_until(now).is_some() {

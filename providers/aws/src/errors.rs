@@ -94,6 +94,11 @@ impl CallError {
         self.code.starts_with("Duplicate") || self.code.ends_with(".Duplicate")
     }
 
+    /// Whether something cannot be deleted because something else uses it, or did until a moment ago.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self.code.as_str(), "ResourceInUse" | "DependencyViolation")
+    }
+
     /// Whether AWS did nothing because it asks for fewer calls.
     pub fn is_throttled(&self) -> bool {
         self.class().0 == Class::Throttled

@@ -54,6 +54,8 @@ pub struct State {
     pub balancers_max: usize,
     /// What these calls answer.
     pub refuses: BTreeMap<&'static str, &'static str>,
+    /// Reads that are not answered.
+    pub deaf: BTreeSet<&'static str>,
     /// What every write answers, if something.
     pub answers: Option<&'static str>,
 }
@@ -222,6 +224,9 @@ impl Fake {
         let verdict = self.gate.read();
         let mut state = self.lock();
         *state.calls.entry(action).or_default() += 1;
+        if state.deaf.contains(action) {
+            return Err(CallError::unanswered(action, "no answer"));
+        }
         match verdict {
             Verdict::Pass => look(&state),
             Verdict::Refuse | Verdict::LoseAnswer => Err(CallError::unanswered(action, "no answer")),

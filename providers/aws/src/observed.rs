@@ -29,6 +29,10 @@ pub struct Observed {
     pub others_by_namespace: BTreeMap<String, usize>,
     /// What was not looked at.
     pub unseen: Unseen,
+    /// Whether something was met on the way that was not known to be there, so that there may be more.
+    pub is_doubtful: bool,
+    /// Whether nothing is to be done, as the leader before has left it, so that nothing but the load balancer itself was looked at.
+    pub is_as_it_was_left: bool,
 }
 
 /// What a plan without a cloud cannot know; it is then planned as the Services say it. Whoever looks at a cloud sees everything.
@@ -100,6 +104,11 @@ impl SeenLoadBalancer {
 }
 
 impl Observed {
+    /// Whether there is nothing of the shard.
+    pub fn is_nothing(&self) -> bool {
+        self.load_balancers.is_empty() && self.target_groups.is_empty() && self.security_groups.is_empty()
+    }
+
     /// A load balancer by its name.
     pub fn load_balancer(&self, name: &str) -> Option<&SeenLoadBalancer> {
         self.load_balancers.iter().find(|seen| seen.is.name == name)

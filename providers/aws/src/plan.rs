@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use berth_api::condition::types;
+use berth_api::service::ServiceKey;
 use berth_api::{Condition, ConditionStatus, Reason};
 use berth_provider::{Intent, Outcome, Plan, PlannedStep, ServiceId, Wanted};
 use k8s_openapi::api::core::v1::LoadBalancerIngress;
@@ -37,6 +38,10 @@ const TARGETS: Duration = Duration::from_secs(1);
 /// Plans a shard.
 pub fn plan(settings: &Settings, wanted: &Wanted, observed: &Observed) -> Plan<Step> {
     let mut plan = Plan::empty();
+    if observed.is_as_it_was_left {
+        plan.outcomes = as_it_was_left(wanted, observed);
+        return plan;
+    }
     plan.steps = removal::steps(settings, wanted, observed);
     let mut holders: BTreeMap<String, (Holder, Vec<&Intent>)> = BTreeMap::new();
     for intent in wanted.present.values() {
@@ -249,13 +254,27 @@ impl<'a> Shard<'a> {
                 if let Some(message) = waits {
                     return pending(Reason::Provisioning, message.clone(), Some(TARGETS));
                 }
-                let message = format!("{hostname}, an AWS Network Load Balancer named {}", current.is.name);
-                let mut conditions = vec![condition(ConditionStatus::True, Reason::Allocated, message)];
-                conditions.extend(coming(current.is.state, false, &hostname));
-                Outcome { ingress: at(&hostname), conditions, met: true, look_again: None }
+                served(current)
             }
         }
     }
+}
+
+/// What is to be said of who is served.
+fn served(current: &SeenLoadBalancer) -> Outcome {
+    let hostname = current.hostname();
+    let message = format!("{hostname}, an AWS Network Load Balancer named {}", current.is.name);
+    let mut conditions = vec![condition(ConditionStatus::True, Reason::Allocated, message)];
+    conditions.extend(coming(current.is.state, false, &hostname));
+    Outcome { ingress: at(&hostname), conditions, met: true, look_again: None }
+}
+
+/// What is to be said where nothing is to be done. One of whom something else is published was not served, and keeps what was said of it.
+fn as_it_was_left(wanted: &Wanted, observed: &Observed) -> BTreeMap<ServiceKey, Outcome> {
+    let Some(current) = observed.load_balancers.first() else { return BTreeMap::new() };
+    let outcome = served(current);
+    let is_served = wanted.present.values().filter(|intent| intent.published == outcome.ingress);
+    is_served.map(|intent| (intent.id.key.clone(), outcome.clone())).collect()
 }
 
 /// How far a load balancer has come, for people who wait for it: whether something is still under way, and whether it takes traffic.

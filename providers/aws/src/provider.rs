@@ -2,15 +2,17 @@
 
 mod apply;
 mod doors;
+mod handover;
 mod index;
+mod memory;
 mod observe;
 mod sync;
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use berth_provider::{Class, Failure, Intent, Owned, Plan, Provider, Shard, TargetReport, Targets, Wanted};
+use berth_provider::{Class, Failure, Intent, LOOK_AGAIN, Owned, Plan, Provider, Shard, TargetReport, Targets, Wanted};
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -24,13 +26,17 @@ use crate::settings::Settings;
 use crate::step::Step;
 use doors::Doors;
 use index::Index;
-use sync::Sent;
+use memory::{Coming, Memory};
+use sync::{Sent, Settled};
 
 /// How long what was learned of all load balancers is gone by. Our own effects are noted in it; this is for those of others.
 const INDEX_LASTS: Duration = Duration::from_hours(1);
 /// How long subnets and their routes are gone by: long enough for Services that are made together, short enough for a person who
 /// has just tagged one.
 const SUBNETS_LAST: Duration = Duration::from_secs(30);
+
+/// How long after something was made AWS lists it for certain, with its tags. It says no number; this is many times what is seen.
+const LISTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long the ranges of the VPC are gone by; hardly anybody changes them.
 const VPC_LASTS: Duration = Duration::from_hours(1);
@@ -44,14 +50,25 @@ pub struct Aws<C> {
     makes: Mutex<()>,
     /// What is known of the targets of target groups, by their identities.
     sent: std::sync::Mutex<BTreeMap<String, Sent>>,
+    /// What the leader before knew of them, by digests of their identities.
+    inherited_targets: std::sync::Mutex<BTreeMap<String, Settled>>,
     /// What is known of what nodes and pods let in.
     doors: Mutex<Doors>,
+    /// What is known of shards.
+    memory: std::sync::Mutex<Memory>,
+    /// Load balancers that come up.
+    coming: Mutex<Coming>,
+    /// What could not be deleted because something used it, and since when.
+    held: std::sync::Mutex<BTreeMap<String, Instant>>,
+    /// When this replica began to lead, if it was told.
+    leads: std::sync::Mutex<Option<Instant>>,
+    began: Instant,
 }
 
 /// What one look serves many shards with.
 #[derive(Default)]
 struct Known {
-    index: Option<(Instant, Index)>,
+    index: Option<(Instant, Arc<Index>)>,
     subnets: Option<(Instant, Vec<Subnet>)>,
     ranges: Option<(Instant, Vec<IpNet>)>,
 }
@@ -65,8 +82,32 @@ impl<C: Cloud> Aws<C> {
             known: Mutex::default(),
             makes: Mutex::default(),
             sent: std::sync::Mutex::default(),
+            inherited_targets: std::sync::Mutex::default(),
             doors: Mutex::default(),
+            memory: std::sync::Mutex::default(),
+            coming: Mutex::default(),
+            held: std::sync::Mutex::default(),
+            leads: std::sync::Mutex::default(),
+            began: Instant::now(),
         }
+    }
+
+    /// Fails where nothing was seen of a shard that may only be too new to be seen: another process may have made it just before it ended,
+    /// and what AWS lists may be behind. It is looked for once more then.
+    async fn is_really_nothing(&self) -> Result<(), Failure> {
+        let Some(leads) = *self.leads.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        let certain = leads + LISTED_WITHIN;
+        let mut known = self.known.lock().await;
+        if known.index.as_ref().is_some_and(|(at, _)| *at >= certain) {
+            return Ok(());
+        }
+        let wait = certain.saturating_duration_since(Instant::now());
+        if wait.is_zero() {
+            // Swept anew, once for all that ask.
+            known.index = None;
+        }
+        let message = "nothing of it was found in AWS; it is looked for once more, because what AWS lists may be some seconds old";
+        Err(Failure::new(Class::NotReady, message).retry_after(wait))
     }
 
     /// Whatever was learned may be outdated.
@@ -96,6 +137,17 @@ impl<C: Cloud> Provider for Aws<C> {
             *doors = Doors::default();
         }
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.inherited_targets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).forget_all();
+        *self.leads.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn hands_over(&self) -> Option<String> {
+        self.hand_over()
+    }
+
+    fn inherits(&self, handed_over: &str) {
+        self.inherit(handed_over);
     }
 
     fn leaves_alone(&self, intent: &Intent) -> bool {
@@ -117,9 +169,20 @@ impl<C: Cloud> Provider for Aws<C> {
     }
 
     async fn observe(&self, shard: &Shard, wanted: &Wanted) -> Result<Observed, Failure> {
-        let observed = self.look(shard, wanted).await;
+        let observed = match self.recall(shard, wanted).await {
+            Ok(Some(known)) => Ok(known),
+            Ok(None) => self.look(shard, wanted).await,
+            Err(error) => Err(error),
+        };
+        if let Ok(seen) = &observed
+            && wanted.present.is_empty()
+            && seen.is_nothing()
+        {
+            self.is_really_nothing().await?;
+        }
         // Something that we know of is not there any more.
         if observed.as_ref().is_err_and(CallError::is_not_found) {
+            self.memory.lock().unwrap_or_else(PoisonError::into_inner).forget(shard);
             self.forget().await;
         }
         Ok(observed?)
@@ -130,6 +193,8 @@ impl<C: Cloud> Provider for Aws<C> {
     }
 
     async fn apply(&self, shard: &Shard, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
+        // Until it is known what came of it.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).forget(shard);
         let applied = self.carry_out(shard, step, observed).await;
         // What came of a call without an answer, or what it met, is seen by looking at all. What AWS refused for itself changed
         // nothing; above all, whoever asks for fewer calls is not asked for everything anew.
@@ -137,6 +202,14 @@ impl<C: Cloud> Provider for Aws<C> {
             self.forget().await;
         }
         applied
+    }
+
+    fn learned(&self, shard: &Shard, wanted: &Wanted, observed: &Observed) {
+        self.keep(shard, wanted, observed);
+    }
+
+    fn rests(&self, shard: &Shard) -> Duration {
+        self.known_for(shard).unwrap_or(LOOK_AGAIN)
     }
 
     async fn sync_targets(&self, shard: &Shard, targets: &Targets) -> Result<TargetReport, Failure> {
@@ -148,7 +221,7 @@ impl<C: Cloud> Provider for Aws<C> {
         let mut known = self.known.lock().await;
         let index = Index::sweep(&self.cloud, &self.settings).await?;
         let owned = index.owned();
-        known.index = Some((Instant::now(), index));
+        known.index = Some((Instant::now(), Arc::new(index)));
         Ok(owned)
     }
 }

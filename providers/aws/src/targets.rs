@@ -97,23 +97,19 @@ fn is_fargate(provider_id: &str) -> bool {
 /// What is thought of a target: nothing is known of one that was just registered.
 pub type Thought = Option<(TargetState, Option<String>)>;
 
-/// What is to be changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
-    /// First these are deregistered.
-    pub deregister: Vec<TargetDescription>,
-    /// Then these are registered.
-    pub register: Vec<TargetDescription>,
-}
-
-/// What makes the targets that are registered those that are wanted.
-pub fn change(wanted: &Wanted, registered: &BTreeMap<Key, Thought>, ranges: &[IpNet]) -> Change {
+/// Targets that are registered and not wanted any more.
+pub fn gone(wanted: &Wanted, registered: &BTreeMap<Key, Thought>, ranges: &[IpNet]) -> Vec<TargetDescription> {
     let gone = registered.keys().filter(|key| !wanted.targets.contains_key(*key)).map(|(id, port)| {
         let is_outside = id.parse().is_ok_and(|address| is_outside(address, ranges));
         TargetDescription { id: id.clone(), port: *port, is_outside }
     });
+    gone.collect()
+}
+
+/// Targets that are wanted and not registered.
+pub fn new(wanted: &Wanted, registered: &BTreeMap<Key, Thought>) -> Vec<TargetDescription> {
     let new = wanted.targets.iter().filter(|(key, _)| !registered.contains_key(*key));
-    Change { deregister: gone.collect(), register: new.map(|(_, target)| target.clone()).collect() }
+    new.map(|(_, target)| target.clone()).collect()
 }
 
 /// What is known of the targets of one group.

@@ -8,6 +8,7 @@ mod doors;
 mod golden;
 mod histories;
 mod lifecycle;
+mod memory;
 pub mod scene;
 mod snapshot;
-mod targets;
+pub mod targets;

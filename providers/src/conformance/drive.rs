@@ -82,6 +82,9 @@ impl Cluster {
             round.steps += plan.steps.len();
             let carried = carry_out(provider, &shard, &plan, &mut observed, || true).await;
             round.failures.extend(carried.failures.iter().map(|(id, failure)| format!("{}: {failure}", id.key)));
+            if carried.failures.is_empty() {
+                provider.learned(&shard, &wanted, &observed);
+            }
             let failed: BTreeSet<_> = carried.failures.into_keys().collect();
             round.published |= self.publish(plan, &failed);
         }

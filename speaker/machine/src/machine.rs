@@ -63,7 +63,8 @@ pub struct Machine {
     last_beat: Duration,
     stopping: Option<Duration>,
     stopped: bool,
-    places: BTreeMap<IpAddr, Place>,
+    // Boxed: assignments come in order, and a map that grows in order is half empty.
+    places: BTreeMap<IpAddr, Box<Place>>,
     shared: Shared,
     sessions: BTreeMap<PeerId, Session>,
     /// By node and own interface.
@@ -268,7 +269,7 @@ impl Machine {
 
     /// Where this node stands with an address; nothing if it has no part in it.
     pub fn state(&self, address: IpAddr) -> Option<State> {
-        self.places.get(&address).map(Place::state)
+        self.places.get(&address).map(|place| place.state())
     }
 
     /// Partners, and whether each was heard within the detection time, on every interface that it is met on.

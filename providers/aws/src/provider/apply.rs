@@ -1,16 +1,19 @@
 //! Carries out one step. What it names is looked up in what was seen, which is ours alone: nothing else can be reached.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use berth_api::Reason;
 use berth_provider::{Class, Failure, Shard};
+use tokio::time::Instant;
 
 use super::Aws;
 use super::index::Index;
 use super::sync::Sent;
 use crate::cloud::{
-    By, CallError, Cloud, GroupFilter, Listener, ListenerSettings, LoadBalancer, NewLoadBalancer, NewTargetGroup,
-    Pairs, Rule, SecurityGroup, TargetGroup,
+    By, CallError, Cloud, GroupFilter, ListenerSettings, NewLoadBalancer, NewTargetGroup, Pairs, Protocol, Rule,
+    SecurityGroup, State,
 };
 use crate::observed::{Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
 use crate::refusal::Refusal;
@@ -31,6 +34,29 @@ fn gone(what: &str) -> Failure {
     Failure::new(Class::Conflict, format!("{what} is not there any more; it is looked at again"))
 }
 
+/// How long something is in use after what used it was deleted: the network interfaces of a load balancer go within three minutes or so.
+const LETS_GO_WITHIN: Duration = Duration::from_mins(4);
+/// When it is tried again meanwhile.
+const IN_USE_AGAIN: Duration = Duration::from_secs(5);
+
+/// What is to be said of something that is in use for so long.
+fn in_use(id: &str, error: &CallError, age: Duration) -> Failure {
+    if age < LETS_GO_WITHIN {
+        return Failure::new(Class::NotReady, error.to_string()).retry_after(IN_USE_AGAIN);
+    }
+    let how = if id.starts_with("sg-") {
+        format!(
+            "`aws ec2 describe-network-interfaces --filters Name=group-id,Values={id}` says by what, and rules of other security groups may name it"
+        )
+    } else {
+        "take away what uses it, such as a listener that a person made".to_owned()
+    };
+    let message =
+        format!("{id} has been in use for {} minutes and cannot be deleted: {error}; {how}", age.as_secs() / 60);
+    // Tried again each minute, as what a person has to mend.
+    Failure::new(Class::Permission, message).reason(Reason::CloudInUse)
+}
+
 /// Removed already, perhaps by a call whose answer was lost.
 fn removed(answer: Result<(), CallError>) -> Result<(), CallError> {
     match answer {
@@ -44,23 +70,33 @@ impl<C: Cloud> Aws<C> {
         match step {
             Step::CreateSecurityGroup { group_name, tags, .. } => self.create_group(group_name, tags, observed).await,
             Step::AuthorizeSecurityGroupIngress { group_name, ip_permissions } => {
-                self.authorize(own(group_name, observed)?, ip_permissions).await
+                self.authorize(own(group_name, observed)?, ip_permissions).await?;
+                rules_of(group_name, observed, |rules| rules.extend(ip_permissions.iter().cloned()));
+                Ok(())
             }
             Step::RevokeSecurityGroupIngress { group_name, ip_permissions } => {
-                self.revoke(own(group_name, observed)?, ip_permissions).await
+                self.revoke(own(group_name, observed)?, ip_permissions).await?;
+                rules_of(group_name, observed, |rules| rules.retain(|rule| !ip_permissions.contains(rule)));
+                Ok(())
             }
             Step::DeleteSecurityGroup { group_name } => self.delete_group(shard, group_name, observed).await,
             Step::CreateTargetGroup(new) => self.create_target_group(new, observed).await,
             Step::ModifyTargetGroup { target_group: name, health_check } => {
-                Ok(self.cloud.modify_target_group(&target_group(name, observed)?.arn, health_check).await?)
+                let seen = target_group(name, observed)?;
+                self.cloud.modify_target_group(&seen.is.arn, health_check).await?;
+                seen.is.health_check.clone_from(health_check);
+                Ok(())
             }
             Step::ModifyTargetGroupAttributes { target_group: name, attributes } => {
-                Ok(self.cloud.modify_target_group_attributes(&target_group(name, observed)?.arn, attributes).await?)
+                let seen = target_group(name, observed)?;
+                self.cloud.modify_target_group_attributes(&seen.is.arn, attributes).await?;
+                seen.attributes.extend(attributes.clone());
+                Ok(())
             }
             Step::DeleteTargetGroup { target_group: name } => {
                 let Some(seen) = observed.target_group(name) else { return Ok(()) };
                 let arn = seen.is.arn.clone();
-                removed(self.cloud.delete_target_group(&arn).await)?;
+                self.deleted(&arn, self.cloud.delete_target_group(&arn).await)?;
                 observed.target_groups.retain(|seen| seen.is.arn != arn);
                 self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
                 self.note(|index| {
@@ -74,24 +110,37 @@ impl<C: Cloud> Aws<C> {
                 self.create_load_balancer(shard, new, groups, *limit, observed).await
             }
             Step::SetSubnets { load_balancer: name, subnet_mappings } => {
-                Ok(self.cloud.set_subnets(&load_balancer(name, observed)?.arn, subnet_mappings).await?)
+                let seen = load_balancer(name, observed)?;
+                self.cloud.set_subnets(&seen.is.arn, subnet_mappings).await?;
+                seen.is.subnet_ids = subnet_mappings.iter().map(|mapping| mapping.subnet_id.clone()).collect();
+                Ok(())
             }
             Step::SetSecurityGroups { load_balancer: name, security_groups, enforce_on_private_link } => {
                 let groups = ids(security_groups, &self.settings, observed)?;
-                let arn = &load_balancer(name, observed)?.arn;
-                Ok(self.cloud.set_security_groups(arn, &groups, *enforce_on_private_link).await?)
+                let seen = load_balancer(name, observed)?;
+                self.cloud.set_security_groups(&seen.is.arn, &groups, *enforce_on_private_link).await?;
+                seen.is.security_groups = groups;
+                seen.is.enforces_on_private_link = enforce_on_private_link.or(seen.is.enforces_on_private_link);
+                Ok(())
             }
             Step::SetIpAddressType { load_balancer: name, ip_address_type } => {
-                Ok(self.cloud.set_ip_address_type(&load_balancer(name, observed)?.arn, *ip_address_type).await?)
+                let seen = load_balancer(name, observed)?;
+                self.cloud.set_ip_address_type(&seen.is.arn, *ip_address_type).await?;
+                seen.is.ip_address_type = *ip_address_type;
+                Ok(())
             }
             Step::ModifyLoadBalancerAttributes { load_balancer: name, attributes } => {
-                Ok(self.cloud.modify_load_balancer_attributes(&load_balancer(name, observed)?.arn, attributes).await?)
+                let seen = load_balancer(name, observed)?;
+                self.cloud.modify_load_balancer_attributes(&seen.is.arn, attributes).await?;
+                seen.attributes.extend(attributes.clone());
+                Ok(())
             }
             Step::DeleteLoadBalancer { load_balancer: name } => {
                 let Some(seen) = observed.load_balancer(name) else { return Ok(()) };
                 let arn = seen.is.arn.clone();
-                removed(self.cloud.delete_load_balancer(&arn).await)?;
+                self.deleted(&arn, self.cloud.delete_load_balancer(&arn).await)?;
                 observed.load_balancers.retain(|seen| seen.is.arn != arn);
+                self.note_coming(&arn, None).await;
                 self.note(|index| {
                     index.things.remove(&arn);
                     index.names.retain(|_, named| *named != arn);
@@ -104,28 +153,37 @@ impl<C: Cloud> Aws<C> {
             Step::CreateListener { listener, tags } => self.create_listener(listener, tags, observed).await,
             Step::ModifyListener(step) => {
                 let settings = settings(step, observed)?;
-                Ok(self
-                    .cloud
-                    .modify_listener(&listener(&step.load_balancer, step.port, observed)?.arn, &settings)
-                    .await?)
+                let seen = listener(&step.load_balancer, step.port, observed)?;
+                self.cloud.modify_listener(&seen.is.arn, &settings).await?;
+                if settings.protocol != Protocol::Tls {
+                    seen.certificates.clear();
+                }
+                seen.is.settings = settings;
+                Ok(())
             }
             Step::AddListenerCertificates { load_balancer, port, certificates } => {
-                let certificates: Vec<_> = certificates.iter().cloned().collect();
-                let arn = &listener(load_balancer, *port, observed)?.arn;
-                Ok(self.cloud.add_listener_certificates(arn, &certificates).await?)
+                let seen = listener(load_balancer, *port, observed)?;
+                let all: Vec<_> = certificates.iter().cloned().collect();
+                self.cloud.add_listener_certificates(&seen.is.arn, &all).await?;
+                seen.certificates.extend(all);
+                Ok(())
             }
             Step::RemoveListenerCertificates { load_balancer, port, certificates } => {
-                let certificates: Vec<_> = certificates.iter().cloned().collect();
-                let arn = &listener(load_balancer, *port, observed)?.arn;
-                Ok(self.cloud.remove_listener_certificates(arn, &certificates).await?)
+                let seen = listener(load_balancer, *port, observed)?;
+                let all: Vec<_> = certificates.iter().cloned().collect();
+                self.cloud.remove_listener_certificates(&seen.is.arn, &all).await?;
+                seen.certificates.retain(|certificate| !certificates.contains(certificate));
+                Ok(())
             }
-            Step::ModifyListenerAttributes { load_balancer, port, attributes } => Ok(self
-                .cloud
-                .modify_listener_attributes(&listener(load_balancer, *port, observed)?.arn, attributes)
-                .await?),
+            Step::ModifyListenerAttributes { load_balancer, port, attributes } => {
+                let seen = listener(load_balancer, *port, observed)?;
+                self.cloud.modify_listener_attributes(&seen.is.arn, attributes).await?;
+                seen.attributes.extend(attributes.clone());
+                Ok(())
+            }
             Step::DeleteListener { load_balancer: name, port } => {
                 let Ok(listener) = listener(name, *port, observed) else { return Ok(()) };
-                removed(self.cloud.delete_listener(&listener.arn).await)?;
+                removed(self.cloud.delete_listener(&listener.is.arn).await)?;
                 for seen in observed.load_balancers.iter_mut().filter(|seen| seen.is.name == *name) {
                     seen.listeners.remove(port);
                 }
@@ -134,9 +192,24 @@ impl<C: Cloud> Aws<C> {
         }
     }
 
+    /// Takes in what came of deleting something.
+    pub(super) fn deleted(&self, id: &str, answer: Result<(), CallError>) -> Done {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match removed(answer) {
+            Err(error) if error.is_in_use() => {
+                let since = *held.entry(id.to_owned()).or_insert_with(Instant::now);
+                Err(in_use(id, &error, since.elapsed()))
+            }
+            other => {
+                held.remove(id);
+                Ok(other?)
+            }
+        }
+    }
+
     pub(super) async fn note(&self, change: impl FnOnce(&mut Index)) {
         if let Some((_, index)) = &mut self.known.lock().await.index {
-            change(index);
+            change(Arc::make_mut(index));
         }
     }
 
@@ -146,7 +219,7 @@ impl<C: Cloud> Aws<C> {
         }
         let Some(group) = observed.security_group(name) else { return Ok(()) };
         let id = group.id.clone();
-        removed(self.cloud.delete_security_group(&id).await)?;
+        self.deleted(&id, self.cloud.delete_security_group(&id).await)?;
         observed.security_groups.retain(|group| group.id != id);
         self.note(|index| drop(index.things.remove(&id))).await;
         Ok(())
@@ -164,6 +237,7 @@ impl<C: Cloud> Aws<C> {
                 if !is_it(&named.tags, tags) {
                     return Err(Refusal::NameTaken { kind: "security group", name: name.to_owned() }.into());
                 }
+                observed.is_doubtful = true;
                 named
             }
             Err(error) => return Err(error.into()),
@@ -219,6 +293,7 @@ impl<C: Cloud> Aws<C> {
             Err(error) if error.is_duplicate() => {
                 let named = self.cloud.describe_target_groups(By::Name(&new.name)).await?;
                 let named = named.into_iter().next().ok_or(error)?;
+                observed.is_doubtful = true;
                 let tags = self.tags(&named.arn).await?;
                 (named, tags)
             }
@@ -283,6 +358,9 @@ impl<C: Cloud> Aws<C> {
         if !is_it(&tags, &new.tags) {
             return Err(Refusal::NameTaken { kind: "load balancer", name: new.name.clone() }.into());
         }
+        // One that was made this moment comes up, and has nothing yet.
+        observed.is_doubtful |= !is_new || is.state != State::Provisioning;
+        self.note_coming(&is.arn, Some(is.state)).await;
         self.note(|index| {
             index.things.insert(is.arn.clone(), tags.clone());
             index.names.insert(is.name.clone(), is.arn.clone());
@@ -296,7 +374,7 @@ impl<C: Cloud> Aws<C> {
 
     async fn create_listener(&self, step: &ListenerStep, tags: &Pairs, observed: &mut Observed) -> Done {
         let settings = settings(step, observed)?;
-        let arn = load_balancer(&step.load_balancer, observed)?.arn.clone();
+        let arn = load_balancer(&step.load_balancer, observed)?.is.arn.clone();
         let is = match self.cloud.create_listener(&arn, step.port, &settings, tags).await {
             Err(error) if error.is_duplicate() => {
                 let there = self.cloud.describe_listeners(&arn).await?;
@@ -304,6 +382,7 @@ impl<C: Cloud> Aws<C> {
                 if !is_it(&self.tags(&is.arn).await?, tags) {
                     return Err(Refusal::PortTaken { port: step.port, by: "somebody else".to_owned() }.into());
                 }
+                observed.is_doubtful = true;
                 is
             }
             other => other?,
@@ -316,27 +395,23 @@ impl<C: Cloud> Aws<C> {
         Ok(())
     }
 
-    async fn tag(&self, resource: &Tagged, tags: &Pairs, observed: &Observed) -> Done {
+    async fn tag(&self, resource: &Tagged, tags: &Pairs, observed: &mut Observed) -> Done {
+        let (id, seen) = tagged(resource, observed)?;
         match resource {
-            Tagged::SecurityGroup(name) => self.cloud.create_tags(own(name, observed)?, tags).await?,
-            other => self.cloud.add_tags(&arn(other, observed)?, tags).await?,
+            Tagged::SecurityGroup(_) => self.cloud.create_tags(&id, tags).await?,
+            _ => self.cloud.add_tags(&id, tags).await?,
         }
+        seen.extend(tags.clone());
         Ok(())
     }
 
-    async fn untag(&self, resource: &Tagged, keys: &[String], observed: &Observed) -> Done {
-        let id = match resource {
-            Tagged::SecurityGroup(name) => {
-                let id = own(name, observed)?.to_owned();
-                self.cloud.delete_tags(&id, keys).await?;
-                id
-            }
-            other => {
-                let arn = arn(other, observed)?;
-                self.cloud.remove_tags(&arn, keys).await?;
-                arn
-            }
-        };
+    async fn untag(&self, resource: &Tagged, keys: &[String], observed: &mut Observed) -> Done {
+        let (id, seen) = tagged(resource, observed)?;
+        match resource {
+            Tagged::SecurityGroup(_) => self.cloud.delete_tags(&id, keys).await?,
+            _ => self.cloud.remove_tags(&id, keys).await?,
+        }
+        seen.retain(|key, _| !keys.contains(key));
         if keys.iter().any(|key| key.starts_with(tags::PREFIX)) {
             // It keeps the security groups that it has.
             let theirs = observed.load_balancers.iter().filter(|seen| seen.is.arn == id);
@@ -373,33 +448,57 @@ fn ids(groups: &BTreeSet<Group>, settings: &Settings, observed: &Observed) -> Re
     groups.iter().map(id).collect()
 }
 
-fn load_balancer<'a>(name: &str, observed: &'a Observed) -> Result<&'a LoadBalancer, Failure> {
-    observed.load_balancer(name).map(|seen| &seen.is).ok_or_else(|| gone(&format!("the load balancer {name}")))
-}
-
-fn target_group<'a>(name: &str, observed: &'a Observed) -> Result<&'a TargetGroup, Failure> {
-    observed.target_group(name).map(|seen| &seen.is).ok_or_else(|| gone(&format!("the target group {name}")))
-}
-
-fn listener<'a>(name: &str, port: u16, observed: &'a Observed) -> Result<&'a Listener, Failure> {
-    let listener = observed.load_balancer(name).and_then(|seen| seen.listeners.get(&port));
-    listener.map(|seen| &seen.is).ok_or_else(|| gone(&format!("the listener {port} of {name}")))
-}
-
-fn arn(tagged: &Tagged, observed: &Observed) -> Result<String, Failure> {
-    match tagged {
-        Tagged::LoadBalancer(name) => load_balancer(name, observed).map(|is| is.arn.clone()),
-        Tagged::TargetGroup(name) => target_group(name, observed).map(|is| is.arn.clone()),
-        Tagged::Listener(name, port) => listener(name, *port, observed).map(|is| is.arn.clone()),
-        Tagged::SecurityGroup(name) => own(name, observed).map(str::to_owned),
+fn rules_of(group: &str, observed: &mut Observed, change: impl FnOnce(&mut Vec<Rule>)) {
+    if let Some(group) = observed.security_groups.iter_mut().find(|seen| seen.name == group) {
+        change(&mut group.rules);
     }
+}
+
+fn load_balancer<'a>(name: &str, observed: &'a mut Observed) -> Result<&'a mut SeenLoadBalancer, Failure> {
+    let seen = observed.load_balancers.iter_mut().find(|seen| seen.is.name == name);
+    seen.ok_or_else(|| gone(&format!("the load balancer {name}")))
+}
+
+fn target_group<'a>(name: &str, observed: &'a mut Observed) -> Result<&'a mut SeenTargetGroup, Failure> {
+    let seen = observed.target_groups.iter_mut().find(|seen| seen.is.name == name);
+    seen.ok_or_else(|| gone(&format!("the target group {name}")))
+}
+
+fn listener<'a>(name: &str, port: u16, observed: &'a mut Observed) -> Result<&'a mut SeenListener, Failure> {
+    let seen = load_balancer(name, observed)?.listeners.get_mut(&port);
+    seen.ok_or_else(|| gone(&format!("the listener {port} of {name}")))
+}
+
+/// The identity of what has tags, and its tags.
+fn tagged<'a>(tagged: &Tagged, observed: &'a mut Observed) -> Result<(String, &'a mut Pairs), Failure> {
+    Ok(match tagged {
+        Tagged::LoadBalancer(name) => {
+            let seen = load_balancer(name, observed)?;
+            (seen.is.arn.clone(), &mut seen.tags)
+        }
+        Tagged::TargetGroup(name) => {
+            let seen = target_group(name, observed)?;
+            (seen.is.arn.clone(), &mut seen.tags)
+        }
+        Tagged::Listener(name, port) => {
+            let seen = listener(name, *port, observed)?;
+            (seen.is.arn.clone(), &mut seen.tags)
+        }
+        Tagged::SecurityGroup(name) => {
+            let seen = observed.security_groups.iter_mut().find(|seen| seen.name == *name);
+            let seen = seen.ok_or_else(|| gone(&format!("the security group {name}")))?;
+            (seen.id.clone(), &mut seen.tags)
+        }
+    })
 }
 
 fn settings(step: &ListenerStep, observed: &Observed) -> Result<ListenerSettings, Failure> {
     let tls = step.tls.as_ref();
+    let target_group = observed.target_group(&step.target_group);
+    let target_group = target_group.ok_or_else(|| gone(&format!("the target group {}", step.target_group)))?;
     Ok(ListenerSettings {
         protocol: step.protocol,
-        target_group_arn: target_group(&step.target_group, observed)?.arn.clone(),
+        target_group_arn: target_group.is.arn.clone(),
         certificate: tls.and_then(|tls| tls.certificates.first().cloned()),
         ssl_policy: tls.map(|tls| tls.policy.clone()),
         alpn_policy: tls.and_then(|tls| tls.alpn.clone()),

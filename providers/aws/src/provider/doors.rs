@@ -43,8 +43,10 @@ pub(super) struct Doors {
     unknown: BTreeSet<String>,
     interfaces: Interfaces,
     groups: BTreeMap<String, SecurityGroup>,
-    /// What a person has to see to, and when it was met.
-    refused: Option<(Instant, Failure)>,
+    /// What a person has to see to, by security group, and when it was met.
+    refused: BTreeMap<String, (Instant, Failure)>,
+    /// The same, where it keeps us from looking at all.
+    unseen: Option<(Instant, Failure)>,
     /// The backend security group whose rules were looked for in all groups.
     looked_for: Option<String>,
 }
@@ -91,37 +93,47 @@ impl Interfaces {
 /// What is to be said of what is let in.
 pub(super) type Notes = BTreeSet<String>;
 
+/// What became of letting load balancers in.
+#[derive(Default)]
+pub(super) struct Opened {
+    pub(super) notes: Notes,
+    /// When what was refused is tried again.
+    pub(super) again: Option<Instant>,
+}
+
 impl<C: Cloud> Aws<C> {
     /// Lets load balancers in where the Services of a shard have their targets, and nobody in any more where none has.
-    pub(super) async fn open(&self, shard: &Shard, needs: Needs, nodes: &[TargetNode]) -> Result<Notes, Failure> {
+    pub(super) async fn open(&self, shard: &Shard, needs: Needs, nodes: &[TargetNode]) -> Result<Opened, Failure> {
         let mut doors = self.doors.lock().await;
         // Seen under the lock: whoever has said what it needs is in it.
         let index = self.index().await?;
         // No load balancer has one, so there is nothing to let in; when one is made there are target groups after it, and it is asked again.
-        let Some(backend) = index.backend_group().cloned() else { return Ok(Notes::new()) };
+        let Some(backend) = index.backend_group().cloned() else { return Ok(Opened::default()) };
         let now = Instant::now();
         if doors.since.is_none_or(|since| since + LASTS <= now) {
             let (needs, unknown) = (std::mem::take(&mut doors.needs), std::mem::take(&mut doors.unknown));
-            *doors = Doors { since: Some(now), needs, unknown, ..Doors::default() };
+            let refused = std::mem::take(&mut doors.refused);
+            *doors = Doors { since: Some(now), needs, unknown, refused, ..Doors::default() };
         }
-        if let Some((at, failure)) = &doors.refused
+        if let Some((at, failure)) = &doors.unseen
             && *at + REFUSED_AGAIN > now
         {
             return Err(failure.clone());
         }
-        doors.refused = None;
+        doors.unseen = None;
         let places: BTreeSet<_> = needs.values().flatten().flat_map(Demand::places).collect();
-        let opened: Result<Notes, Failure> = async {
+        let opened: Result<Opened, Failure> = async {
             self.learn_interfaces(&mut doors, &places, nodes).await?;
             self.learn_groups(&mut doors, &places, &backend).await?;
-            let said = note(&self.settings, &mut doors, shard, &needs);
+            let mut notes = note(&self.settings, &mut doors, shard, &needs);
             self.bring_about(&mut doors, &index, &backend).await?;
-            Ok(said)
+            let again = say_what_is_refused(&doors, shard, &mut notes);
+            Ok(Opened { notes, again })
         }
         .await;
         if let Err(failure) = &opened {
             if failure.class.is_for_a_person() {
-                doors.refused = Some((now, failure.clone()));
+                doors.unseen = Some((now, failure.clone()));
             }
             // What came of a call that failed is looked at again.
             if failure.class != Class::Throttled {
@@ -243,8 +255,12 @@ impl<C: Cloud> Aws<C> {
         let rules = backend::rules(doors.needs.values().flat_map(BTreeMap::values), backend, &description);
         let none = BTreeSet::new();
         let ids: Vec<_> = doors.groups.keys().cloned().collect();
-        let mut failed = None;
+        let now = Instant::now();
+        doors.refused.retain(|_, (at, _)| *at + REFUSED_AGAIN > now);
         for id in ids {
+            if doors.refused.contains_key(&id) {
+                continue;
+            }
             let wanted = rules.get(&id).unwrap_or(&none);
             if let Err(error) = self.bring_about_in(doors, &id, wanted, &description, may_revoke).await {
                 let failure = Failure::from(error);
@@ -252,10 +268,10 @@ impl<C: Cloud> Aws<C> {
                     return Err(failure);
                 }
                 // One group that is full or not ours to change keeps no other closed.
-                failed.get_or_insert(failure);
+                doors.refused.insert(id, (now, failure));
             }
         }
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 
     async fn bring_about_in(
@@ -344,10 +360,7 @@ impl<C: Cloud> Aws<C> {
             observed.has_others = true;
             return Ok(());
         }
-        match self.cloud.delete_security_group(&backend).await {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
-        }
+        self.deleted(&backend, self.cloud.delete_security_group(&backend).await)?;
         observed.backend_group = None;
         self.note(|index| drop(index.things.remove(&backend))).await;
         Ok(())
@@ -359,6 +372,19 @@ impl<C: Cloud> Aws<C> {
             other => other,
         }
     }
+}
+
+/// Says what of a shard's groups is refused; when that is tried again.
+fn say_what_is_refused(doors: &Doors, shard: &Shard, notes: &mut Notes) -> Option<Instant> {
+    let needed: BTreeSet<_> =
+        doors.needs.get(&shard.0).into_iter().flat_map(BTreeMap::values).flat_map(BTreeMap::keys).collect();
+    let refused = doors.refused.iter().filter(|(id, _)| needed.contains(id));
+    let mut again = None;
+    for (_, (at, failure)) in refused {
+        notes.insert(format!("load balancers are not let in: {failure}"));
+        again = again.into_iter().chain([*at + REFUSED_AGAIN]).min();
+    }
+    again
 }
 
 /// Writes down what the Services of a shard need, by group, and gives what is to be said of it.

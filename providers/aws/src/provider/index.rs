@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_provider::{Owned, Shard, Whom};
 
 use super::sync::Group;
-use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs, TargetType};
+use crate::cloud::{By, CallError, Cloud, GroupFilter, LoadBalancer, Pairs, TargetType};
 use crate::model::Holder;
 use crate::settings::Settings;
 use crate::tags::{self, Resource};
@@ -22,6 +22,8 @@ pub(super) struct Index {
     pub theirs: BTreeSet<String>,
     /// Whether somebody wrote rules by hand that let in the backend security group, so that it cannot be deleted.
     pub is_held: bool,
+    /// Load balancers as the sweep saw them, those of ours that were there then.
+    pub balancers: BTreeMap<String, LoadBalancer>,
     /// The kind of targets of target groups, by the same.
     pub kinds: BTreeMap<String, TargetType>,
     /// Every load balancer's name, ours or not, with its identity.
@@ -49,12 +51,13 @@ impl Index {
         let arns: Vec<_> = arns.chain(target_groups.into_iter().map(|is| is.arn)).collect();
         let mut things = tags_of(cloud, &arns).await?;
         things.retain(|_, of| tags::is_ours(settings, of));
-        let theirs = here.into_iter().filter(|is| !things.contains_key(&is.arn));
-        let theirs = theirs.flat_map(|is| is.security_groups).collect();
+        let (ours, theirs): (Vec<_>, Vec<_>) = here.into_iter().partition(|is| things.contains_key(&is.arn));
+        let theirs = theirs.into_iter().flat_map(|is| is.security_groups).collect();
+        let balancers = ours.into_iter().map(|is| (is.arn.clone(), is)).collect();
         let filter = GroupFilter::Tagged(tags::of_cluster(settings));
         let groups = cloud.describe_security_groups(&settings.vpc, filter).await?;
         things.extend(groups.into_iter().map(|group| (group.id, group.tags)));
-        Ok(Self { things, kinds, names, theirs, is_held: false })
+        Ok(Self { things, balancers, kinds, names, theirs, is_held: false })
     }
 
     /// The backend security group. If somebody copied its tags to another one, always the same of them.
@@ -79,6 +82,11 @@ impl Index {
     pub(super) fn shards_with_targets(&self) -> BTreeSet<&String> {
         let all = self.things.values().filter(|of| tags::resource(of).as_ref().is_some_and(is_target_group));
         all.filter_map(|of| of.get(tags::SHARD)).collect()
+    }
+
+    /// The identities of a shard's things, in their order.
+    pub(super) fn ids_of(&self, shard: &Shard) -> impl Iterator<Item = &String> {
+        self.things.iter().filter(|(_, of)| of.get(tags::SHARD) == Some(&shard.0)).map(|(id, _)| id)
     }
 
     /// The identities of a shard's things of one kind.

@@ -1,6 +1,7 @@
 //! One look at a shard.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use berth_provider::{Intent, Shard, Wanted};
 use tokio::time::Instant;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use super::index::{Index, TAGS_AT_ONCE, is_load_balancer, is_security_group, is_target_group, tags_of};
 use super::{Aws, INDEX_LASTS, SUBNETS_LAST};
 use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs, Protocol, SecurityGroup, Subnet};
-use crate::intent::{Asks, Security};
+use crate::intent::{Asks, Front, Security};
 use crate::model::Holder;
 use crate::observed::{Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
 use crate::plan::with_rivals;
@@ -23,15 +24,13 @@ fn has_one(intent: &Intent, observed: &Observed) -> bool {
 impl<C: Cloud> Aws<C> {
     pub(super) async fn look(&self, shard: &Shard, wanted: &Wanted) -> Result<Observed, CallError> {
         let index = self.index().await?;
+        self.looked(shard);
         let mut observed = Observed {
             load_balancers: self.load_balancers(&index.of_shard(shard, is_load_balancer)).await?,
             target_groups: self.target_groups(&index.of_shard(shard, is_target_group)).await?,
-            other_names: index.other_names(shard),
-            others_by_namespace: index.by_namespace(shard),
-            backend_group: index.backend_group().cloned(),
-            has_others: index.has_others(shard),
             ..Observed::default()
         };
+        self.refer_to_others(&index, shard, &mut observed);
         let groups = index.of_shard(shard, is_security_group);
         if !groups.is_empty() {
             let seen = self.groups(GroupFilter::Ids(groups)).await?;
@@ -44,26 +43,56 @@ impl<C: Cloud> Aws<C> {
         }
         observed.load_balancers.retain(|seen| self.is_of(shard, &seen.tags));
         observed.target_groups.retain(|seen| self.is_of(shard, &seen.tags));
-        let rivals = with_rivals(&observed);
+        self.count_targets(&mut observed).await?;
+        self.look_at_subnets(wanted, &mut observed).await?;
+        self.look_at_named_groups(wanted, &mut observed).await?;
+        Ok(observed)
+    }
+
+    /// What other shards have that this one has to do with.
+    pub(super) fn refer_to_others(&self, index: &Index, shard: &Shard, observed: &mut Observed) {
+        observed.other_names = index.other_names(shard);
+        observed.others_by_namespace = index.by_namespace(shard);
+        observed.backend_group = index.backend_group().cloned();
+        observed.has_others = index.has_others(shard);
+    }
+
+    /// Counts the targets of target groups of which one may take another's place.
+    pub(super) async fn count_targets(&self, observed: &mut Observed) -> Result<(), CallError> {
+        let rivals = with_rivals(observed);
         for seen in observed.target_groups.iter_mut().filter(|seen| rivals.contains(&seen.is.arn)) {
             let targets = self.cloud.describe_target_health(&seen.is.arn).await?;
             seen.targets = Some(targets.iter().filter(|target| target.state.is_registered()).count());
         }
-        let fronts: Vec<_> =
-            wanted.present.values().filter_map(|intent| Asks::of(intent, &self.settings).ok()).collect();
-        let fronts: Vec<_> = fronts.into_iter().map(|asks| asks.front).collect();
-        if fronts.iter().any(|front| !front.subnets.is_empty() || observed.load_balancers.is_empty())
-            || observed.load_balancers.len() != 1
-            || wanted.present.values().any(|intent| !has_one(intent, &observed))
-            || fronts.iter().any(|front| observed.load_balancers.iter().any(|seen| seen.is.scheme != front.scheme))
-        {
+        Ok(())
+    }
+
+    fn fronts(&self, wanted: &Wanted) -> Vec<Front> {
+        let asks = wanted.present.values().filter_map(|intent| Asks::of(intent, &self.settings).ok());
+        asks.map(|asks| asks.front).collect()
+    }
+
+    /// Looks at subnets, where some are to be chosen.
+    pub(super) async fn look_at_subnets(&self, wanted: &Wanted, observed: &mut Observed) -> Result<(), CallError> {
+        let there = &observed.load_balancers;
+        let chooses = |front: &Front| {
+            !front.subnets.is_empty() || there.len() != 1 || there.iter().any(|seen| seen.is.scheme != front.scheme)
+        };
+        let is_new = |intent: &Intent| !has_one(intent, observed);
+        if self.fronts(wanted).iter().any(chooses) || wanted.present.values().any(is_new) {
             observed.subnets = self.subnets().await?;
         }
-        let given = |front: &crate::intent::Front| match &front.security {
-            Security::Given(words) => words.clone(),
+        Ok(())
+    }
+
+    /// Looks at security groups that Services name.
+    async fn look_at_named_groups(&self, wanted: &Wanted, observed: &mut Observed) -> Result<(), CallError> {
+        let given = |front: Front| match front.security {
+            Security::Given(words) => words,
             _ => Vec::new(),
         };
-        let (ids, names): (Vec<_>, Vec<_>) = fronts.iter().flat_map(given).partition(|word| word.starts_with("sg-"));
+        let words = self.fronts(wanted).into_iter().flat_map(given);
+        let (ids, names): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with("sg-"));
         if !ids.is_empty() {
             observed.named_groups.extend(self.groups(GroupFilter::Ids(ids)).await?);
         }
@@ -72,20 +101,20 @@ impl<C: Cloud> Aws<C> {
         }
         observed.named_groups.sort_by(|a, b| a.id.cmp(&b.id));
         observed.named_groups.dedup_by(|a, b| a.id == b.id);
-        Ok(observed)
+        Ok(())
     }
 
     fn is_of(&self, shard: &Shard, of: &Pairs) -> bool {
         tags::is_ours(&self.settings, of) && of.get(tags::SHARD) == Some(&shard.0)
     }
 
-    pub(super) async fn index(&self) -> Result<Index, CallError> {
+    pub(super) async fn index(&self) -> Result<Arc<Index>, CallError> {
         // Whoever else looks meanwhile waits for this sweep instead of making one too.
         let mut known = self.known.lock().await;
         match &known.index {
             Some((at, index)) if at.elapsed() < INDEX_LASTS => Ok(index.clone()),
             _ => {
-                let index = Index::sweep(&self.cloud, &self.settings).await?;
+                let index = Arc::new(Index::sweep(&self.cloud, &self.settings).await?);
                 known.index = Some((Instant::now(), index.clone()));
                 Ok(index)
             }

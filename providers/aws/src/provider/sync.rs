@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use super::doors::{Needs, Notes};
 use super::{Aws, VPC_LASTS};
 use crate::backend::Demand;
-use crate::cloud::{CallError, Cloud, TargetDescription, TargetType};
+use crate::cloud::{CallError, Cloud, TargetDescription, TargetState, TargetType};
 use crate::gated::{self, Looked};
 use crate::intent::Asks;
-use crate::targets::{Change, Health, Key, Thought, change, condition, key, wanted};
+use crate::names::digest;
+use crate::targets::{Health, Key, Thought, condition, gone, key, new, wanted};
 
 /// Targets that AWS takes or lets go at once (AWS rule).
 const AT_ONCE: usize = 200;
@@ -42,12 +43,30 @@ const AWAITED_FOR: Duration = Duration::from_mins(5);
 const AWAITED_LATER: Duration = Duration::from_mins(1);
 /// When a target that AWS does not take is offered again: an instance may be starting.
 const REFUSED_AGAIN: Duration = Duration::from_mins(1);
+/// Into so many parts the second half of that time is divided, so that not all groups are looked at together.
+const PARTS: u32 = 64;
 /// Targets that are looked for one by one when AWS does not take all of many.
 const SINGLED_OUT: usize = 16;
 
+/// The targets of a group, all of which are as they are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// Which, in short.
+    pub(super) targets: String,
+    /// How each of them is.
+    pub(super) state: TargetState,
+}
+
+/// Tells in short which targets these are.
+fn in_short<'a>(keys: impl Iterator<Item = &'a Key>) -> String {
+    let all: Vec<_> = keys.map(|(id, port)| format!("{id}:{port}")).collect();
+    digest(&all.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// What is known of the targets of a group.
 pub(super) struct Sent {
-    since: Instant,
+    /// Until when it is gone by.
+    until: Instant,
     registered: BTreeMap<Key, Thought>,
     refused: BTreeMap<Key, Instant>,
     /// When health is looked at next, if it is.
@@ -61,11 +80,34 @@ pub(super) struct Sent {
 impl Sent {
     /// Those of a group that was made this moment.
     pub(super) fn nothing() -> Self {
-        Self::of(Instant::now(), BTreeMap::new())
+        Self::of(Instant::now() + REGISTERED_LASTS, BTreeMap::new())
     }
 
-    fn of(since: Instant, registered: BTreeMap<Key, Thought>) -> Self {
-        Self { since, registered, refused: BTreeMap::new(), looks_at: None, looks: 0, awaited: None }
+    fn of(until: Instant, registered: BTreeMap<Key, Thought>) -> Self {
+        Self { until, registered, refused: BTreeMap::new(), looks_at: None, looks: 0, awaited: None }
+    }
+
+    /// Those that the leader before left, if these are the ones that are wanted now.
+    fn as_left(left: &Settled, wanted: &crate::targets::Wanted, arn: &str) -> Option<Self> {
+        let registered = wanted.targets.keys().map(|key| (key.clone(), Some((left.state, None)))).collect();
+        // Not all at one time.
+        let place = u64::from_str_radix(&digest(&[arn]), 16).unwrap_or_default();
+        let part = u32::try_from(place % u64::from(PARTS)).unwrap_or_default();
+        let until = Instant::now() + REGISTERED_LASTS * (PARTS + part) / (2 * PARTS);
+        let same = left.targets == in_short(wanted.targets.keys());
+        same.then(|| Self::of(until, registered))
+    }
+
+    /// What another leader may go by without a look.
+    pub(super) fn settled(&self) -> Option<Settled> {
+        let mut states = self.registered.values().map(|thought| match thought {
+            Some((state, None)) => Some(*state),
+            _ => None,
+        });
+        let first = states.next()??;
+        let is_settled = self.refused.is_empty() && self.looks_at.is_none() && self.until > Instant::now();
+        (is_settled && states.all(|state| state == Some(first)))
+            .then(|| Settled { targets: in_short(self.registered.keys()), state: first })
     }
 
     /// Says when health is looked at next.
@@ -96,8 +138,24 @@ impl Sent {
 
     /// When something may be otherwise than it is known to be.
     fn next(&self) -> Instant {
-        let again = [Some(self.since + REGISTERED_LASTS), self.looks_at, self.refused.values().min().copied()];
-        again.into_iter().flatten().min().unwrap_or(self.since + REGISTERED_LASTS)
+        let again = [Some(self.until), self.looks_at, self.refused.values().min().copied()];
+        again.into_iter().flatten().min().unwrap_or(self.until)
+    }
+}
+
+/// What becomes of sending targets once.
+#[derive(Default)]
+struct Round {
+    report: TargetReport,
+    health: BTreeMap<ServiceId, Vec<Looked>>,
+    failed: Option<Failure>,
+    /// When something may be otherwise.
+    again: Option<Instant>,
+}
+
+impl Round {
+    fn soon(&mut self, at: Option<Instant>) {
+        self.again = self.again.into_iter().chain(at).min();
     }
 }
 
@@ -114,54 +172,48 @@ impl<C: Cloud> Aws<C> {
         let groups = self.index().await?.groups_of(shard);
         let has_addresses = groups.iter().any(|group| group.kind == TargetType::Ip);
         let ranges = if has_addresses { self.ranges().await? } else { Vec::new() };
-        let mut report = TargetReport::default();
-        let mut health: BTreeMap<ServiceId, Vec<Looked>> = BTreeMap::new();
-        let mut failed: Option<Failure> = None;
-        let mut again = None;
         let all = groups.iter().filter_map(|group| {
             // Whoever has it now registers the targets.
             let of = targets.services.get(&group.service).filter(|of| !self.leaves_alone(&of.intent))?;
             Some((group, of, wanted(group.kind, group.port, of, &targets.nodes, &ranges)?))
         });
         let all: Vec<_> = all.collect();
-        let notes = match self.open(shard, self.needs(targets, &all), &targets.nodes).await {
-            Ok(notes) => notes,
-            // Where a person has to do something targets are sent all the same: who lets in everybody by hand has no use for our rules.
-            Err(failure) if failure.class.is_for_a_person() => {
-                let next = Instant::now() + failure.wait(1);
-                again = Some(next);
-                BTreeSet::from([format!("load balancers are not let in: {failure}")])
-            }
-            Err(failure) => return Err(failure),
-        };
+        let mut round = Round::default();
+        // What takes no traffic any more goes first, whatever becomes of the rest.
+        let mut there = Vec::new();
         for (group, of, wanted) in &all {
-            match self.send_to(group, of, wanted, &ranges, &mut report).await {
-                Ok((of, next)) => {
-                    let looked = Looked { kind: group.kind, port: group.port, health: of };
-                    health.entry(group.service.clone()).or_default().push(looked);
-                    again = Some(again.map_or(next, |again: Instant| again.min(next)));
+            let taken_out = self.take_out(group, wanted, &ranges, &mut round.report).await;
+            let Err(error) = taken_out else {
+                there.push((*group, *of, wanted));
+                continue;
+            };
+            if self.failed(&group.service, error, &mut round).await {
+                break;
+            }
+        }
+        let is_throttled = round.failed.as_ref().is_some_and(|failure| failure.class == Class::Throttled);
+        let mut notes = Notes::new();
+        if !is_throttled {
+            match self.open(shard, self.needs(targets, &all), &targets.nodes).await {
+                Ok(opened) => {
+                    notes = opened.notes;
+                    round.soon(opened.again);
                 }
-                Err(error) => {
-                    if error.is_not_found() {
-                        self.forget().await;
-                    }
-                    let failure = Failure::from(error);
-                    let stops = failure.class == Class::Throttled;
-                    if failure.class.is_for_a_person() {
-                        report.conditions.insert(group.service.clone(), unsent(&failure));
-                        report.endpoints.insert(group.service.clone(), EndpointReport::Unsent(failure.clone()));
-                        let next = Instant::now() + failure.wait(1);
-                        again = Some(again.map_or(next, |again: Instant| again.min(next)));
-                    } else {
-                        // What there is of others is seen to all the same; it is tried again for this one.
-                        failed.get_or_insert(failure);
-                    }
-                    if stops {
-                        break;
-                    }
+                // Where a person has to do something targets are sent all the same: who lets in everybody by hand has no use for our rules.
+                Err(failure) if failure.class.is_for_a_person() => {
+                    round.soon(Some(Instant::now() + failure.wait(1)));
+                    notes.insert(format!("load balancers are not let in: {failure}"));
+                }
+                Err(failure) => return Err(failure),
+            }
+            for (group, of, wanted) in there {
+                let Err(error) = self.put_in(group, of, wanted, &mut round).await else { continue };
+                if self.failed(&group.service, error, &mut round).await {
+                    break;
                 }
             }
         }
+        let Round { mut report, health, failed, again } = round;
         if let Some(failure) = failed {
             return Err(failure);
         }
@@ -176,6 +228,24 @@ impl<C: Cloud> Aws<C> {
         }
         report.look_again = again.map(|at| at.saturating_duration_since(Instant::now()));
         Ok(report)
+    }
+
+    /// Takes in that the targets of a Service could not be sent; whether no more is to be asked now.
+    async fn failed(&self, service: &ServiceId, error: CallError, round: &mut Round) -> bool {
+        if error.is_not_found() {
+            self.forget().await;
+        }
+        let failure = Failure::from(error);
+        let stops = failure.class == Class::Throttled;
+        if failure.class.is_for_a_person() {
+            round.report.conditions.insert(service.clone(), unsent(&failure));
+            round.soon(Some(Instant::now() + failure.wait(1)));
+            round.report.endpoints.insert(service.clone(), EndpointReport::Unsent(failure));
+        } else {
+            // What there is of others is seen to all the same; it is tried again for this one.
+            round.failed.get_or_insert(failure);
+        }
+        stops
     }
 
     /// What each Service of a shard with target groups needs of nodes and pods.
@@ -200,20 +270,21 @@ impl<C: Cloud> Aws<C> {
         needs
     }
 
-    async fn send_to(
+    /// Deregisters what is wanted no more, after a look where one is due.
+    async fn take_out(
         &self,
         group: &Group,
-        of: &ServiceTargets,
         wanted: &crate::targets::Wanted,
         ranges: &[IpNet],
         report: &mut TargetReport,
-    ) -> Result<(Health, Instant), CallError> {
+    ) -> Result<(), CallError> {
         let arn = &group.arn;
         let now = Instant::now();
         // Taken out: what fails on the way is forgotten with it.
         let known = self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(arn);
-        let is_due =
-            |sent: &Sent| sent.looks_at.is_some_and(|at| at <= now) || sent.since.elapsed() >= REGISTERED_LASTS;
+        let left = self.inherited_targets.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest(&[arn]));
+        let known = known.or_else(|| Sent::as_left(&left?, wanted, arn));
+        let is_due = |sent: &Sent| sent.looks_at.is_some_and(|at| at <= now) || sent.until <= now;
         let mut sent = match known {
             Some(sent) if !is_due(&sent) => sent,
             known => {
@@ -221,14 +292,38 @@ impl<C: Cloud> Aws<C> {
                 let before = known.unwrap_or_else(|| Sent::of(now, BTreeMap::new()));
                 // Looks for pods that wait are not those that the others have.
                 let looks = before.looks.saturating_add(u32::from(before.awaited.is_none()));
-                Sent { since: now, registered, looks_at: None, looks, ..before }
+                Sent { until: now + REGISTERED_LASTS, registered, looks_at: None, looks, ..before }
             }
         };
         sent.refused.retain(|key, again| wanted.targets.contains_key(key) && *again > now);
-        let mut change = change(wanted, &sent.registered, ranges);
-        change.register.retain(|target| !sent.refused.contains_key(&key(target)));
-        let is_new = !change.register.is_empty();
-        self.change(arn, change, &mut sent, report).await?;
+        for chunk in gone(wanted, &sent.registered, ranges).chunks(AT_ONCE) {
+            self.cloud.deregister_targets(arn, chunk).await?;
+            report.removed += chunk.len();
+            for target in chunk {
+                sent.registered.remove(&key(target));
+            }
+        }
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(arn.clone(), sent);
+        Ok(())
+    }
+
+    /// Registers what is wanted and not registered.
+    async fn put_in(
+        &self,
+        group: &Group,
+        of: &ServiceTargets,
+        wanted: &crate::targets::Wanted,
+        round: &mut Round,
+    ) -> Result<(), CallError> {
+        let arn = &group.arn;
+        let now = Instant::now();
+        let known = self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(arn);
+        // Another replica began to lead meanwhile, or this one anew.
+        let Some(mut sent) = known else { return Ok(()) };
+        let mut register = new(wanted, &sent.registered);
+        register.retain(|target| !sent.refused.contains_key(&key(target)));
+        let is_new = !register.is_empty();
+        self.register(arn, &register, &mut sent, &mut round.report).await?;
         let health = Health {
             registered: sent.registered.clone(),
             left_out: wanted.left_out.clone(),
@@ -236,9 +331,11 @@ impl<C: Cloud> Aws<C> {
         };
         let is_awaited = group.kind == TargetType::Ip && gated::awaits(of, group.port, &health);
         sent.plan_look(now, is_new, health.is_settled(of.intent.policy), is_awaited);
-        let next = sent.next();
+        round.soon(Some(sent.next()));
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(arn.clone(), sent);
-        Ok((health, next))
+        let looked = Looked { kind: group.kind, port: group.port, health };
+        round.health.entry(group.service.clone()).or_default().push(looked);
+        Ok(())
     }
 
     async fn look_at_targets(&self, arn: &str) -> Result<BTreeMap<Key, Thought>, CallError> {
@@ -247,22 +344,15 @@ impl<C: Cloud> Aws<C> {
         Ok(registered.map(|seen| (key(&seen.target), Some((seen.state, seen.reason)))).collect())
     }
 
-    async fn change(
+    async fn register(
         &self,
         arn: &str,
-        change: Change,
+        register: &[TargetDescription],
         sent: &mut Sent,
         report: &mut TargetReport,
     ) -> Result<(), CallError> {
-        for chunk in change.deregister.chunks(AT_ONCE) {
-            self.cloud.deregister_targets(arn, chunk).await?;
-            report.removed += chunk.len();
-            for target in chunk {
-                sent.registered.remove(&key(target));
-            }
-        }
         // Where AWS takes one not, it takes none of the call; the halves are tried, until those are found that it does not take.
-        let mut chunks: Vec<Vec<TargetDescription>> = change.register.chunks(AT_ONCE).map(<[_]>::to_vec).collect();
+        let mut chunks: Vec<Vec<TargetDescription>> = register.chunks(AT_ONCE).map(<[_]>::to_vec).collect();
         while let Some(mut chunk) = chunks.pop() {
             match self.cloud.register_targets(arn, &chunk).await {
                 Ok(()) => {

@@ -83,12 +83,11 @@ fn what_is_registered_and_not_wanted_goes_and_addresses_are_compared_as_addresse
     let wanted = wanted(TargetType::Ip, 80, &of, &[], &ranges).unwrap();
     let seen = |id: &str| key(&TargetDescription { id: id.to_owned(), port: 80, is_outside: false });
     let registered = ["2001:0db8:0:0::2", "2001:db8::1", "fd00::1"].map(|id| (seen(id), None)).into();
-    let change = change(&wanted, &registered, &ranges);
     let told = |targets: &[TargetDescription]| -> Vec<_> {
         targets.iter().map(|target| format!("{target} {}", target.is_outside)).collect()
     };
-    assert_eq!(told(&change.deregister), ["[2001:db8::1]:80 false", "[fd00::1]:80 true"]);
-    assert_eq!(told(&change.register), ["[2001:db8::3]:80 false"]);
+    assert_eq!(told(&gone(&wanted, &registered, &ranges)), ["[2001:db8::1]:80 false", "[fd00::1]:80 true"]);
+    assert_eq!(told(&new(&wanted, &registered)), ["[2001:db8::3]:80 false"]);
 }
 
 fn health(states: &[Option<TargetState>]) -> Health {

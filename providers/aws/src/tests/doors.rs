@@ -173,7 +173,7 @@ fn rule(port: u16, source: Source, description: Option<&str>) -> Rule {
 
 const NODE_PORTS: &str = "sg-nodes tcp 30000-32767";
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn all_services_with_node_ports_are_let_in_by_one_rule_and_another_one_costs_no_call_for_it() {
     let mut world = World::of(vec![numbered(1, &[])]).await;
     world.send().await.unwrap();
@@ -182,14 +182,18 @@ async fn all_services_with_node_ports_are_let_in_by_one_rule_and_another_one_cos
     world.scene.rest().await;
     world.counted();
     world.send().await.unwrap();
-    assert_eq!(world.counted(), (0, 1), "the call that registers its targets");
+    assert_eq!(
+        world.counted(),
+        (1, 1),
+        "the call that registers its targets, and a look at the health of the first one's"
+    );
     // A restart finds what is there.
     world.restart();
     world.send().await.unwrap();
     assert_eq!((world.opened(), world.calls(AUTHORIZE)), (vec![NODE_PORTS.to_owned()], 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_hundred_services_cost_few_calls_each_and_a_new_node_one_look_for_all() {
     let mut world = World::new();
     world.scene.fake.with(|state| state.balancers_max = 1_000);
@@ -219,7 +223,7 @@ async fn two_hundred_services_cost_few_calls_each_and_a_new_node_one_look_for_al
     assert_eq!(world.opened(), [NODE_PORTS]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pods_are_let_in_where_their_own_interface_or_that_of_their_node_is() {
     let mut world = World::new();
     for id in ["sg-pods", "sg-prefix"] {
@@ -244,7 +248,7 @@ async fn pods_are_let_in_where_their_own_interface_or_that_of_their_node_is() {
     assert_eq!(world.opened()[2..], ["sg-prefix tcp 8080-8080", "sg-prefix tcp 9000-9000"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_interface_with_groups_that_nothing_tells_apart_is_opened_at_the_first_and_people_are_told() {
     let mut world = World::new();
     world.plant("sg-b", &[], Pairs::new());
@@ -257,7 +261,6 @@ async fn an_interface_with_groups_that_nothing_tells_apart_is_opened_at_the_firs
     assert_eq!(world.opened(), ["sg-a tcp 30000-32767"]);
     assert!(said.contains("none is tagged kubernetes.io/cluster/prod, so sg-a is opened; tag one of them"), "{said}");
     // Once one is tagged it is the one, within the hour.
-    tokio::time::pause();
     let tags = || [("kubernetes.io/cluster/prod".to_owned(), "owned".to_owned())].into();
     world.scene.fake.with(|state| state.groups.get_mut("sg-b").unwrap().tags = tags());
     tokio::time::advance(Duration::from_mins(61)).await;
@@ -266,7 +269,7 @@ async fn an_interface_with_groups_that_nothing_tells_apart_is_opened_at_the_firs
     assert!(!said.contains("tagged"), "{said}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_is_taken_away_before_every_shard_has_said_what_it_needs() {
     let mut world = World::new();
     world.fit("eni-2", None, "10.0.0.7", None, &["sg-pods"]);
@@ -303,7 +306,7 @@ async fn nothing_is_taken_away_before_every_shard_has_said_what_it_needs() {
     assert_eq!(world.opened(), [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_full_group_loses_first_what_is_not_needed_and_else_people_are_told_and_targets_are_sent() {
     let world = World::of(vec![numbered(1, &[])]).await;
     let old = rule(1, Source::Group(world.backend()), Some(&description(&world.scene.settings)));
@@ -313,7 +316,6 @@ async fn a_full_group_loses_first_what_is_not_needed_and_else_people_are_told_an
     world.send().await.unwrap();
     assert_eq!((world.opened(), world.foreign().len()), (vec![NODE_PORTS.to_owned()], 59));
 
-    tokio::time::pause();
     let mut world = World::of(vec![numbered(1, &[]), numbered(2, &[])]).await;
     world.plant(NODES_GROUP, &theirs(60).collect::<Vec<_>>(), Pairs::new());
     let said = world.says().await;
@@ -332,7 +334,7 @@ async fn a_full_group_loses_first_what_is_not_needed_and_else_people_are_told_an
     world.restart();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_somebody_let_in_or_closed_meanwhile_is_looked_at_again() {
     // The same rule by hand, after we looked.
     let mut world = World::of(vec![numbered(1, &[IP])]).await;
@@ -360,9 +362,8 @@ async fn what_somebody_let_in_or_closed_meanwhile_is_looked_at_again() {
     assert_eq!((world.opened(), world.foreign()), (vec![], before));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_aws_answers_decides_what_becomes_of_it_and_nothing_is_registered_before_it_is_let_in() {
-    tokio::time::pause();
     for (code, class) in [
         ("Throttling", Some(Class::Throttled)),
         ("InternalError", Some(Class::Transient)),
@@ -390,7 +391,7 @@ async fn what_aws_answers_decides_what_becomes_of_it_and_nothing_is_registered_b
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_an_answer_that_was_lost_nothing_is_let_in_twice() {
     let world = World::of(vec![numbered(1, &[])]).await;
     world.scene.fake.gate().set(Fault::LoseAnswerAfter { writes: 0 });
@@ -401,7 +402,7 @@ async fn after_an_answer_that_was_lost_nothing_is_let_in_twice() {
     assert_eq!((world.opened(), world.calls(AUTHORIZE)), (vec![NODE_PORTS.to_owned()], tried));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn with_the_last_load_balancer_goes_the_group_and_every_rule_of_ours_and_no_other() {
     let mut world = World::of(vec![numbered(1, &[]), numbered(2, &[])]).await;
     let foreign = world.foreign();
@@ -429,7 +430,7 @@ async fn with_the_last_load_balancer_goes_the_group_and_every_rule_of_ours_and_n
     assert_eq!((world.scene.ours(), world.opened()), (vec![], vec![]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rule_that_somebody_wrote_for_the_group_keeps_it_and_no_service_waits_for_that() {
     let mut world = World::of(vec![numbered(1, &[])]).await;
     world.send().await.unwrap();
@@ -452,7 +453,7 @@ async fn a_rule_that_somebody_wrote_for_the_group_keeps_it_and_no_service_waits_
     assert_eq!((world.backend(), world.opened()), (backend, vec![NODE_PORTS.to_owned()]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_load_balancer_that_was_disowned_goes_on_being_let_in() {
     let mut world = World::of(vec![numbered(1, &[]), numbered(2, &[])]).await;
     world.send().await.unwrap();
@@ -473,7 +474,7 @@ async fn a_load_balancer_that_was_disowned_goes_on_being_let_in() {
     assert_eq!(world.scene.ours().len(), 2, "the group and the rule: {:#?}", world.scene.ours());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_load_balancer_with_groups_of_its_own_is_let_in_if_it_asks_for_that() {
     let given = ("security-groups", "sg-lb");
     for (also, is_opened) in [(None, false), (Some("false"), false), (Some("true"), true)] {
@@ -495,13 +496,14 @@ async fn a_load_balancer_with_groups_of_its_own_is_let_in_if_it_asks_for_that() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_load_balancer_of_before_gets_the_group_and_keeps_those_that_it_has() {
     let mut world = World::of(vec![numbered(1, &[])]).await;
     let backend = world.backend();
     world.scene.fake.with(|state| {
         state.balancers.values_mut().for_each(|of| of.is.security_groups.retain(|id| *id != backend));
     });
+    world.scene.an_hour_later().await;
     let done = world.scene.rest().await;
     assert!(done[0].contains("the security groups berth-backend-prod"), "{done:#?}");
     // Somebody deleted it while it was unused.
@@ -510,6 +512,7 @@ async fn a_load_balancer_of_before_gets_the_group_and_keeps_those_that_it_has() 
         state.lingering.clear();
     });
     world.scene.fake.delete_security_group(&backend).await.unwrap();
+    world.scene.an_hour_later().await;
     world.scene.rest().await;
     assert_ne!(world.backend(), backend);
     world.send().await.unwrap();

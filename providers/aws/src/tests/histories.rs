@@ -146,7 +146,7 @@ proptest! {
 
     #[test]
     fn a_plan_carried_out_leaves_nothing_to_do_and_touches_nothing_foreign(events in prop::collection::vec(event(), 1..14)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(history(&events))?;
     }
 

@@ -39,7 +39,7 @@ fn targets(scene: &Scene, count: usize) {
     });
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_service_is_served_and_nothing_is_left_when_it_goes() {
     let mut scene = Scene::new();
     scene.apply(service("web", &[], json!({})));
@@ -58,7 +58,7 @@ async fn a_service_is_served_and_nothing_is_left_when_it_goes() {
     assert_eq!(scene.ours(), [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_group_of_annotations_is_changed_in_place_by_the_calls_it_takes_and_no_other() {
     let cases: Vec<(&[(&str, &str)], Value, &[&str])> = vec![
         (&[("attributes", "load_balancing.cross_zone.enabled=true")], json!({}), &["set on the load balancer"]),
@@ -116,7 +116,7 @@ async fn each_group_of_annotations_is_changed_in_place_by_the_calls_it_takes_and
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_scheme_needs_consent_and_is_there_before_the_old_one_goes() {
     let mut scene = served(&[], json!({})).await;
     let internal = scene.says("web");
@@ -131,7 +131,7 @@ async fn another_scheme_needs_consent_and_is_there_before_the_old_one_goes() {
     scene.apply(service("web", &[("scheme", "internet-facing"), CONSENTS], json!({})));
     for _ in 0..4 {
         scene.round().await;
-        scene.fake.settle();
+        scene.settle().await;
     }
     assert!(has(&scene.ours(), "internal") && has(&scene.ours(), "internet-facing"));
     assert_eq!(scene.wanted[&key].published[0].hostname.as_ref(), Some(&internal), "no target is behind the new one");
@@ -144,7 +144,7 @@ async fn another_scheme_needs_consent_and_is_there_before_the_old_one_goes() {
     assert_eq!(scene.ours().len(), 5);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_protected_load_balancer_that_was_replaced_stays_until_the_protection_is_taken_back() {
     let mut scene = served(&[("attributes", "deletion_protection.enabled=true")], json!({})).await;
     let internal = scene.says("web");
@@ -152,7 +152,7 @@ async fn a_protected_load_balancer_that_was_replaced_stays_until_the_protection_
     scene.apply(service("web", &[("scheme", "internet-facing"), CONSENTS], json!({})));
     for _ in 0..4 {
         scene.round().await;
-        scene.fake.settle();
+        scene.settle().await;
     }
     targets(&scene, 2);
     scene.rest().await;
@@ -164,7 +164,7 @@ async fn a_protected_load_balancer_that_was_replaced_stays_until_the_protection_
     assert!(!has(&scene.ours(), "internal ipv4"), "{:#?}", scene.ours());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_kind_of_targets_needs_consent_and_takes_over_once_it_has_some() {
     let mut scene = served(&[], json!({})).await;
     targets(&scene, 2);
@@ -187,7 +187,7 @@ async fn another_kind_of_targets_needs_consent_and_takes_over_once_it_has_some()
     assert_eq!(done.len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_group_shares_one_load_balancer_each_with_its_own_ports() {
     let mut scene = Scene::new();
     scene.apply(service("a", &[EDGE], ports(&["TCP/1000:31000"])));
@@ -222,7 +222,7 @@ async fn a_group_shares_one_load_balancer_each_with_its_own_ports() {
     assert_eq!(scene.ours(), [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_of_a_group_that_is_refused_keeps_what_it_has() {
     let mut scene = Scene::new();
     scene.apply(service("a", &[EDGE], ports(&["TCP/1000:31000"])));
@@ -237,7 +237,7 @@ async fn one_of_a_group_that_is_refused_keeps_what_it_has() {
     assert_eq!(scene.says("a"), "SharingPortTaken", "its port is not free");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_service_that_is_disowned_leaves_everything_and_nothing_of_it_is_ours() {
     let mut scene = served(&[], json!({})).await;
     let (things, others) = (scene.ours().len(), scene.fake.dump(&scene.settings, false).len());
@@ -252,7 +252,7 @@ async fn a_service_that_is_disowned_leaves_everything_and_nothing_of_it_is_ours(
     assert!(scene.ours()[0].starts_with("security group berth-backend-prod"), "{:#?}", scene.ours());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_protected_load_balancer_stays_until_the_protection_is_taken_back() {
     let protected = ("attributes", "deletion_protection.enabled=true");
     for (last, goes) in
@@ -267,7 +267,7 @@ async fn a_protected_load_balancer_stays_until_the_protection_is_taken_back() {
         scene.log.clear();
         for _ in 0..3 {
             scene.round().await;
-            scene.fake.settle();
+            scene.settle().await;
         }
         if goes {
             assert_eq!(scene.ours(), [""; 0]);
@@ -319,7 +319,7 @@ fn interfere(what: &str, state: &mut State) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_somebody_else_changed_is_mended_and_what_they_added_is_left() {
     for (what, steps) in [
         ("the load balancer is deleted", 3),
@@ -337,6 +337,8 @@ async fn what_somebody_else_changed_is_mended_and_what_they_added_is_left() {
         scene.apply(service("web", &[("attributes", "load_balancing.cross_zone.enabled=true")], json!({})));
         scene.rest().await;
         scene.fake.with(|state| interfere(what, state));
+        assert_eq!(scene.rest().await, [""; 0], "{what}: it is looked at once an hour");
+        scene.an_hour_later().await;
         let mut done = scene.rest().await;
         // The first look may still name what is gone.
         done.retain(|line| !line.contains("NotFound"));
@@ -345,7 +347,7 @@ async fn what_somebody_else_changed_is_mended_and_what_they_added_is_left() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_listener_that_somebody_made_by_hand_is_not_touched_and_its_port_is_taken() {
     let mut scene = served(&[], json!({})).await;
     let (arn, target) =
@@ -359,7 +361,7 @@ async fn a_listener_that_somebody_made_by_hand_is_not_touched_and_its_port_is_ta
     assert_eq!(scene.says("web"), "SharingPortTaken");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_name_that_somebody_else_has_is_not_taken_from_them() {
     let mut scene = Scene::new();
     scene.apply(service("first", &[("name", "mine")], json!({})));
@@ -395,7 +397,7 @@ async fn a_name_that_somebody_else_has_is_not_taken_from_them() {
     assert_eq!(scene.fake.with(|s| s.listeners.len()), 0, "no listener on theirs");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_namespace_has_no_more_load_balancers_than_it_may() {
     let mut settings = settings();
     settings.admission.load_balancers_per_namespace = Some(2);
@@ -416,7 +418,7 @@ async fn a_namespace_has_no_more_load_balancers_than_it_may() {
     assert!(scene.says("c").ends_with("amazonaws.com"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_aws_answers_is_said_once_and_in_its_words() {
     for (code, reason) in [
         ("AccessDenied", "PermissionDenied"),
@@ -440,7 +442,7 @@ async fn what_aws_answers_is_said_once_and_in_its_words() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn leaving_a_zone_needs_consent() {
     let both = ("subnets", "subnet-privatea,subnet-privateb");
     let mut scene = served(&[both], json!({})).await;
@@ -459,7 +461,7 @@ async fn leaving_a_zone_needs_consent() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_service_that_was_made_again_under_its_name_gets_another_load_balancer() {
     let mut scene = served(&[], json!({})).await;
     let first = scene.says("web");
@@ -472,7 +474,7 @@ async fn a_service_that_was_made_again_under_its_name_gets_another_load_balancer
     assert_eq!(scene.ours().len(), 5, "{:#?}", scene.ours());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_service_is_made_with_few_calls_and_a_look_at_what_is_at_rest_makes_no_more_than_it_must() {
     let mut scene = served(&[], json!({})).await;
     let calls = |scene: &Scene| scene.fake.with(|state| state.calls.values().sum::<u64>());
@@ -480,15 +482,31 @@ async fn a_service_is_made_with_few_calls_and_a_look_at_what_is_at_rest_makes_no
     let before = calls(&scene);
     scene.apply(service("next", &[], json!({})));
     let steps = scene.plan().await.len() as u64;
-    let looked = calls(&scene) - before;
-    assert_eq!((steps, looked), (5, 9), "the look at the first one, and none at the second");
+    assert_eq!((steps, calls(&scene) - before), (5, 1), "subnets alone are there to be looked at");
     scene.rest().await;
+    assert_eq!(calls(&scene) - before, 1 + 5 + 1, "and then it is asked how far the load balancer has come");
     let before = calls(&scene);
     scene.plan().await;
-    assert_eq!(calls(&scene) - before, 2 * 9);
+    assert_eq!(calls(&scene) - before, 0, "what was done is known");
+    scene.apply(service("next", &[("healthcheck-interval", "30")], json!({})));
+    scene.rest().await;
+    assert_eq!(calls(&scene) - before, 9 + 1, "a change is a reason to look at that Service alone, once");
+    let before = calls(&scene);
+    scene.delete("next");
+    scene.rest().await;
+    assert_eq!(
+        calls(&scene) - before,
+        3 + 2,
+        "load balancer, target group and security group, which is in use for a moment"
+    );
+    scene.an_hour_later().await;
+    let before = calls(&scene);
+    scene.plan().await;
+    let looked = calls(&scene) - before;
+    assert_eq!(looked, 9 + 4, "within the hour everything is looked at, once in depth, and what there is once for all");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_admission_no_public_load_balancer() {
     let mut settings = settings();
     settings.admission.internet_facing = Namespaces::default();
@@ -498,7 +516,7 @@ async fn no_admission_no_public_load_balancer() {
     assert_eq!(scene.says("web"), "CloudNotAdmitted");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn everything_is_swept_again_only_after_a_call_whose_outcome_is_not_known() {
     for (answer, sweeps) in
         [("Throttling", 1), ("AccessDenied", 1), ("ValidationError", 1), ("", 2), ("DependencyViolation", 2)]
@@ -513,7 +531,7 @@ async fn everything_is_swept_again_only_after_a_call_whose_outcome_is_not_known(
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_older_service_of_a_group_does_not_take_the_port_that_a_younger_one_has() {
     let mut scene = Scene::new();
     scene.apply(service("c", &[EDGE], ports(&["TCP/53:30053", "TCP/80:30080"])));

@@ -1,6 +1,7 @@
 //! A cluster with Services, a cloud, and a provider that is run until it is at rest.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use berth_api::service::ServiceKey;
 use berth_provider::{Carried, Intent, Outcome, PlannedStep, Provider, Wanted, carry_out};
@@ -139,6 +140,9 @@ impl Scene {
             let mark = |planned: &PlannedStep<Step>| if planned.disruptive { "DISRUPTIVE " } else { "" };
             self.log.extend(plan.steps.iter().map(|planned| format!("{}{}", mark(planned), planned.step)));
             let Carried { failures, .. } = carry_out(&self.provider, &shard, &plan, &mut observed, || true).await;
+            if failures.is_empty() {
+                self.provider.learned(&shard, &wanted, &observed);
+            }
             self.log.extend(failures.values().map(|failure| format!("FAILED: {failure}")));
             for (key, outcome) in plan.outcomes {
                 let Some(intent) = self.wanted.get_mut(&key).filter(|i| !failures.contains_key(&i.id)) else {
@@ -154,12 +158,23 @@ impl Scene {
         count
     }
 
+    /// What takes its time in AWS is done, and heard of.
+    pub async fn settle(&self) {
+        self.fake.settle();
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+
+    /// So much time goes by that everything is looked at again.
+    pub async fn an_hour_later(&self) {
+        tokio::time::advance(Duration::from_hours(2)).await;
+    }
+
     /// Goes on until there is nothing to do, and gives what was done.
     pub async fn rest(&mut self) -> Vec<String> {
         self.log.clear();
         for _ in 0..ROUNDS {
             let count = self.round().await;
-            self.fake.settle();
+            self.settle().await;
             if count == 0 && self.outcomes.values().all(|outcome| outcome.look_again.is_none()) {
                 self.leaving.clear();
                 return self.log.clone();

@@ -158,11 +158,12 @@ async fn scenes() -> Vec<Scene> {
     scenes
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_written_down_is_seen_as_what_is_looked_at() {
     for scene in scenes().await {
         let snapshot = snapshot(&scene).await;
         assert_eq!(snapshot.lacks(), [""; 0]);
+        scene.an_hour_later().await;
         for intent in scene.wanted.values() {
             let shard = scene.provider.shard(intent);
             let wanted = Wanted { present: [(intent.id.key.clone(), intent.clone())].into(), ..Wanted::default() };
@@ -175,7 +176,7 @@ async fn what_is_written_down_is_seen_as_what_is_looked_at() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cloud_that_is_as_it_should_be_is_left_alone_and_an_edit_is_planned_as_the_provider_plans_it() {
     for mut scene in scenes().await {
         let written = snapshot(&scene).await;

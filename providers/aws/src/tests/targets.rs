@@ -20,7 +20,7 @@ const DEREGISTER: &str = "elasticloadbalancing:DeregisterTargets";
 const HEALTH: &str = "elasticloadbalancing:DescribeTargetHealth";
 
 /// Nodes of these numbers, each an instance.
-fn nodes(numbers: impl Iterator<Item = usize>) -> Arc<[TargetNode]> {
+pub fn nodes(numbers: impl Iterator<Item = usize>) -> Arc<[TargetNode]> {
     let node = |number| TargetNode {
         name: format!("node-{number}"),
         provider_id: format!("aws:///eu-central-1a/i-{number:04}"),
@@ -89,7 +89,7 @@ impl Sender {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nodes_become_targets_and_a_change_costs_the_one_call_that_it_takes() {
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(1..3);
@@ -107,7 +107,7 @@ async fn nodes_become_targets_and_a_change_costs_the_one_call_that_it_takes() {
     assert_eq!(sender.scene.fake.with(|state| state.calls.values().sum::<u64>()) - before, 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn endpoints_become_targets_with_their_own_ports_also_outside_the_vpc() {
     let mut sender = Sender::new(&[("nlb-target-type", "ip")]).await;
     sender.endpoints(1..3);
@@ -123,7 +123,7 @@ async fn endpoints_become_targets_with_their_own_ports_also_outside_the_vpc() {
     assert_eq!(sender.registered(), ["10.0.0.1:8080 drains", "10.0.0.2:8080", "192.168.1.1:9090 drains"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn many_targets_are_sent_two_hundred_at_once_and_those_that_go_go_first() {
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(0..450);
@@ -136,12 +136,12 @@ async fn many_targets_are_sent_two_hundred_at_once_and_those_that_go_go_first() 
     assert_eq!((sender.calls(DEREGISTER), sender.calls(REGISTER)), (1, 3));
     sender.scene.fake.with(|state| state.answers = None);
     sender.send().await.unwrap();
-    sender.scene.fake.settle();
+    sender.scene.settle().await;
     assert_eq!((sender.calls(DEREGISTER), sender.calls(REGISTER)), (3, 5));
     assert_eq!(sender.registered().len(), 400);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_process_asks_once_and_changes_only_what_differs() {
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(0..3);
@@ -157,7 +157,7 @@ async fn another_process_asks_once_and_changes_only_what_differs() {
     assert_eq!(sender.registered(), ["i-0000:30080 drains", "i-0001:30080", "i-0002:30080", "i-0003:30080"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_an_answer_that_was_lost_it_is_looked_at_and_nothing_is_sent_twice() {
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(0..3);
@@ -170,9 +170,8 @@ async fn after_an_answer_that_was_lost_it_is_looked_at_and_nothing_is_sent_twice
     assert_eq!((sender.scene.fake.gate().writes(), sender.registered().len()), (writes, 3));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_instance_that_aws_does_not_take_keeps_no_other_out_and_is_named_and_offered_again() {
-    tokio::time::pause();
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(995..1_003);
     let report = sender.send().await.unwrap();
@@ -188,9 +187,8 @@ async fn an_instance_that_aws_does_not_take_keeps_no_other_out_and_is_named_and_
     assert_eq!((sender.registered().len(), sender.calls(REGISTER)), (8, calls + 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn health_is_looked_at_less_and_less_until_all_are_healthy_and_not_for_ever() {
-    tokio::time::pause();
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(0..2);
     sender.scene.fake.with(|state| state.sick.insert("i-0001".to_owned()));
@@ -201,7 +199,7 @@ async fn health_is_looked_at_less_and_less_until_all_are_healthy_and_not_for_eve
         let wait = report.look_again.unwrap();
         waits.push(wait.as_secs());
         tokio::time::advance(wait).await;
-        sender.scene.fake.settle();
+        sender.scene.settle().await;
     }
     assert_eq!(waits[..6], [15, 30, 60, 120, 240, 300]);
     assert!(
@@ -213,20 +211,19 @@ async fn health_is_looked_at_less_and_less_until_all_are_healthy_and_not_for_eve
     sender.scene.fake.with(|state| state.sick.clear());
     sender.targets.nodes = nodes(0..3);
     assert_eq!(sender.send().await.unwrap().look_again, Some(Duration::from_secs(15)));
-    sender.scene.fake.settle();
+    sender.scene.settle().await;
     tokio::time::advance(Duration::from_secs(15)).await;
     let report = sender.send().await.unwrap();
     assert_eq!(report.conditions.values().next().unwrap().message, "3 of 3 targets are healthy");
     assert!(report.look_again > Some(Duration::from_mins(59)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_somebody_else_registered_or_took_off_is_mended_within_the_hour() {
-    tokio::time::pause();
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(0..2);
     sender.send().await.unwrap();
-    sender.scene.fake.settle();
+    sender.scene.settle().await;
     tokio::time::advance(Duration::from_secs(15)).await;
     sender.send().await.unwrap();
     sender.scene.fake.with(|state| state.targets.values_mut().for_each(|of| drop(of.registered.pop_first())));
@@ -235,7 +232,7 @@ async fn what_somebody_else_registered_or_took_off_is_mended_within_the_hour() {
     assert_eq!(sender.registered(), ["i-0000:30080", "i-0001:30080"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_aws_answers_decides_what_becomes_of_it() {
     for (code, class) in [("Throttling", Some(Class::Throttled)), ("", Some(Class::Transient)), ("AccessDenied", None)]
     {
@@ -248,7 +245,7 @@ async fn what_aws_answers_decides_what_becomes_of_it() {
                 let said = report.conditions.values().next().unwrap();
                 assert_eq!(said.reason.to_string(), "PermissionDenied");
                 assert!(said.message.contains("allow elasticloadbalancing:RegisterTargets"), "{}", said.message);
-                assert_eq!(report.look_again.map(|wait| wait.as_secs()), Some(59));
+                assert_eq!(report.look_again.map(|wait| wait.as_secs()), Some(60));
             }
             (other, _) => panic!("{code}: {other:?}"),
         }
@@ -258,7 +255,7 @@ async fn what_aws_answers_decides_what_becomes_of_it() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_group_that_somebody_deleted_is_looked_for_again() {
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(0..2);
@@ -273,7 +270,7 @@ async fn a_group_that_somebody_deleted_is_looked_for_again() {
     assert_eq!(sender.registered().len(), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn services_of_a_group_have_their_own_targets() {
     let mut sender = Sender::new(&[EDGE]).await;
     sender.scene.apply(service("two", &[EDGE, ("nlb-target-type", "ip")], ports(&["TCP/2000:32000"])));
@@ -293,7 +290,7 @@ async fn services_of_a_group_have_their_own_targets() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_load_balancer_in_anothers_place_is_published_once_its_targets_are_sent() {
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(0..2);
@@ -303,7 +300,7 @@ async fn one_load_balancer_in_anothers_place_is_published_once_its_targets_are_s
     sender.scene.apply(service("web", &[("scheme", "internet-facing"), consents], json!({})));
     for _ in 0..3 {
         sender.scene.round().await;
-        sender.scene.fake.settle();
+        sender.scene.settle().await;
     }
     assert_eq!(sender.scene.wanted.values().next().unwrap().published[0].hostname.as_ref(), Some(&before));
     sender.hear();
@@ -314,7 +311,7 @@ async fn one_load_balancer_in_anothers_place_is_published_once_its_targets_are_s
     assert_eq!(sender.registered().len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_left_in_a_group_goes_although_the_service_asks_for_a_load_balancer_of_its_own_now() {
     let mut sender = Sender::new(&[EDGE]).await;
     let scene = &mut sender.scene;
@@ -327,12 +324,12 @@ async fn what_is_left_in_a_group_goes_although_the_service_asks_for_a_load_balan
         let mut observed = scene.provider.observe(&shard, &wanted).await.unwrap();
         let plan = scene.provider.plan(&wanted, &observed);
         carry_out(&scene.provider, &shard, &plan, &mut observed, || true).await;
-        scene.fake.settle();
+        scene.settle().await;
     }
     assert_eq!(scene.ours(), [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn targets_of_a_service_that_was_disowned_are_left_alone() {
     let mut sender = Sender::new(&[]).await;
     sender.targets.nodes = nodes(1..3);

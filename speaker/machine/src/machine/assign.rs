@@ -107,7 +107,7 @@ impl Machine {
         } else {
             let seated = Assignment { members: Arc::default(), ..assignment.clone() };
             let place = Place::new(self.now, me.clone(), seated, Arc::default());
-            self.places.insert(address, place);
+            self.places.insert(address, Box::new(place));
         }
         if added {
             self.watched.entry(me.interface.clone()).or_default().insert(address);

@@ -91,7 +91,7 @@ impl Machine {
 
     /// Lets a partner know what it seems not to know.
     fn repeat(&mut self, address: IpAddr, id: PeerId) {
-        let known = self.places.get(&address).map(Place::known).filter(|known| known.epoch > 0);
+        let known = self.places.get(&address).map(|place| place.known()).filter(|known| known.epoch > 0);
         if is_broken(Rule::PassesOn) {
             return;
         }

@@ -96,7 +96,7 @@ async fn history(events: &[Event]) -> Result<(), TestCaseError> {
         world.scene.round().await;
         drop(world.send().await);
         world.scene.fake.gate().set(Fault::None);
-        world.scene.fake.settle();
+        world.scene.settle().await;
         prop_assert_eq!(world.foreign(), foreign, "{:?}", event);
     }
     // What is there in the end is what is needed, and no more.
@@ -143,7 +143,7 @@ proptest! {
     fn whatever_happens_rules_of_others_are_what_they_were_and_in_the_end_what_is_needed_is_let_in(
         events in prop::collection::vec(event(), 1..25),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(history(&events))?;
     }
 }
