@@ -1,10 +1,21 @@
 //! The list of orphans: what carries this cluster's marks outside of it and belongs to no Service that is here. The controller puts it
 //! into a ConfigMap, and the plugin reads it there.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// The key of the ConfigMap under which the list is.
 pub const LIST_KEY: &str = "orphans.json";
+
+/// Annotation of the ConfigMap by which people say what is to be removed: the UIDs of the Services that it was made for, separated by
+/// commas.
+pub const REMOVE: &str = "berth.dev/remove-orphans-of";
+
+/// The UIDs that an annotation [`REMOVE`] names.
+pub fn named(annotation: &str) -> BTreeSet<String> {
+    annotation.split(',').map(str::trim).filter(|uid| !uid.is_empty()).map(str::to_owned).collect()
+}
 
 /// Most orphans that a list has. A ConfigMap holds a megabyte, and one of them takes less than a kilobyte.
 pub const LISTED_MAX: usize = 500;
@@ -56,6 +67,12 @@ impl OrphanList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_named_is_read_whatever_spaces_are_in_between() {
+        assert_eq!(named(" a, b,,a "), ["a", "b"].map(str::to_owned).into());
+        assert_eq!(named(""), BTreeSet::new());
+    }
 
     #[test]
     fn a_list_is_bounded_says_how_many_more_there_are_and_fits_into_a_config_map() {

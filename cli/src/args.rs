@@ -88,10 +88,12 @@ const ORPHANS_HELP: &str = "Examples:
     kubectl berth orphans
   Its identities, for a script:
     kubectl berth orphans -o json | jq -r '.orphans[].id'
+  Have what a Service left removed, all of it:
+    kubectl berth orphans --remove shop/web
 
-The controller searches when it begins to lead and then once an hour, and lists in a ConfigMap of its namespace what no Service explains that is here: one whose finalizer was removed by force left it, or a cluster that was restored from a backup forgot it. It removes none of it. Look at each before you remove it with the cloud's own tool; docs/aws.md has the commands.
+The controller searches when it begins to lead and then once an hour, and lists in a ConfigMap of its namespace what no Service explains that is here: one whose finalizer was removed by force left it, or a cluster that was restored from a backup forgot it. It removes none of it but what a person names by --remove, which is all that one Service left. Look at it in the cloud before. The controller asks the API server once more whether the Service is there, and removes in the order that the cloud needs; how far it is, and what stands against it, is in the list.
 
-Exit codes: 0 there are none, or nobody searched, 1 there are some, or a list could not be read, 2 wrong usage, or the cluster could not be reached.";
+Exit codes: 0 there are none, nobody searched, or what was named is to be removed, 1 there are some, a list could not be read, or somebody said no, 2 wrong usage, or the cluster could not be reached.";
 
 /// Shows what Berth serves, and at which link a Service stops working
 #[derive(Parser, Clone, Debug)]
@@ -318,6 +320,12 @@ pub struct RebalanceArgs {
 /// Arguments of `orphans`.
 #[derive(Args, Clone, Debug)]
 pub struct OrphansArgs {
+    /// Have the controller remove all that these Services left, each by NAMESPACE/NAME or by its UID, after asking
+    #[arg(long, value_name = "SERVICE", num_args = 1..)]
+    pub remove: Vec<String>,
+    /// Do not ask
+    #[arg(short, long, requires = "remove")]
+    pub yes: bool,
     /// How to print it; by default as a table
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<VersionOutput>,

@@ -1,6 +1,8 @@
 //! `kubectl berth orphans`: what carries this cluster's marks in a cloud and belongs to no Service, as the controller found it.
 
-use berth_api::orphans::{LIST_KEY, Orphan, OrphanList, config_map_name};
+use std::collections::BTreeSet;
+
+use berth_api::orphans::{LIST_KEY, Orphan, OrphanList, REMOVE, config_map_name, named};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 
@@ -61,6 +63,58 @@ pub fn report(lists: Vec<(&'static str, Seen<Option<ConfigMap>>)>) -> OrphansRep
     report
 }
 
+/// What is to be removed, as the list of a provider is to be annotated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Whose list it is.
+    pub provider: &'static str,
+    /// The version that was seen.
+    pub version: Option<String>,
+    /// All UIDs that are named then.
+    pub uids: BTreeSet<String>,
+}
+
+/// A Service that nothing is listed of.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "nothing that Service `{0}` left is listed; name it as NAMESPACE/NAME or by its UID, as `kubectl berth orphans -o json` has them"
+)]
+pub struct NothingOf(String);
+
+/// What is listed of Services that a person names, and what to write for it to be removed.
+pub fn removal(
+    lists: &[(&'static str, Seen<Option<ConfigMap>>)],
+    services: &[String],
+) -> Result<(OrphansReport, Vec<Request>), NothingOf> {
+    let all = report(lists.to_vec());
+    let is = |found: &ProviderOrphan, service: &String| {
+        [&found.orphan.service, &found.orphan.service_uid].into_iter().flatten().any(|text| text == service)
+    };
+    if let Some(service) = services.iter().find(|service| !all.orphans.iter().any(|found| is(found, service))) {
+        return Err(NothingOf(service.clone()));
+    }
+    let chosen = all.orphans.iter().filter(|found| services.iter().any(|service| is(found, service)));
+    let chosen: Vec<_> = chosen.cloned().collect();
+    let uids = |found: &[ProviderOrphan], provider: &str| -> BTreeSet<String> {
+        let theirs = found.iter().filter(|found| found.provider == provider);
+        theirs.filter_map(|found| found.orphan.service_uid.clone()).collect()
+    };
+    let request = |(provider, list): &(&'static str, Seen<Option<ConfigMap>>)| {
+        let map = list.here()?.as_ref()?;
+        let mut wanted = uids(&chosen, provider);
+        if wanted.is_empty() {
+            return None;
+        }
+        // Who was named before stays named while something of it is listed.
+        let before = map.metadata.annotations.as_ref().and_then(|all| all.get(REMOVE));
+        let listed = uids(&all.orphans, provider);
+        wanted.extend(before.map(|text| named(text)).unwrap_or_default().intersection(&listed).cloned());
+        Some(Request { provider, version: map.metadata.resource_version.clone(), uids: wanted })
+    };
+    let requests = lists.iter().filter_map(request).collect();
+    Ok((OrphansReport { orphans: chosen, ..OrphansReport::default() }, requests))
+}
+
 /// As a table.
 pub fn table(report: &OrphansReport, style: Style) -> String {
     if report.orphans.is_empty() {
@@ -90,7 +144,7 @@ pub fn notes(report: &OrphansReport) -> Vec<String> {
     } else if report.orphans.is_empty() && report.unreadable.is_empty() {
         notes.push(format!("no orphans ({})", report.searched.join(", ")));
     } else if !report.orphans.is_empty() {
-        notes.push("the controller searches once an hour, and removes none of them".to_owned());
+        notes.push("the controller searches once an hour, and removes what is named by --remove alone".to_owned());
     }
     notes.extend(report.unreadable.iter().map(crate::render::unreadable));
     notes
@@ -121,11 +175,36 @@ aws        load balancer   <none>     no Service of shop/group/edge is served   
 aws        target group    shop/web   no Service shop/web is served             arn:2
 ";
         assert_eq!(table(&found, Style::Plain), expected);
-        assert_eq!(notes(&found), ["the controller searches once an hour, and removes none of them"]);
+        assert_eq!(
+            notes(&found),
+            ["the controller searches once an hour, and removes what is named by --remove alone"]
+        );
         let value = serde_json::to_value(&found).unwrap();
         assert_eq!(value["orphans"][1]["serviceUid"], "1");
         assert_eq!((&value["orphans"][0]["provider"], &value["more"]), (&json!("aws"), &json!(0)));
         assert_eq!(notes(&report(vec![("aws", list(7))]))[0], "and 7 more, which are not listed");
+    }
+
+    #[test]
+    fn who_is_named_is_asked_for_beside_those_who_were_named_before_and_are_listed_still() {
+        let annotated = |text: &str| {
+            let Seen::Here(Some(mut map)) = list(0) else { panic!("no list") };
+            map.metadata.resource_version = Some("7".to_owned());
+            map.metadata.annotations = Some([(REMOVE.to_owned(), text.to_owned())].into());
+            vec![("aws", Seen::Here(Some(map)))]
+        };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        for service in ["shop/web", "1"] {
+            let (chosen, requests) = removal(&annotated("gone"), &words(&[service])).unwrap();
+            assert_eq!(chosen.orphans.iter().map(|found| &*found.orphan.id).collect::<Vec<_>>(), ["arn:2"]);
+            let version = Some("7".to_owned());
+            assert_eq!(requests, [Request { provider: "aws", version, uids: ["1".to_owned()].into() }]);
+        }
+        assert_eq!(removal(&annotated("1"), &words(&["shop/web"])).unwrap().1[0].uids.len(), 1);
+        for wrong in ["shop/db", "web", ""] {
+            let refused = removal(&annotated(""), &words(&["shop/web", wrong])).unwrap_err();
+            assert_eq!(refused, NothingOf(wrong.to_owned()), "all or nothing");
+        }
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub(crate) type Asked = Latest<ServiceKey, Wish>;
 /// What is to be said of Services, and which provider says it. One that was made again under its name is another one.
 pub(crate) type Outcomes = Latest<(ServiceId, &'static str), Outcome>;
 
+/// Whose orphans are to be removed, by their UIDs.
+pub(crate) type Named = Latest<(), BTreeSet<String>>;
+
 /// What a driver hears, and where it speaks.
 #[derive(Clone)]
 pub(crate) struct Ties {
@@ -70,6 +73,8 @@ pub(crate) struct Ties {
     pub(crate) marker: Marker,
     pub(crate) gate_writer: GateWriter,
     pub(crate) list_writer: ListWriter,
+    /// UIDs of Services whose orphans people want to be removed.
+    pub(crate) named: Named,
     pub(crate) heritage: Heritage,
     pub(crate) metrics: Metrics,
 }
@@ -85,9 +90,9 @@ impl Ties {
         let marker = Marker::new(client.clone(), metrics.clone());
         let gate_writer = GateWriter::new(client.clone(), metrics.clone());
         let list_writer = ListWriter::new(client.clone(), metrics.clone());
-        let (asked, feed, outcomes, heritage) = Default::default();
+        let (asked, feed, outcomes, heritage, named) = Default::default();
         let metrics = metrics.clone();
-        Self { asked, feed, outcomes, leadership, listed, marker, gate_writer, list_writer, heritage, metrics }
+        Self { asked, feed, outcomes, leadership, listed, marker, gate_writer, list_writer, named, heritage, metrics }
     }
 }
 
@@ -129,6 +134,7 @@ enum Work {
     Found(Result<Vec<Owned>, Failure>),
     Searched(Result<Vec<Owned>, Failure>),
     Listed(Result<(), Failure>),
+    Asked(ServiceId, Result<bool, Failure>),
 }
 
 impl<P: Provider> Documents<P> {
@@ -142,7 +148,7 @@ impl<P: Provider> Documents<P> {
     pub(crate) async fn run(mut self, end: CancellationToken) {
         let mut work = JoinSet::new();
         let mut led = Leadership::default();
-        let Ties { asked, feed, mut leadership, mut listed, .. } = self.ties.clone();
+        let Ties { asked, feed, named, mut leadership, mut listed, .. } = self.ties.clone();
         loop {
             let (now, all) = (*leadership.borrow_and_update(), *listed.borrow_and_update());
             let all = all && feed.gates.as_ref().is_none_or(|feed| *feed.listed.borrow());
@@ -168,6 +174,7 @@ impl<P: Provider> Documents<P> {
                 news = feed.slices.take() => self.hear_slices(news),
                 news = gates::pods(feed.gates.as_ref()) => self.hear_pods(news),
                 () = gates::listed(feed.gates.clone()) => {}
+                news = named.take() => self.hear_named(news),
                 Some(done) = work.join_next() => self.done(done),
                 () = sleep_until(due.map(|due| self.began + due)) => {}
                 // Its end is its own affair: it comes before the last word of this process.
@@ -414,6 +421,7 @@ impl<P: Provider> Documents<P> {
             Ok(Work::Found(found)) => self.found(found, now),
             Ok(Work::Searched(found)) => self.searched(found, now),
             Ok(Work::Listed(written)) => self.listed(written, now),
+            Ok(Work::Asked(id, is_there)) => self.answered(&id, is_there, now),
             // Panics are caught within the task, and nobody ends one.
             Err(error) => tracing::error!(provider = self.provider.name(), %error, "a task ended abnormally"),
         }
@@ -447,6 +455,7 @@ impl<P: Provider> Documents<P> {
             tracing::debug!(provider = self.provider.name(), %shard, class = %failure.class, %failure, "failed");
         }
         let now = self.now();
+        self.hear_removals(&turn, now);
         self.shards.done(shard, &turn, now);
         if turn.done > 0 && self.provider.needs_targets() {
             // There may be something new to send them to.

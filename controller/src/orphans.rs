@@ -1,7 +1,7 @@
 //! What carries our marks outside the cluster and belongs to no Service that is here: which that is, and when it is looked for. A plain
-//! state, the time is an argument. Nothing of it is ever removed by itself.
+//! state, the time is an argument. Nothing of it is removed but what a person named.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use berth_api::orphans::{Orphan, OrphanList};
@@ -35,6 +35,10 @@ pub(crate) struct Orphans {
     are: Vec<Owned>,
     /// What is to be said since this replica leads; nothing before the first search.
     said: Option<OrphanList>,
+    /// UIDs of Services whose orphans a person wants to be removed.
+    named: BTreeSet<String>,
+    /// Of whose orphans that is under way.
+    removals: BTreeMap<ServiceId, Removal>,
     search: Search,
     publication: Publication,
 }
@@ -48,6 +52,17 @@ enum Search {
     Due(Duration, u32),
     /// It is under way, after so many failures.
     UnderWay(u32),
+}
+
+/// How far the removal of what a Service left has come.
+#[derive(Debug, PartialEq, Eq)]
+enum Removal {
+    /// The API server is being asked whether the Service is there after all, after so many failures.
+    Asking(u32),
+    /// It is asked again then.
+    Asks(Duration, u32),
+    /// It is being removed; what stands against it, if something does.
+    UnderWay(Option<String>),
 }
 
 /// How far the list is published.
@@ -65,14 +80,22 @@ enum Publication {
 impl Orphans {
     /// This replica begins to lead. The first search is the one that finds in which shards Services are.
     pub(crate) fn begin(&mut self, searches: bool) {
-        *self = Self { search: if searches { Search::UnderWay(0) } else { Search::Off }, ..Self::default() };
+        // What people named stays named.
+        let named = std::mem::take(&mut self.named);
+        *self = Self { named, search: if searches { Search::UnderWay(0) } else { Search::Off }, ..Self::default() };
     }
 
     /// When something is to be done next.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let search = if let Search::Due(at, _) = self.search { Some(at) } else { None };
         let write = if let Publication::Due(at, _) = self.publication { Some(at) } else { None };
-        [search, write, self.seem.as_ref().map(|(_, at)| *at)].into_iter().flatten().min()
+        let asks = self.removals.values().filter_map(|removal| match removal {
+            Removal::Asks(at, _) => Some(*at),
+            Removal::Asking(_) | Removal::UnderWay(_) => None,
+        });
+        let named = self.to_be_removed().next().map(|_| Duration::ZERO);
+        let all = [search, write, self.seem.as_ref().map(|(_, at)| *at), named];
+        all.into_iter().flatten().chain(asks).min()
     }
 
     /// Whether a search is to be made now; it is under way then.
@@ -88,8 +111,8 @@ impl Orphans {
 
     /// Takes in what a search found. `before` has what lived when it began: what went since may have been seen while it was there.
     pub(crate) fn found(&mut self, all: Vec<Owned>, before: &impl Living, living: &impl Living, now: Duration) {
-        let seem: Vec<_> =
-            all.into_iter().filter(|of| why(of, before).is_some() && why(of, living).is_some()).collect();
+        let is_orphan = |of: &Owned| self.is_going(of) || why(of, before).is_some() && why(of, living).is_some();
+        let seem: Vec<_> = all.into_iter().filter(is_orphan).collect();
         // What is listed and still there stays listed.
         let known: BTreeSet<_> = self.are.iter().map(|of| of.id.clone()).collect();
         self.are = seem.iter().filter(|of| known.contains(&of.id)).cloned().collect();
@@ -111,15 +134,123 @@ impl Orphans {
     pub(crate) fn look(&mut self, living: &impl Living, now: Duration) {
         if let Some((seem, _)) = self.seem.take_if(|(_, at)| *at <= now) {
             self.are = seem;
-        } else if self.are.iter().all(|of| why(of, living).is_some()) {
+        } else if self.are.iter().all(|of| self.is_orphan(of, living)) {
             return;
         }
         self.say(living, now);
     }
 
+    /// How far the removal of something has come, if it is to be removed.
+    fn removal(&self, of: &Owned) -> Option<&Removal> {
+        self.removals.get(of.service.as_ref().filter(|_| of.whom == Whom::Service)?)
+    }
+
+    /// What is being removed is listed until it is gone, although its Service is one that leaves.
+    fn is_going(&self, of: &Owned) -> bool {
+        matches!(self.removal(of), Some(Removal::UnderWay(_)))
+    }
+
+    fn is_orphan(&self, of: &Owned, living: &impl Living) -> bool {
+        self.is_going(of) || why(of, living).is_some()
+    }
+
+    /// Takes in whose orphans people want to be removed.
+    pub(crate) fn name(&mut self, named: BTreeSet<String>) {
+        self.named = named;
+    }
+
+    /// Services whose orphans are listed and to be removed, and of which the API server has not been asked yet.
+    fn to_be_removed(&self) -> impl Iterator<Item = &ServiceId> {
+        let services = self.are.iter().filter(|of| of.whom == Whom::Service).filter_map(|of| of.service.as_ref());
+        services.filter(|id| self.named.contains(&id.uid) && !self.removals.contains_key(*id))
+    }
+
+    /// Services of which the API server is to be asked now whether they are there after all.
+    pub(crate) fn asks(&mut self, now: Duration) -> BTreeSet<ServiceId> {
+        let mut asks: BTreeMap<_, _> = self.to_be_removed().map(|id| (id.clone(), 0)).collect();
+        for (id, removal) in &self.removals {
+            if let Removal::Asks(at, failures) = removal
+                && *at <= now
+            {
+                asks.insert(id.clone(), *failures);
+            }
+        }
+        for (id, failures) in &asks {
+            self.removals.insert(id.clone(), Removal::Asking(*failures));
+        }
+        asks.into_keys().collect()
+    }
+
+    /// Takes in whether a Service is there after all; the shards in which it left something, if that is to be removed now.
+    pub(crate) fn answered(
+        &mut self,
+        id: &ServiceId,
+        is_there: Result<bool, &Failure>,
+        living: &impl Living,
+        now: Duration,
+    ) -> BTreeSet<Shard> {
+        let Some(Removal::Asking(failures)) = self.removals.get(id) else { return BTreeSet::new() };
+        let failures = failures.saturating_add(1);
+        let next = match is_there {
+            // Nothing of one that is here is removed, whatever people say.
+            _ if living.is_alive(id) => None,
+            // Our watch is behind, and shows it some time; it is an orphan no more then.
+            Ok(true) => Some(Removal::Asks(now + SEEMS, failures)),
+            Err(failure) => Some(Removal::Asks(now + failure.wait(failures), failures)),
+            Ok(false) => Some(Removal::UnderWay(None)),
+        };
+        let goes = next == Some(Removal::UnderWay(None));
+        match next {
+            Some(next) => drop(self.removals.insert(id.clone(), next)),
+            None => drop(self.removals.remove(id)),
+        }
+        self.say(living, now);
+        let theirs = self.are.iter().filter(|of| goes && of.whom == Whom::Service && of.service.as_ref() == Some(id));
+        theirs.map(|of| of.shard.clone()).collect()
+    }
+
+    /// Something stands against a removal.
+    pub(crate) fn not_removed(&mut self, id: &ServiceId, why: &str, living: &impl Living, now: Duration) {
+        if let Some(Removal::UnderWay(what)) = self.removals.get_mut(id)
+            && what.as_deref() != Some(why)
+        {
+            *what = Some(why.to_owned());
+            self.say(living, now);
+        }
+    }
+
+    /// Services of which nothing is left that was being removed. `leaves` says of whom something may be.
+    pub(crate) fn removed(
+        &mut self,
+        leaves: impl Fn(&ServiceId) -> bool,
+        living: &impl Living,
+        now: Duration,
+    ) -> Vec<ServiceId> {
+        let is_done = |(id, removal): (&ServiceId, &Removal)| {
+            (matches!(removal, Removal::UnderWay(_)) && !leaves(id)).then(|| id.clone())
+        };
+        let done: Vec<_> = self.removals.iter().filter_map(is_done).collect();
+        for id in &done {
+            self.removals.remove(id);
+            self.are.retain(|of| of.whom != Whom::Service || of.service.as_ref() != Some(id));
+        }
+        if !done.is_empty() {
+            self.say(living, now);
+        }
+        done
+    }
+
     fn say(&mut self, living: &impl Living, now: Duration) {
-        self.are.retain(|of| why(of, living).is_some());
-        let each = self.are.iter().filter_map(|of| Some(orphan(of, why(of, living)?)));
+        let are = std::mem::take(&mut self.are);
+        self.are = are.into_iter().filter(|of| self.is_orphan(of, living)).collect();
+        let listed: BTreeSet<_> = self.are.iter().filter_map(|of| of.service.clone()).collect();
+        self.removals.retain(|id, removal| matches!(removal, Removal::UnderWay(_)) || listed.contains(id));
+        let why = |of: &Owned| match self.removal(of) {
+            Some(Removal::UnderWay(None)) => Some("it is being removed, as somebody asked for".to_owned()),
+            Some(Removal::UnderWay(Some(what))) => Some(format!("it cannot be removed: {what}")),
+            Some(Removal::Asking(_) | Removal::Asks(..)) | None => why(of, living),
+        };
+        let each = self.are.iter().filter_map(|of| Some(orphan(of, why(of)?)));
         let list = OrphanList::of(each.collect());
         if self.said.as_ref() == Some(&list) {
             return;

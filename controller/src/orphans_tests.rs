@@ -236,3 +236,66 @@ proptest! {
         prop_assert_eq!(orphans.count(), left);
     }
 }
+
+/// With `a` of `web` listed, and named by a person.
+fn named(thing: Owned) -> Orphans {
+    let nobody = here(&[]);
+    let mut orphans = searched(vec![thing, of("b", "db", "2")], &nobody);
+    orphans.look(&nobody, NOW + SEEMS);
+    assert_eq!(orphans.asks(NOW + SEEMS), BTreeSet::new(), "nobody named anything");
+    orphans.name(["1", "3"].map(str::to_owned).into());
+    orphans
+}
+
+#[test]
+fn what_is_named_is_removed_only_when_the_api_server_does_not_have_the_service() {
+    let (web, now) = (service("web", "1"), NOW + SEEMS);
+    let denied = Failure::new(Class::Permission, "no");
+    for (is_there, living, shards, again) in [
+        (Ok(false), here(&[]), BTreeSet::from([shard("web")]), None),
+        (Ok(true), here(&[]), BTreeSet::new(), Some(now + SEEMS)),
+        (Err(&denied), here(&[]), BTreeSet::new(), Some(now + denied.wait(1))),
+        (Ok(false), here(&[("web", "1")]), BTreeSet::new(), None),
+    ] {
+        let mut orphans = named(of("a", "web", "1"));
+        assert_eq!(orphans.asks(now), BTreeSet::from([web.clone()]), "the one that is listed and named");
+        assert_eq!(orphans.asks(now), BTreeSet::new(), "once");
+        assert_eq!(orphans.answered(&web, is_there, &living, now), shards, "{is_there:?}");
+        if let Some(again) = again {
+            assert_eq!(orphans.asks(again), BTreeSet::from([web.clone()]));
+        } else {
+            assert_eq!(orphans.asks(now + SEARCH_EVERY), BTreeSet::new());
+        }
+    }
+}
+
+#[test]
+fn what_is_being_removed_is_listed_with_what_stands_against_it_until_nothing_is_left() {
+    let (nobody, web, now) = (here(&[]), service("web", "1"), NOW + SEEMS);
+    let mut orphans = named(of("a", "web", "1"));
+    let list = |orphans: &mut Orphans| {
+        let list = orphans.publishes(now).map(|(list, _)| list.orphans).unwrap_or_default();
+        orphans.published(Ok(()), now);
+        list.into_iter().map(|of| format!("{}: {}", of.id, of.why)).collect::<Vec<_>>()
+    };
+    orphans.asks(now);
+    orphans.answered(&web, Ok(false), &nobody, now);
+    let rest = "b: no Service shop/db is served";
+    // It leaves, and so is one that is alive to everybody else.
+    let leaves = here(&[("web", "1")]);
+    orphans.look(&leaves, now);
+    assert_eq!(list(&mut orphans), ["a: it is being removed, as somebody asked for", rest]);
+    orphans.not_removed(&web, "it is protected", &leaves, now);
+    orphans.not_removed(&service("db", "2"), "nobody named it", &leaves, now);
+    assert_eq!(list(&mut orphans), ["a: it cannot be removed: it is protected", rest]);
+    assert_eq!(orphans.removed(|_| true, &leaves, now), []);
+    assert_eq!(orphans.removed(|_| false, &nobody, now), [web]);
+    assert_eq!(list(&mut orphans), [rest]);
+}
+
+#[test]
+fn what_is_for_several_services_is_removed_for_none() {
+    let group = Shard("shop/group/edge".to_owned());
+    let mut orphans = named(owned("a", &group, Some(service("web", "1")), Whom::Shard));
+    assert_eq!(orphans.asks(NOW + SEEMS), BTreeSet::new());
+}

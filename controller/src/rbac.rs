@@ -42,10 +42,11 @@ pub fn cloud_rules() -> Vec<PolicyRule> {
     ]
 }
 
-/// What its Role in its own namespace has besides where something is made outside the cluster: the lists of orphans.
+/// What its Role in its own namespace has besides where something is made outside the cluster: the lists of orphans, and what people say there.
 pub fn orphan_rules() -> Vec<PolicyRule> {
     let lists = CLOUDS.map(config_map_name).to_vec();
-    let named = PolicyRule { resource_names: Some(lists), ..rule("", &["configmaps"], &["get", "patch"]) };
+    let named =
+        PolicyRule { resource_names: Some(lists), ..rule("", &["configmaps"], &["get", "list", "watch", "patch"]) };
     // What is to be created has no name yet that a rule could go by.
     vec![rule("", &["configmaps"], &["create"]), named]
 }

@@ -32,7 +32,7 @@ use crate::apply::Applier;
 use crate::args::Args;
 use crate::aws;
 use crate::backends::Feed;
-use crate::documents::{Asked, Documents, Ties};
+use crate::documents::{Asked, Documents, Named, Ties};
 use crate::events;
 use crate::gates::PodFeed;
 use crate::heartbeat_keys::HeartbeatKeys;
@@ -102,10 +102,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // Without the provider the flag is refused.
     #[cfg(not(feature = "aws"))]
     drop(gates);
-    let Driven { tasks: mut documents, mailboxes, feeds } = driven;
+    let named: Vec<_> = driven.lists(&client, &args.namespace, &metrics);
+    let Driven { tasks: mut documents, mailboxes, feeds, .. } = driven;
     let (to, mut changes) = mpsc::channel(CHANGES);
     let mut watches = watch::start(&client, classes.clone(), &metrics, &to, feeds);
     pods.map(|watch| watches.spawn(watch));
+    for watch in named {
+        watches.spawn(watch);
+    }
     // Whatever is switched on: speakers that are installed wait for it.
     let (rotation, told) = (args.heartbeat_key_rotation, leadership.clone());
     documents.spawn(HeartbeatKeys::new(client.clone(), rotation, told, metrics.clone()).run(shutdown.clone()));
@@ -182,9 +186,22 @@ struct Driven {
     mailboxes: BTreeMap<ProviderName, Mailbox>,
     /// Of those that are sent targets.
     feeds: Vec<Feed>,
+    /// Where those hear whose orphans are to be removed that make something outside the cluster.
+    named: Vec<(&'static str, Named)>,
 }
 
 impl Driven {
+    /// The watches of what people say of the lists of orphans.
+    fn lists(
+        &self,
+        client: &Client,
+        namespace: &str,
+        metrics: &Metrics,
+    ) -> Vec<impl Future<Output = ()> + Send + 'static> {
+        let each = self.named.iter();
+        each.map(|(name, to)| watch::named::follow(client, namespace, name, metrics, to.clone())).collect()
+    }
+
     /// Starts one.
     fn start<P: Provider>(
         &mut self,
@@ -195,8 +212,14 @@ impl Driven {
         shutdown: &CancellationToken,
     ) {
         // Each has mailboxes of its own.
-        let ties = Ties { asked: Asked::default(), feed: Feed { gates, ..Feed::default() }, ..ties.clone() };
+        let ties = Ties {
+            asked: Asked::default(),
+            feed: Feed { gates, ..Feed::default() },
+            named: Named::default(),
+            ..ties.clone()
+        };
         self.mailboxes.insert(name, Mailbox { asked: ties.asked.clone(), finalizes: provider.needs_finalizer() });
+        self.named.extend(provider.needs_finalizer().then(|| (provider.name(), ties.named.clone())));
         self.feeds.extend(provider.needs_targets().then(|| ties.feed.clone()));
         self.tasks.spawn(Documents::new(provider, ties).run(shutdown.clone()));
     }

@@ -4,6 +4,7 @@
 //! a break tells what vanished meanwhile.
 
 mod known;
+pub(crate) mod named;
 pub(crate) mod pods;
 mod seen;
 

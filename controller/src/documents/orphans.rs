@@ -1,13 +1,16 @@
 //! What a provider finds outside that belongs to no Service, listed where people see it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use berth_api::service::ServiceKey;
-use berth_provider::{Class, Failure, Owned, Provider, ServiceId, Shard};
+use berth_provider::{Class, Failure, Intent, Owned, Provider, ServiceId, Shard};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::task::JoinSet;
 
 use super::finalizers::Finalizers;
-use super::shards::Shards;
+use super::shards::{Shards, Turn};
 use super::{Documents, Work, caught};
 use crate::metrics::OrphanLabels;
 use crate::orphans::{Living, Snapshot};
@@ -38,6 +41,14 @@ impl<P: Provider> Living for Here<'_, P> {
     }
 }
 
+/// A Service of which only its name is known.
+fn bare(id: &ServiceId) -> Service {
+    let ServiceKey { namespace, name } = id.key.clone();
+    let metadata =
+        ObjectMeta { namespace: Some(namespace), name: Some(name), uid: Some(id.uid.clone()), ..ObjectMeta::default() };
+    Service { metadata, ..Service::default() }
+}
+
 impl<P: Provider> Documents<P> {
     /// The Services that are here.
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -56,6 +67,16 @@ impl<P: Provider> Documents<P> {
     pub(super) fn start_orphans(&mut self, work: &mut JoinSet<Work>, now: Duration) {
         let here = Here { provider: &*self.provider, shards: &self.shards, finalizers: &self.finalizers };
         self.orphans.look(&here, now);
+        for id in self.orphans.removed(|id| self.shards.is_leaving(id), &here, now) {
+            tracing::info!(provider = self.provider.name(), service = %id.key, uid = id.uid, "what the Service left is removed, as somebody asked for");
+        }
+        for id in self.orphans.asks(now) {
+            let marker = self.ties.marker.clone();
+            work.spawn(async move {
+                let is_there = caught(marker.is_there(&id)).await.unwrap_or_else(Err);
+                Work::Asked(id, is_there)
+            });
+        }
         if self.orphans.searches(now) {
             self.were_here = self.snapshot();
             let provider = self.provider.clone();
@@ -84,6 +105,38 @@ impl<P: Provider> Documents<P> {
                 }
                 Work::Listed(caught(writer.write(name, &list)).await.unwrap_or_else(Err))
             });
+        }
+    }
+
+    /// Takes in whose orphans people want to be removed.
+    pub(super) fn hear_named(&mut self, mut news: BTreeMap<(), BTreeSet<String>>) {
+        self.orphans.name(news.remove(&()).unwrap_or_default());
+    }
+
+    /// Takes in whether a Service is there after all whose orphans are to be removed. If it is not, it is one that leaves, as if it had
+    /// been seen going.
+    pub(super) fn answered(&mut self, id: &ServiceId, is_there: Result<bool, Failure>, now: Duration) {
+        if let Err(failure) = &is_there {
+            self.count(failure);
+        }
+        let Ok(intent) = Intent::of(&bare(id)) else { return };
+        let here = Here { provider: &*self.provider, shards: &self.shards, finalizers: &self.finalizers };
+        for shard in self.orphans.answered(id, is_there.as_ref().copied(), &here, now) {
+            tracing::info!(provider = self.provider.name(), service = %id.key, uid = id.uid, %shard, "what the Service left is to be removed, as somebody asked for");
+            self.shards.found(&shard, &intent, now);
+        }
+    }
+
+    /// Takes in what stands against removals.
+    pub(super) fn hear_removals(&mut self, turn: &Turn, now: Duration) {
+        let here = Here { provider: &*self.provider, shards: &self.shards, finalizers: &self.finalizers };
+        for (id, failure) in &turn.failures {
+            self.orphans.not_removed(id, &failure.message, &here, now);
+        }
+        for (id, outcome) in &turn.farewells {
+            for condition in &outcome.conditions {
+                self.orphans.not_removed(id, &condition.message, &here, now);
+            }
         }
     }
 

@@ -175,6 +175,9 @@ impl Api {
             self.changed(&key);
         }
         let Some(service) = self.services.get_mut(&key) else { return (StatusCode::NOT_FOUND, Value::Null) };
+        if body.is_null() {
+            return (StatusCode::OK, service.clone());
+        }
         let meta = &body["metadata"];
         if meta["resourceVersion"] != service["metadata"]["resourceVersion"]
             || meta["uid"] != service["metadata"]["uid"]

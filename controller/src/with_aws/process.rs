@@ -21,7 +21,7 @@ use super::api::{Api, Shared, client, key};
 use super::pods;
 use crate::apply::Applier;
 use crate::backends::{Feed, NodeState, SliceState};
-use crate::documents::{Documents, Ties};
+use crate::documents::{Documents, Named, Ties};
 use crate::events;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
@@ -51,6 +51,7 @@ pub(super) struct Cluster {
 struct Running {
     _tasks: JoinSet<()>,
     feed: Feed,
+    named: Named,
     lead: watch::Sender<Leadership>,
 }
 
@@ -138,7 +139,13 @@ impl Cluster {
                 to.send(news(key)).await.unwrap();
             }
         });
-        self.running = Some(Running { _tasks: tasks, feed: ties.feed, lead });
+        self.running = Some(Running { _tasks: tasks, feed: ties.feed, named: ties.named, lead });
+    }
+
+    /// A person names the Services whose orphans are to be removed, by their UIDs.
+    pub(super) fn remove_orphans_of(&self, uids: &[&str]) {
+        let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
+        self.running.as_ref().unwrap().named.put((), uids);
     }
 
     pub(super) fn kill(&mut self) {
