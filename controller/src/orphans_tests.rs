@@ -129,7 +129,7 @@ fn the_list_is_written_when_it_changes_and_else_once_for_each_leader() {
     let later = next + SEARCH_EVERY;
     orphans.found(vec![of("a", "web", "1")], &nobody, &nobody, later);
     assert_eq!((orphans.publishes(later), orphans.count()), (None, 1), "it is as it was");
-    // Somebody removed it, or made a Service with it again.
+    // Its Service is seen after all.
     orphans.look(&here(&[("web", "1")]), later);
     assert_eq!(ids(orphans.publishes(later)), Some(vec![]));
 }

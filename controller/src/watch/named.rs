@@ -7,7 +7,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, Event, metadata_watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 
 use super::{Outage, WATCH_TIME};
@@ -24,12 +24,12 @@ pub(crate) fn follow(
     metrics: &Metrics,
     to: Named,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let api: Api<PartialObjectMeta<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     let (metrics, only) = (metrics.clone(), format!("metadata.name={}", config_map_name(provider)));
     async move {
         let mut outage = Outage::none(KIND, &metrics);
         let config = watcher::Config::default().timeout(WATCH_TIME.as_secs() as u32).fields(&only);
-        let mut events = std::pin::pin!(metadata_watcher(api, config));
+        let mut events = std::pin::pin!(watcher(api, config));
         while let Some(event) = events.next().await {
             if let Err(error) = &event {
                 tokio::time::sleep(outage.broke_off(error)).await;
