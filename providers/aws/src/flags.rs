@@ -3,6 +3,8 @@
 //! Nothing has a default here, so that who reads them from several places can tell what was said; the defaults are in
 //! [`Flags::settings`].
 
+use std::time::Duration;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
@@ -59,6 +61,10 @@ pub struct Flags {
         value_delimiter = ','
     )]
     pub external_managed_tags: Option<Vec<String>>,
+    /// How long a load balancer stays whose place another one has taken, after no Service's status names it any more, for who still
+    /// has its address from DNS [default: 120]
+    #[arg(long = "aws-replaced-stays-seconds", env = "BERTH_AWS_REPLACED_STAYS_SECONDS", value_name = "SECONDS")]
+    pub replaced_stays_seconds: Option<u32>,
 }
 
 impl Flags {
@@ -76,6 +82,9 @@ impl Flags {
             node_ports: self.node_ports.unwrap_or(defaults.node_ports),
             ssl_policy: self.ssl_policy.clone().unwrap_or(defaults.ssl_policy),
             external_tags: keys.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect(),
+            replaced_stays: self
+                .replaced_stays_seconds
+                .map_or(defaults.replaced_stays, |seconds| Duration::from_secs(seconds.into())),
             admission: Admission {
                 internet_facing: self.internet_facing_namespaces.clone().unwrap_or_default(),
                 references: self.reference_namespaces.clone().unwrap_or_default(),
@@ -101,6 +110,7 @@ impl Flags {
             node_ports: these.node_ports.or(other.node_ports),
             ssl_policy: these.ssl_policy.or(other.ssl_policy),
             external_managed_tags: these.external_managed_tags.or(other.external_managed_tags),
+            replaced_stays_seconds: these.replaced_stays_seconds.or(other.replaced_stays_seconds),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What was seen of a shard: ours alone, and what a request may refer to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::cloud::{Listener, LoadBalancer, Pairs, SecurityGroup, Subnet, TargetGroup};
+use crate::cloud::{Listener, LoadBalancer, Pairs, SecurityGroup, Subnet, TargetGroup, TargetState};
 use crate::tags;
 
 /// What was seen.
@@ -55,6 +56,8 @@ pub struct SeenLoadBalancer {
     pub attributes: Pairs,
     /// Its listeners, by port.
     pub listeners: BTreeMap<u16, SeenListener>,
+    /// How long no Service's status has named it, as far as this process knows; counted only where there is another one beside it.
+    pub unnamed_for: Duration,
 }
 
 /// A listener.
@@ -80,7 +83,28 @@ pub struct SeenTargetGroup {
     /// Its attributes.
     pub attributes: Pairs,
     /// How many targets it has; counted only where another one may take its place.
-    pub targets: Option<usize>,
+    pub targets: Option<Counts>,
+}
+
+/// Targets of a target group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Those that are registered.
+    pub registered: usize,
+    /// Those of them that are healthy. None is before a listener sends traffic to the group (AWS rule).
+    pub healthy: usize,
+}
+
+impl Counts {
+    /// Counts them.
+    pub fn of(states: impl Iterator<Item = TargetState>) -> Self {
+        let mut counts = Self::default();
+        for state in states.filter(|state| state.is_registered()) {
+            counts.registered += 1;
+            counts.healthy += usize::from(state == TargetState::Healthy);
+        }
+        counts
+    }
 }
 
 impl SeenLoadBalancer {

@@ -2,7 +2,7 @@
 //!
 //! In this order: what leaves is taken away; security group and rules; target groups; the load balancer; listeners; then what is
 //! needed no more, target groups, rules and the security group. A load balancer that takes another one's place is made and
-//! published first; the old one goes once no Service's status names it.
+//! published first; the old one goes some time after no Service's status names it any more.
 
 mod front;
 mod ports;
@@ -211,7 +211,8 @@ impl<'a> Shard<'a> {
         }
         let intents = self.intents.iter().filter(|intent| services.contains(&intent.id));
         for intent in intents {
-            let outcome = self.outcome(intent, current, &model.name, listeners.waits.get(&intent.id));
+            let mut outcome = self.outcome(intent, current, &model.name, listeners.waits.get(&intent.id));
+            outcome.look_again = outcome.look_again.or(old.stays);
             plan.outcomes.insert(intent.id.key.clone(), outcome);
         }
     }
@@ -319,7 +320,7 @@ fn difference(a: &Front, b: &Front) -> Option<&'static str> {
 }
 
 /// Whether a Service's status names the load balancer.
-fn is_published(intent: &Intent, seen: &SeenLoadBalancer) -> bool {
+pub(crate) fn is_published(intent: &Intent, seen: &SeenLoadBalancer) -> bool {
     let hostname = seen.hostname();
     intent.published.iter().any(|ingress| ingress.hostname.as_deref() == Some(&hostname))
 }

@@ -60,6 +60,8 @@ pub struct Aws<C> {
     coming: Mutex<Coming>,
     /// What could not be deleted because something used it, and since when.
     held: std::sync::Mutex<BTreeMap<String, Instant>>,
+    /// Load balancers beside others that no status names, and since when.
+    unnamed: std::sync::Mutex<BTreeMap<String, Instant>>,
     /// When this replica began to lead, if it was told.
     leads: std::sync::Mutex<Option<Instant>>,
     began: Instant,
@@ -87,6 +89,7 @@ impl<C: Cloud> Aws<C> {
             memory: std::sync::Mutex::default(),
             coming: Mutex::default(),
             held: std::sync::Mutex::default(),
+            unnamed: std::sync::Mutex::default(),
             leads: std::sync::Mutex::default(),
             began: Instant::now(),
         }
@@ -139,6 +142,7 @@ impl<C: Cloud> Provider for Aws<C> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.inherited_targets.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).forget_all();
+        self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.leads.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 

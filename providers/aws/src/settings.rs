@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::intent::TargetKind;
 
@@ -130,9 +131,15 @@ pub struct Settings {
     pub ssl_policy: String,
     /// Keys of tags that somebody else manages on our objects: they are neither set nor removed.
     pub external_tags: BTreeSet<String>,
+    /// How long a load balancer stays whose place another one has taken and that no Service's status names any more.
+    pub replaced_stays: Duration,
     /// What is admitted where.
     pub admission: Admission,
 }
+
+/// The name of a load balancer is good for 60 s to who has asked DNS (AWS's time to live); whoever publishes it under a name of his own, as
+/// external-dns does each minute, adds as much again.
+const REPLACED_STAYS: Duration = Duration::from_mins(2);
 
 impl Settings {
     /// Those of ALBC where nothing else is said.
@@ -145,6 +152,7 @@ impl Settings {
             node_ports: NodePorts::default(),
             ssl_policy: "ELBSecurityPolicy-2016-08".to_owned(),
             external_tags: BTreeSet::new(),
+            replaced_stays: REPLACED_STAYS,
             admission: Admission::default(),
         }
     }

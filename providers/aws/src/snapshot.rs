@@ -6,6 +6,7 @@
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use berth_provider::{Shard, Wanted};
 use serde::de::DeserializeOwned;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::cloud::{Listener, LoadBalancer, Pairs, SecurityGroup, Subnet, TargetGroup};
 use crate::intent::{Asks, Security};
-use crate::observed::{Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup, Unseen};
+use crate::observed::{Counts, Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup, Unseen};
 use crate::plan::with_rivals;
 use crate::settings::Settings;
 use crate::subnets::CLUSTER_TAG;
@@ -145,7 +146,7 @@ pub struct Snapshot {
     tags: ByOwner<Pairs>,
     attributes: ByOwner<Pairs>,
     certificates: ByOwner<BTreeSet<String>>,
-    targets: ByOwner<usize>,
+    targets: ByOwner<Counts>,
     /// What the texts leave out, and what is made of that.
     lacks: Vec<String>,
 }
@@ -489,6 +490,7 @@ impl Snapshot {
             tags: tags_of(&is.arn),
             attributes: attributes_of(&is.arn),
             listeners: listeners.map(|is| (is.port, listener(is))).collect(),
+            unnamed_for: Duration::ZERO,
         }
     }
 }
@@ -565,8 +567,8 @@ fn certificates(parts: &Parts) -> Result<ByOwner<BTreeSet<String>>, SnapshotErro
     Ok(parts.owned("Certificates")?.into_iter().map(|(arn, all)| (arn, beside(all))).collect())
 }
 
-fn targets(parts: &Parts) -> Result<ByOwner<usize>, SnapshotError> {
-    let count = |all: Vec<wire::Health>| all.iter().filter(|health| health.stays()).count();
+fn targets(parts: &Parts) -> Result<ByOwner<Counts>, SnapshotError> {
+    let count = |all: Vec<wire::Health>| Counts::of(all.iter().map(wire::Health::state));
     Ok(parts.owned("TargetHealthDescriptions")?.into_iter().map(|(arn, all)| (arn, count(all))).collect())
 }
 

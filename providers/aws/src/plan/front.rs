@@ -1,6 +1,7 @@
 //! The load balancer and its security group.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use berth_provider::PlannedStep;
 
@@ -29,6 +30,8 @@ pub(super) struct FrontSteps {
 pub(super) struct Replaced {
     pub steps: Vec<PlannedStep<Step>>,
     pub names: BTreeSet<String>,
+    /// How long one of them stays for who still has its address.
+    pub stays: Option<Duration>,
 }
 
 impl Shard<'_> {
@@ -229,15 +232,15 @@ impl Shard<'_> {
         }
     }
 
-    /// What has been replaced goes once no Service's status names it.
+    /// What has been replaced goes some time after no Service's status names it any more.
     pub(super) fn replaced(
         &self,
         current: Option<&SeenLoadBalancer>,
         services: &[berth_provider::ServiceId],
     ) -> Replaced {
         let mut steps = Steps::of(services.to_vec());
-        let mut names = BTreeSet::new();
-        let Some(current) = current else { return Replaced { steps: steps.steps, names } };
+        let (mut names, mut stays) = (BTreeSet::new(), None);
+        let Some(current) = current else { return Replaced { steps: steps.steps, names, stays } };
         for old in self.mine().filter(|seen| seen.is.arn != current.is.arn) {
             if self.intents.iter().any(|intent| is_published(intent, old)) {
                 continue;
@@ -247,6 +250,11 @@ impl Shard<'_> {
                 tags::service(tags).is_some_and(|by| services.iter().any(|id| id.uid == by.uid))
             };
             if !old.listeners.values().all(|listener| served(&listener.tags)) {
+                continue;
+            }
+            let left = self.settings.replaced_stays.saturating_sub(old.unnamed_for);
+            if !left.is_zero() {
+                stays = stays.into_iter().chain([left]).min();
                 continue;
             }
             let load_balancer = old.is.name.clone();
@@ -262,7 +270,7 @@ impl Shard<'_> {
             names.insert(load_balancer.clone());
             steps.push(Step::DeleteLoadBalancer { load_balancer });
         }
-        Replaced { steps: steps.steps, names }
+        Replaced { steps: steps.steps, names, stays }
     }
 }
 

@@ -164,8 +164,8 @@ impl Shard<'_> {
         let same_transport =
             used.is_some_and(|used| transport(used.is.protocol) == transport(port.target_group.protocol));
         // The one in its place first has targets, unless there was nothing to keep.
-        let has_targets = wanted_group.and_then(|group| group.targets).is_some_and(|targets| targets > 0);
-        let had_none = used.and_then(|used| used.targets).is_some_and(|targets| targets == 0);
+        let has_targets = wanted_group.and_then(|group| group.targets).is_some_and(|targets| targets.registered > 0);
+        let had_none = used.and_then(|used| used.targets).is_some_and(|targets| targets.registered == 0);
         let waits = moves && same_transport && !(wanted_group.is_some() && (has_targets || had_none));
         if let Some(used) = used.filter(|_| waits) {
             all.keeps.insert(used.is.name.clone());
@@ -196,7 +196,7 @@ impl Shard<'_> {
         self.retag(Tagged::Listener(load_balancer, number), &port.tags, &seen.tags, steps);
     }
 
-    /// A load balancer that is to take another's place is not published before its target groups have what the other's have.
+    /// A load balancer that is to take another's place is not published before its target groups have healthy targets where the other's have some.
     fn wait_for_the_other(
         &self,
         current: Option<&SeenLoadBalancer>,
@@ -208,11 +208,12 @@ impl Shard<'_> {
         let mut others = self.mine().filter(|seen| seen.is.arn != current.is.arn);
         let had = others.any(|other| {
             let used = other.listeners.get(&number).and_then(|listener| self.used_by(listener));
-            used.and_then(|used| used.targets).is_some_and(|targets| targets > 0)
+            used.and_then(|used| used.targets).is_some_and(|targets| targets.healthy > 0)
         });
         let has = self.observed.target_group(&port.target_group.name).and_then(|group| group.targets);
-        if had && has == Some(0) {
-            let message = format!("{} is published as soon as port {number} has targets there", current.hostname());
+        if had && has.is_some_and(|targets| targets.healthy == 0) {
+            let message =
+                format!("{} is published as soon as port {number} has a healthy target there", current.hostname());
             all.waits.insert(port.service.clone(), message);
         }
     }

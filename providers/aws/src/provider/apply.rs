@@ -141,6 +141,7 @@ impl<C: Cloud> Aws<C> {
                 self.deleted(&arn, self.cloud.delete_load_balancer(&arn).await)?;
                 observed.load_balancers.retain(|seen| seen.is.arn != arn);
                 self.note_coming(&arn, None).await;
+                self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
                 self.note(|index| {
                     index.things.remove(&arn);
                     index.names.retain(|_, named| *named != arn);
@@ -367,8 +368,8 @@ impl<C: Cloud> Aws<C> {
         })
         .await;
         observed.load_balancers.retain(|seen| seen.is.arn != is.arn);
-        let (attributes, listeners) = Default::default();
-        observed.load_balancers.push(SeenLoadBalancer { is, tags, attributes, listeners });
+        let (attributes, listeners, unnamed_for) = Default::default();
+        observed.load_balancers.push(SeenLoadBalancer { is, tags, attributes, listeners, unnamed_for });
         Ok(())
     }
 

@@ -151,6 +151,7 @@ impl<C: Cloud> Aws<C> {
         self.refer_to_others(&index, shard, &mut observed);
         self.ask_how_far(&mut observed).await?;
         self.count_targets(&mut observed).await?;
+        self.note_unnamed(wanted, &mut observed);
         self.look_at_subnets(wanted, &mut observed).await?;
         Ok(Some(observed))
     }
@@ -248,7 +249,13 @@ fn as_it_was_left(index: &Index, shard: &Shard) -> Option<Observed> {
     let [arn] = &index.of_shard(shard, is_load_balancer)[..] else { return None };
     let is = index.balancers.get(arn).filter(|is| is.state == State::Active)?.clone();
     let tags = index.things.get(arn).cloned().unwrap_or_default();
-    let seen = SeenLoadBalancer { is, tags, attributes: Pairs::new(), listeners: BTreeMap::new() };
+    let seen = SeenLoadBalancer {
+        is,
+        tags,
+        attributes: Pairs::new(),
+        listeners: BTreeMap::new(),
+        unnamed_for: Duration::ZERO,
+    };
     Some(Observed { load_balancers: vec![seen], is_as_it_was_left: true, ..Observed::default() })
 }
 

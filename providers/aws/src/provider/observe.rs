@@ -1,7 +1,8 @@
 //! One look at a shard.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use berth_provider::{Intent, Shard, Wanted};
 use tokio::time::Instant;
@@ -11,8 +12,8 @@ use super::{Aws, INDEX_LASTS, SUBNETS_LAST};
 use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs, Protocol, SecurityGroup, Subnet};
 use crate::intent::{Asks, Front, Security};
 use crate::model::Holder;
-use crate::observed::{Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
-use crate::plan::with_rivals;
+use crate::observed::{Counts, Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
+use crate::plan::{is_published, with_rivals};
 use crate::tags;
 
 /// Whether a load balancer is there that is for a Service, and not for one that had its name.
@@ -44,6 +45,7 @@ impl<C: Cloud> Aws<C> {
         observed.load_balancers.retain(|seen| self.is_of(shard, &seen.tags));
         observed.target_groups.retain(|seen| self.is_of(shard, &seen.tags));
         self.count_targets(&mut observed).await?;
+        self.note_unnamed(wanted, &mut observed);
         self.look_at_subnets(wanted, &mut observed).await?;
         self.look_at_named_groups(wanted, &mut observed).await?;
         Ok(observed)
@@ -62,9 +64,24 @@ impl<C: Cloud> Aws<C> {
         let rivals = with_rivals(observed);
         for seen in observed.target_groups.iter_mut().filter(|seen| rivals.contains(&seen.is.arn)) {
             let targets = self.cloud.describe_target_health(&seen.is.arn).await?;
-            seen.targets = Some(targets.iter().filter(|target| target.state.is_registered()).count());
+            seen.targets = Some(Counts::of(targets.iter().map(|target| target.state)));
         }
         Ok(())
+    }
+
+    /// Notes how long each of several load balancers has been named by no status.
+    pub(super) fn note_unnamed(&self, wanted: &Wanted, observed: &mut Observed) {
+        let mut unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_alone = observed.load_balancers.len() < 2;
+        for seen in &mut observed.load_balancers {
+            if is_alone || wanted.present.values().any(|intent| is_published(intent, seen)) {
+                unnamed.remove(&seen.is.arn);
+            } else {
+                let since = *unnamed.entry(seen.is.arn.clone()).or_insert(now);
+                seen.unnamed_for = now.saturating_duration_since(since);
+            }
+        }
     }
 
     fn fronts(&self, wanted: &Wanted) -> Vec<Front> {
@@ -163,7 +180,7 @@ impl<C: Cloud> Aws<C> {
                     seen.insert(is.port, SeenListener { is, tags, attributes, certificates });
                 }
                 let tags = tags.remove(&is.arn).unwrap_or_default();
-                all.push(SeenLoadBalancer { is, tags, attributes, listeners: seen });
+                all.push(SeenLoadBalancer { is, tags, attributes, listeners: seen, unnamed_for: Duration::ZERO });
             }
         }
         Ok(all)

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::cloud::{
     HealthCheck, HealthProtocol, IpAddressType, IpProtocol, Listener, ListenerSettings, LoadBalancer, Pairs, Protocol,
-    Rule, Scheme, SecurityGroup, Source, State, TargetGroup, TargetType,
+    Rule, Scheme, SecurityGroup, Source, State, TargetGroup, TargetState, TargetType,
 };
 
 #[derive(Deserialize)]
@@ -387,8 +387,9 @@ struct HealthState {
 }
 
 impl Health {
-    pub(super) fn stays(&self) -> bool {
-        self.target_health.state != "draining"
+    /// A state that we do not know is one of a target that is registered.
+    pub(super) fn state(&self) -> TargetState {
+        TargetState::from_word(&self.target_health.state).unwrap_or(TargetState::Unavailable)
     }
 }
 

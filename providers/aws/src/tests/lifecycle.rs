@@ -120,6 +120,7 @@ async fn each_group_of_annotations_is_changed_in_place_by_the_calls_it_takes_and
 async fn another_scheme_needs_consent_and_is_there_before_the_old_one_goes() {
     let mut scene = served(&[], json!({})).await;
     let internal = scene.says("web");
+    let internal_group = scene.fake.with(|state| state.targets.keys().next().unwrap().clone());
     let before = scene.ours();
     scene.apply(service("web", &[("scheme", "internet-facing")], json!({})));
     assert_eq!(scene.rest().await, [""; 0]);
@@ -135,8 +136,26 @@ async fn another_scheme_needs_consent_and_is_there_before_the_old_one_goes() {
     }
     assert!(has(&scene.ours(), "internal") && has(&scene.ours(), "internet-facing"));
     assert_eq!(scene.wanted[&key].published[0].hostname.as_ref(), Some(&internal), "no target is behind the new one");
-    assert!(scene.message("web").contains("as soon as port 80 has targets there"), "{}", scene.message("web"));
+    assert!(scene.message("web").contains("as soon as port 80 has a healthy target there"), "{}", scene.message("web"));
     targets(&scene, 2);
+    for sick in [true, false] {
+        let state = if sick { TargetState::Initial } else { TargetState::Healthy };
+        scene.fake.with(|all| {
+            all.targets.values_mut().filter(|of| !of.registered.is_empty()).for_each(|of| {
+                let new = of.tags[crate::tags::SERVICE_UID].as_str() == "uid-of-web" && of.is.arn > internal_group;
+                of.registered.values_mut().filter(|_| new).for_each(|is| *is = (state, None));
+            })
+        });
+        scene.round().await;
+        assert_eq!(
+            scene.wanted[&key].published[0].hostname.as_ref() == Some(&internal),
+            sick,
+            "registered is not healthy"
+        );
+    }
+    // Whoever asked DNS before still comes to the old one.
+    scene.round().await;
+    assert!(has(&scene.ours(), "internal ipv4"), "{:#?}", scene.ours());
     let done = scene.rest().await;
     assert_ne!(scene.says("web"), internal);
     assert!(has(&done, "delete the load balancer") && has(&done, "delete the target group"), "{done:#?}");
