@@ -165,6 +165,7 @@ impl<P: Provider> Documents<P> {
                 self.start(&mut work);
             } else if work.is_empty() {
                 self.shards.stand_by();
+                self.orphans_elsewhere();
             }
             let due = self.next_due().filter(|_| leads);
             tokio::select! {

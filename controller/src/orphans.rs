@@ -55,14 +55,25 @@ enum Search {
 }
 
 /// How far the removal of what a Service left has come.
-#[derive(Debug, PartialEq, Eq)]
-enum Removal {
-    /// The API server is being asked whether the Service is there after all, after so many failures.
-    Asking(u32),
+#[derive(Debug, Default)]
+struct Removal {
+    stage: Stage,
+    /// Answers in a row that were none, or were that the Service is there.
+    failures: u32,
+    /// What stands against it, if something does.
+    against: Option<String>,
+}
+
+/// Where a removal is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// The API server is being asked whether the Service is there after all.
+    #[default]
+    Asking,
     /// It is asked again then.
-    Asks(Duration, u32),
-    /// It is being removed; what stands against it, if something does.
-    UnderWay(Option<String>),
+    Asks(Duration),
+    /// It is being removed.
+    UnderWay,
 }
 
 /// How far the list is published.
@@ -85,13 +96,18 @@ impl Orphans {
         *self = Self { named, search: if searches { Search::UnderWay(0) } else { Search::Off }, ..Self::default() };
     }
 
+    /// Another replica leads.
+    pub(crate) fn stand_by(&mut self) {
+        self.begin(false);
+    }
+
     /// When something is to be done next.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let search = if let Search::Due(at, _) = self.search { Some(at) } else { None };
         let write = if let Publication::Due(at, _) = self.publication { Some(at) } else { None };
-        let asks = self.removals.values().filter_map(|removal| match removal {
-            Removal::Asks(at, _) => Some(*at),
-            Removal::Asking(_) | Removal::UnderWay(_) => None,
+        let asks = self.removals.values().filter_map(|removal| match removal.stage {
+            Stage::Asks(at) => Some(at),
+            Stage::Asking | Stage::UnderWay => None,
         });
         let named = self.to_be_removed().next().map(|_| Duration::ZERO);
         let all = [search, write, self.seem.as_ref().map(|(_, at)| *at), named];
@@ -147,7 +163,7 @@ impl Orphans {
 
     /// What is being removed is listed until it is gone, although its Service is one that leaves.
     fn is_going(&self, of: &Owned) -> bool {
-        matches!(self.removal(of), Some(Removal::UnderWay(_)))
+        self.removal(of).is_some_and(|removal| removal.stage == Stage::UnderWay)
     }
 
     fn is_orphan(&self, of: &Owned, living: &impl Living) -> bool {
@@ -167,18 +183,15 @@ impl Orphans {
 
     /// Services of which the API server is to be asked now whether they are there after all.
     pub(crate) fn asks(&mut self, now: Duration) -> BTreeSet<ServiceId> {
-        let mut asks: BTreeMap<_, _> = self.to_be_removed().map(|id| (id.clone(), 0)).collect();
-        for (id, removal) in &self.removals {
-            if let Removal::Asks(at, failures) = removal
-                && *at <= now
-            {
-                asks.insert(id.clone(), *failures);
-            }
+        let is_due = |(id, removal): (&ServiceId, &Removal)| {
+            matches!(removal.stage, Stage::Asks(at) if at <= now).then(|| id.clone())
+        };
+        let again: Vec<_> = self.removals.iter().filter_map(is_due).collect();
+        let asks: BTreeSet<_> = self.to_be_removed().cloned().chain(again).collect();
+        for id in &asks {
+            self.removals.entry(id.clone()).or_default().stage = Stage::Asking;
         }
-        for (id, failures) in &asks {
-            self.removals.insert(id.clone(), Removal::Asking(*failures));
-        }
-        asks.into_keys().collect()
+        asks
     }
 
     /// Takes in whether a Service is there after all; the shards in which it left something, if that is to be removed now.
@@ -189,32 +202,32 @@ impl Orphans {
         living: &impl Living,
         now: Duration,
     ) -> BTreeSet<Shard> {
-        let Some(Removal::Asking(failures)) = self.removals.get(id) else { return BTreeSet::new() };
-        let failures = failures.saturating_add(1);
-        let next = match is_there {
-            // Nothing of one that is here is removed, whatever people say.
-            _ if living.is_alive(id) => None,
-            // Our watch is behind, and shows it some time; it is an orphan no more then.
-            Ok(true) => Some(Removal::Asks(now + SEEMS, failures)),
-            Err(failure) => Some(Removal::Asks(now + failure.wait(failures), failures)),
-            Ok(false) => Some(Removal::UnderWay(None)),
+        let Some(removal) = self.removals.get_mut(id).filter(|removal| removal.stage == Stage::Asking) else {
+            return BTreeSet::new();
         };
-        let goes = next == Some(Removal::UnderWay(None));
-        match next {
-            Some(next) => drop(self.removals.insert(id.clone(), next)),
-            None => drop(self.removals.remove(id)),
+        removal.failures = removal.failures.saturating_add(1);
+        (removal.stage, removal.against) = match is_there {
+            Ok(false) => (Stage::UnderWay, None),
+            // It is another's, or our watch is behind.
+            Ok(true) => (Stage::Asks(now + SEEMS), Some(format!("Service {} is there", id.key))),
+            Err(failure) => (Stage::Asks(now + failure.wait(removal.failures)), Some(failure.message.clone())),
+        };
+        // Nothing of one that is here is removed, whatever people say.
+        if living.is_alive(id) {
+            self.removals.remove(id);
         }
         self.say(living, now);
-        let theirs = self.are.iter().filter(|of| goes && of.whom == Whom::Service && of.service.as_ref() == Some(id));
+        let theirs = self.are.iter().filter(|of| self.is_going(of) && of.service.as_ref() == Some(id));
         theirs.map(|of| of.shard.clone()).collect()
     }
 
     /// Something stands against a removal.
     pub(crate) fn not_removed(&mut self, id: &ServiceId, why: &str, living: &impl Living, now: Duration) {
-        if let Some(Removal::UnderWay(what)) = self.removals.get_mut(id)
-            && what.as_deref() != Some(why)
+        if let Some(removal) = self.removals.get_mut(id)
+            && removal.stage == Stage::UnderWay
+            && removal.against.as_deref() != Some(why)
         {
-            *what = Some(why.to_owned());
+            removal.against = Some(why.to_owned());
             self.say(living, now);
         }
     }
@@ -227,7 +240,7 @@ impl Orphans {
         now: Duration,
     ) -> Vec<ServiceId> {
         let is_done = |(id, removal): (&ServiceId, &Removal)| {
-            (matches!(removal, Removal::UnderWay(_)) && !leaves(id)).then(|| id.clone())
+            (removal.stage == Stage::UnderWay && !leaves(id)).then(|| id.clone())
         };
         let done: Vec<_> = self.removals.iter().filter_map(is_done).collect();
         for id in &done {
@@ -244,11 +257,13 @@ impl Orphans {
         let are = std::mem::take(&mut self.are);
         self.are = are.into_iter().filter(|of| self.is_orphan(of, living)).collect();
         let listed: BTreeSet<_> = self.are.iter().filter_map(|of| of.service.clone()).collect();
-        self.removals.retain(|id, removal| matches!(removal, Removal::UnderWay(_)) || listed.contains(id));
+        self.removals.retain(|id, removal| removal.stage == Stage::UnderWay || listed.contains(id));
         let why = |of: &Owned| match self.removal(of) {
-            Some(Removal::UnderWay(None)) => Some("it is being removed, as somebody asked for".to_owned()),
-            Some(Removal::UnderWay(Some(what))) => Some(format!("it cannot be removed: {what}")),
-            Some(Removal::Asking(_) | Removal::Asks(..)) | None => why(of, living),
+            Some(Removal { against: Some(what), .. }) => Some(format!("it cannot be removed: {what}")),
+            Some(Removal { stage: Stage::UnderWay, .. }) => {
+                Some("it is being removed, as somebody asked for".to_owned())
+            }
+            _ => why(of, living),
         };
         let each = self.are.iter().filter_map(|of| Some(orphan(of, why(of)?)));
         let list = OrphanList::of(each.collect());

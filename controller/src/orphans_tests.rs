@@ -251,16 +251,20 @@ fn named(thing: Owned) -> Orphans {
 fn what_is_named_is_removed_only_when_the_api_server_does_not_have_the_service() {
     let (web, now) = (service("web", "1"), NOW + SEEMS);
     let denied = Failure::new(Class::Permission, "no");
-    for (is_there, living, shards, again) in [
-        (Ok(false), here(&[]), BTreeSet::from([shard("web")]), None),
-        (Ok(true), here(&[]), BTreeSet::new(), Some(now + SEEMS)),
-        (Err(&denied), here(&[]), BTreeSet::new(), Some(now + denied.wait(1))),
-        (Ok(false), here(&[("web", "1")]), BTreeSet::new(), None),
+    let going = "it is being removed, as somebody asked for";
+    let there = "it cannot be removed: Service shop/web is there";
+    for (is_there, living, shards, again, why) in [
+        (Ok(false), here(&[]), BTreeSet::from([shard("web")]), None, Some(going)),
+        (Ok(true), here(&[]), BTreeSet::new(), Some(now + SEEMS), Some(there)),
+        (Err(&denied), here(&[]), BTreeSet::new(), Some(now + denied.wait(1)), Some("it cannot be removed: no")),
+        (Ok(false), here(&[("web", "1")]), BTreeSet::new(), None, None),
     ] {
         let mut orphans = named(of("a", "web", "1"));
         assert_eq!(orphans.asks(now), BTreeSet::from([web.clone()]), "the one that is listed and named");
         assert_eq!(orphans.asks(now), BTreeSet::new(), "once");
         assert_eq!(orphans.answered(&web, is_there, &living, now), shards, "{is_there:?}");
+        let list = orphans.publishes(now).map(|(list, _)| list.orphans).unwrap_or_default();
+        assert_eq!(list.iter().find(|of| of.id == "a").map(|of| of.why.as_str()), why, "{is_there:?}");
         if let Some(again) = again {
             assert_eq!(orphans.asks(again), BTreeSet::from([web.clone()]));
         } else {

@@ -108,6 +108,12 @@ impl<P: Provider> Documents<P> {
         }
     }
 
+    /// Another replica leads, and counts them.
+    pub(super) fn orphans_elsewhere(&mut self) {
+        self.orphans.stand_by();
+        self.ties.metrics.orphans.remove(&OrphanLabels { provider: self.provider.name() });
+    }
+
     /// Takes in whose orphans people want to be removed.
     pub(super) fn hear_named(&mut self, mut news: BTreeMap<(), BTreeSet<String>>) {
         self.orphans.name(news.remove(&()).unwrap_or_default());
