@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use berth_api::names::{CONTROLLER_NAME, CONTROLLER_NAMESPACE};
+use berth_api::orphans::{LIST_KEY, REMOVE, config_map_name};
 use berth_lab::{BerthConfig, Lab, LabConfig, PodEdit, lab_test};
 use berth_moto::{Ground, Moto, Proxy, Tools, environment};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+/// Longest wait for a search that a controller makes when it begins to lead, and for the minute that follows it.
+const SEARCHED: Duration = Duration::from_mins(3);
 /// Longest wait for what takes seconds on an idle machine.
 const SOON: Duration = Duration::from_mins(1);
 const LAB: LabConfig = LabConfig { nodes: 2, kube_proxy: true };
@@ -89,6 +94,20 @@ impl Cluster {
         self.services().delete(name, &DeleteParams::default()).await?;
         let ask = async || Ok(self.services().get_opt(name).await?.is_none().then_some(()));
         self.lab.eventually(&format!("{name} is gone"), SOON, ask).await
+    }
+
+    /// How many controllers run.
+    async fn controllers(&self, count: usize) -> Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.lab.admin(), CONTROLLER_NAMESPACE);
+        let patch = Patch::Merge(json!({ "spec": { "replicas": count } }));
+        deployments.patch(CONTROLLER_NAME, &PatchParams::default(), &patch).await?;
+        let pods: Api<Pod> = Api::namespaced(self.lab.admin(), CONTROLLER_NAMESPACE);
+        let ask = async || {
+            let there = pods.list_metadata(&ListParams::default()).await?.items.len();
+            ensure!(there == count, "{there} are there");
+            Ok(Some(()))
+        };
+        self.lab.eventually(&format!("{count} controllers run"), SOON, ask).await
     }
 
     fn pods(&self) -> Api<Pod> {
@@ -245,5 +264,38 @@ lab_test! { LAB;
         cluster.say("web-0", json!({ "conditions": [{ "type": "Ready", "status": "True", "reason": null }] })).await?;
         cluster.seen("it stays one when it is ready", is_it).await?;
         cluster.says("lost-0", &gate("absent"), "False GateUnserved").await
+    }
+}
+
+lab_test! { LAB;
+    async fn what_a_service_left_is_listed_and_removed_once_a_person_names_it(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab).await?;
+        cluster.create("web").await?;
+        cluster.served("web").await?;
+        let uid = cluster.services().get("web").await?.metadata.uid.context("no uid")?;
+        let lists: Api<ConfigMap> = Api::namespaced(cluster.lab.admin(), CONTROLLER_NAMESPACE);
+        let listed = async |what: &str, is: fn(&str) -> bool| {
+            let ask = async || {
+                let list = lists.get(&config_map_name("aws")).await?.data.unwrap_or_default();
+                let text = list.get(LIST_KEY).cloned().unwrap_or_default();
+                if is(&text) { Ok(Some(())) } else { anyhow::bail!("{text}") }
+            };
+            cluster.lab.eventually(what, SEARCHED, ask).await
+        };
+        listed("nothing is listed", |text| text.contains("\"orphans\": []")).await?;
+
+        // Its finalizer is taken off by force while no controller runs.
+        cluster.controllers(0).await?;
+        cluster.services().patch("web", &PatchParams::default(), &Patch::Merge(json!({ "metadata": { "finalizers": null } }))).await?;
+        cluster.gone("web").await?;
+        cluster.controllers(2).await?;
+        listed("it is listed", |text| text.contains("no Service default/web is served")).await?;
+        let seen = cluster.tools.look(&cluster.moto.endpoint())?;
+        ensure!(count(&seen, "LoadBalancers") == 1, "{seen}");
+
+        let patch = json!({ "metadata": { "annotations": { REMOVE: uid } } });
+        lists.patch(&config_map_name("aws"), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        cluster.seen("all of it is gone", |seen| count(seen, "LoadBalancers") + count(seen, "TargetGroups") == 0).await?;
+        listed("nothing is listed any more", |text| text.contains("\"orphans\": []")).await
     }
 }
