@@ -8,4 +8,5 @@ mod gates;
 mod orphans;
 mod pods;
 mod process;
+mod refused;
 mod targets;

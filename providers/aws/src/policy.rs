@@ -68,7 +68,12 @@ pub fn policy() -> Value {
         match grant {
             Grant::Look => statements.push(statement("Look", actions.into_iter().chain(ON_OUR_BEHALF), &["*"], None)),
             Grant::Make(kind) => {
-                statements.push(statement(&format!("Make{kind:?}"), actions, &[kind.made_on()], Some(has("Request"))));
+                let mut condition = has("Request");
+                if kind == Kind::Listener {
+                    // On a load balancer that is ours.
+                    condition["Null"][format!("aws:ResourceTag/{CLUSTER}")] = "false".into();
+                }
+                statements.push(statement(&format!("Make{kind:?}"), actions, &[kind.made_on()], Some(condition)));
             }
             Grant::Own(kind) => {
                 statements.push(statement(&format!("Own{kind:?}"), actions, &[kind.arn()], Some(has("Resource"))));
@@ -144,6 +149,16 @@ mod tests {
                     .as_object()
                     .is_some_and(|null| null.iter().any(|(key, value)| key.ends_with(CLUSTER) && value == "false"));
                 assert_eq!(asks, !["Rules", "MakeSecurityGroupInVpc"].contains(&sid), "{sid}: {of:#}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_listener_is_made_on_a_load_balancer_of_ours_alone() {
+        for of in allowing("elasticloadbalancing:CreateListener") {
+            let null = &of["Condition"]["Null"];
+            for whose in ["Request", "Resource"] {
+                assert_eq!(null[format!("aws:{whose}Tag/{CLUSTER}")], "false", "{of:#}");
             }
         }
     }

@@ -174,7 +174,7 @@ impl<C: Cloud> Provider for Aws<C> {
 
     async fn observe(&self, shard: &Shard, wanted: &Wanted) -> Result<Observed, Failure> {
         let observed = match self.recall(shard, wanted).await {
-            Ok(Some(known)) => Ok(known),
+            Ok(Some(known)) => return Ok(known),
             Ok(None) => self.look(shard, wanted).await,
             Err(error) => Err(error),
         };

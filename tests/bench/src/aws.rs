@@ -29,6 +29,8 @@ const SHARED_SERVICES: usize = 50;
 const CHANGES: usize = 60;
 /// Between two changes: more than one takes, so that none waits for another.
 const BETWEEN: Duration = Duration::from_millis(300);
+/// How long the controller may take to stop: its pod's grace period.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Longest wait for one change.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -44,13 +46,22 @@ pub async fn measure(lab: &Lab, services: usize, tell: &dyn Fn(String)) -> Resul
     cluster.begin();
     cluster.create("lb", services, "instance").await?;
     cluster.served("lb", services).await?;
+    // What is handed over is what is known to be well.
+    cluster.healthy("lb", services).await?;
     rows.push(cluster.row("create", services, tell).await);
+
+    // As a rollout does it.
+    cluster.controller.terminate(STOP_LIMIT).await?;
+    cluster.begin();
+    cluster.controller.start()?;
+    cluster.leads_again().await?;
+    rows.push(cluster.row("restart", services, tell).await);
 
     cluster.controller.kill().await?;
     cluster.begin();
     cluster.controller.start()?;
     cluster.leads_again().await?;
-    rows.push(cluster.row("restart", services, tell).await);
+    rows.push(cluster.row("crash", services, tell).await);
 
     cluster.begin();
     cluster.add_node().await?;

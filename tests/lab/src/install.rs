@@ -141,7 +141,15 @@ impl Lab {
     /// Applies all that the manifest has but controllers and speakers: the kinds, accounts, rights and admission policies. For
     /// who runs a controller without a pod; see [`Lab::spawn`].
     pub async fn install_berth_without_workloads(&self) -> Result<()> {
+        self.install_components_without_workloads(&[]).await
+    }
+
+    /// The same with these components of `deploy/` laid over it, such as `aws`.
+    pub async fn install_components_without_workloads(&self, components: &[&str]) -> Result<()> {
         let mut objects = manifest()?;
+        for component in components {
+            component::lay_over(&mut objects, component)?;
+        }
         objects.retain(|object| !is_kind(object, "Deployment") && !is_kind(object, "DaemonSet"));
         let progress = self.inner.progress.clone();
         step(&*progress, "apply deploy/install.yaml without its workloads", self.apply_all(&objects)).await

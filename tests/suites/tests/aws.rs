@@ -1,5 +1,6 @@
 //! Berth as it is installed in AWS, with moto in AWS's place.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use berth_api::names::{CONTROLLER_NAME, CONTROLLER_NAMESPACE};
 use berth_api::orphans::{LIST_KEY, REMOVE, config_map_name};
 use berth_lab::{BerthConfig, Lab, LabConfig, PodEdit, lab_test};
-use berth_moto::{Ground, Moto, Proxy, Tools, environment};
+use berth_moto::{Fate, Ground, Moto, Proxy, Tools, environment};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use kube::Api;
@@ -47,7 +48,10 @@ impl Cluster {
             nodes.patch(node.name(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         }
         let vpc = format!("--aws-vpc-id={}", ground.vpc);
-        let mut controller = PodEdit::args(&["--aws-cluster-name=bench", &vpc]);
+        // Nobody asks DNS here, so what is replaced goes at once.
+        let flags =
+            ["--aws-cluster-name=bench", "--aws-internet-facing-namespaces=default", "--aws-replaced-stays-seconds=0"];
+        let mut controller = PodEdit::args(&[&flags[..], &[&vpc]].concat());
         controller.env = environment().map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         controller.env.push(("AWS_ENDPOINT_URL".to_owned(), proxy.endpoint()));
         let config = BerthConfig { controller, aws: true, aws_readiness_gates, ..BerthConfig::default() };
@@ -78,6 +82,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// Changes a Service: annotations of AWS by the names behind their prefix, others by their whole names, and its spec.
+    async fn edit(&self, name: &str, annotations: &[(&str, &str)], spec: Value) -> Result<()> {
+        let full = |name: &str| {
+            if name.contains('/') {
+                name.to_owned()
+            } else {
+                format!("service.beta.kubernetes.io/aws-load-balancer-{name}")
+            }
+        };
+        let annotations: BTreeMap<_, _> = annotations.iter().map(|(name, value)| (full(name), *value)).collect();
+        let patch = json!({ "metadata": { "annotations": annotations }, "spec": spec });
+        self.services().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Nothing of any Service is there any more: no load balancer, no target group, and of security groups those that were there before.
+    fn nothing_is_left(&self) -> Result<()> {
+        let seen = self.tools.look(&self.moto.endpoint())?;
+        ensure!(count(&seen, "LoadBalancers") + count(&seen, "TargetGroups") == 0, "{seen}");
+        ensure!(count(&seen, "SecurityGroups") == 1, "{seen}");
+        Ok(())
+    }
+
     /// The host name that a Service has in its status.
     async fn served(&self, name: &str) -> Result<String> {
         let ask = async || {
@@ -90,8 +117,21 @@ impl Cluster {
         self.lab.eventually(&format!("{name} has a host name"), SOON, ask).await
     }
 
+    /// The controller is killed at the call that was chosen; then AWS answers again.
+    async fn dies(&self, name: &str) -> Result<()> {
+        let ended = tokio::time::timeout(SOON, self.proxy.ended()).await;
+        ensure!(ended.is_ok(), "{name}: fewer calls are made");
+        self.lab.controller().await?.kill().await?;
+        self.proxy.revive();
+        Ok(())
+    }
+
     async fn gone(&self, name: &str) -> Result<()> {
         self.services().delete(name, &DeleteParams::default()).await?;
+        self.goes(name).await
+    }
+
+    async fn goes(&self, name: &str) -> Result<()> {
         let ask = async || Ok(self.services().get_opt(name).await?.is_none().then_some(()));
         self.lab.eventually(&format!("{name} is gone"), SOON, ask).await
     }
@@ -205,9 +245,89 @@ lab_test! { LAB;
         cluster.seen("the node that joined is a target", |seen| targets(seen) == 3).await?;
 
         cluster.gone("web").await?;
-        let seen = cluster.tools.look(&cluster.moto.endpoint())?;
-        ensure!(count(&seen, "LoadBalancers") + count(&seen, "TargetGroups") == 0, "{seen}");
-        ensure!(count(&seen, "SecurityGroups") == 1, "{seen}");
+        cluster.nothing_is_left()
+    }
+}
+
+lab_test! { LAB;
+    async fn what_a_service_says_is_what_boto3_sees_through_its_whole_life(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab).await?;
+        cluster.create("web").await?;
+        let first = cluster.served("web").await?;
+        cluster.seen("both nodes are targets", |seen| targets(seen) == 2).await?;
+        let edits: Vec<(&str, &[(&str, &str)], Value, &str, &str, Value)> = vec![
+            ("health checks", &[("healthcheck-interval", "30")], json!({}), "TargetGroups", "/HealthCheckIntervalSeconds", json!(30)),
+            (
+                "attributes of target groups", &[("target-group-attributes", "deregistration_delay.timeout_seconds=17")], json!({}),
+                "TargetGroups", "/Attributes/deregistration_delay.timeout_seconds", json!("17"),
+            ),
+            (
+                "attributes of listeners", &[("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=400")], json!({}),
+                "LoadBalancers", "/Listeners/80/Attributes/tcp.idle_timeout.seconds", json!("400"),
+            ),
+            ("tags", &[("additional-resource-tags", "team=shop")], json!({}), "LoadBalancers", "/Tags/team", json!("shop")),
+            (
+                "another protocol", &[], json!({ "ports": [{ "port": 53, "protocol": "UDP", "targetPort": 53 }] }),
+                "LoadBalancers", "/Listeners/53/Protocol", json!("UDP"),
+            ),
+            (
+                "another port", &[], json!({ "ports": [{ "port": 81, "targetPort": 8080 }] }),
+                "LoadBalancers", "/Listeners/81/Protocol", json!("TCP"),
+            ),
+        ];
+        for (what, annotations, spec, kind, path, expected) in edits {
+            cluster.edit("web", annotations, spec).await?;
+            let done = |seen: &Value| only(seen, kind, path) == Some(&expected) && targets(seen) == 2;
+            let seen = cluster.seen(what, done).await?;
+            let listeners = only(&seen, "LoadBalancers", "/Listeners").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+            ensure!(listeners == 1, "{what}: {seen}");
+        }
+        cluster.edit("web", &[], json!({ "loadBalancerSourceRanges": ["192.0.2.0/24"] })).await?;
+        let rules = |seen: &Value| {
+            let all = seen["SecurityGroups"].as_object().into_iter().flat_map(|all| all.values());
+            all.filter(|of| of["Tags"]["berth.dev/resource"] == "security-group").map(|of| of["Rules"].clone()).collect::<Vec<_>>()
+        };
+        cluster.seen("source ranges", |seen| rules(seen) == [json!(["tcp 81-81 from 192.0.2.0/24"])]).await?;
+
+        let nodes: Api<Node> = Api::all(cluster.lab.admin());
+        let excluded = |value: Value| json!({ "metadata": { "labels": { "node.kubernetes.io/exclude-from-external-load-balancers": value } } });
+        let node = cluster.lab.nodes()[0].name().to_owned();
+        nodes.patch(&node, &PatchParams::default(), &Patch::Merge(excluded(json!("")))).await?;
+        cluster.seen("a node that is excluded is no target", |seen| targets(seen) == 1).await?;
+        nodes.patch(&node, &PatchParams::default(), &Patch::Merge(excluded(Value::Null))).await?;
+        cluster.seen("and is one again", |seen| targets(seen) == 2).await?;
+
+        let public = [("scheme", "internet-facing"), ("berth.dev/allow-replacement", "true")];
+        cluster.edit("web", &public, json!({})).await?;
+        let replaced = |seen: &Value| only(seen, "LoadBalancers", "/Scheme") == Some(&json!("internet-facing")) && targets(seen) == 2;
+        cluster.seen("another scheme", replaced).await?;
+        ensure!(cluster.served("web").await? != first, "its load balancer is another one");
+
+        cluster.gone("web").await?;
+        cluster.nothing_is_left()
+    }
+}
+
+lab_test! { LAB;
+    async fn whatever_call_is_the_last_of_a_controller_the_next_one_finishes_its_work(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab).await?;
+        // Every call is tried where the provider is driven by itself; here a few, because whoever is killed often is started late.
+        for (calls, fate) in [(1, Fate::AnswerLost), (4, Fate::Lost), (7, Fate::AnswerLost)] {
+            let name = format!("web-{calls}");
+            cluster.proxy.end_after(calls, fate);
+            cluster.create(&name).await?;
+            cluster.dies(&name).await?;
+            cluster.served(&name).await?;
+            let seen = cluster.seen("both nodes are targets", |seen| targets(seen) == 2).await?;
+            let balancers = seen["LoadBalancerNames"].as_array().map_or(0, Vec::len);
+            ensure!(balancers == 1 && count(&seen, "SecurityGroups") == 3, "{name}: {seen}");
+            // And the same as it goes.
+            cluster.proxy.end_after(1, fate);
+            cluster.services().delete(&name, &DeleteParams::default()).await?;
+            cluster.dies(&name).await?;
+            cluster.goes(&name).await?;
+            cluster.nothing_is_left()?;
+        }
         Ok(())
     }
 }

@@ -23,7 +23,10 @@ use crate::targets::instance;
 const LASTS: Duration = Duration::from_hours(1);
 /// When whoever has no interface is asked for again: an instance may be starting.
 const MISSING_AGAIN: Duration = Duration::from_mins(1);
-/// When what was refused is tried again, for all shards together.
+/// How often all instances are looked at because of addresses that none of them had: shorter than the wait of whoever looks at the health of a
+/// new target, who asks again.
+const SHARED_AGAIN: Duration = Duration::from_secs(5);
+/// When what was refused is tried again, for each security group.
 const REFUSED_AGAIN: Duration = Duration::from_mins(1);
 /// Looks at a group that is not as it was seen, before the failure is somebody else's to see to.
 const LOOKS: usize = 3;
@@ -57,12 +60,15 @@ struct Interfaces {
     of: BTreeMap<Place, Interface>,
     /// Interfaces of instances, which pods may have their addresses of.
     shared: BTreeMap<String, Vec<Interface>>,
+    /// When all of those were looked at last because of an address that none had.
+    shared_at: Option<Instant>,
+    /// When those are asked for again that were not found.
     missing: BTreeMap<Place, Instant>,
 }
 
 impl Interfaces {
     fn is_due(&self, place: &Place, now: Instant) -> bool {
-        !self.of.contains_key(place) && self.missing.get(place).is_none_or(|since| *since + MISSING_AGAIN <= now)
+        !self.of.contains_key(place) && self.missing.get(place).is_none_or(|again| *again <= now)
     }
 
     /// Finds addresses among the interfaces of instances.
@@ -127,8 +133,11 @@ impl<C: Cloud> Aws<C> {
             self.learn_groups(&mut doors, &places, &backend).await?;
             let mut notes = note(&self.settings, &mut doors, shard, &needs);
             self.bring_about(&mut doors, &index, &backend).await?;
-            let again = say_what_is_refused(&doors, shard, &mut notes);
-            Ok(Opened { notes, again })
+            let refused = say_what_is_refused(&doors, shard, &mut notes);
+            // One that was not looked for to the end.
+            let soon = places.iter().filter_map(|place| doors.interfaces.missing.get(*place).copied());
+            let soon = soon.filter(|again| *again <= now + SHARED_AGAIN);
+            Ok(Opened { notes, again: refused.into_iter().chain(soon).min() })
         }
         .await;
         if let Err(failure) = &opened {
@@ -186,17 +195,24 @@ impl<C: Cloud> Aws<C> {
                 known.of.extend(its.map(|address| (Place::Address(*address), interface.clone())));
             }
         }
+        let mut again = now + MISSING_AGAIN;
         if !addresses(known).is_empty() && !known.shared.is_empty() {
-            // A range may have been delegated to an instance since.
-            let ids = known.shared.keys().cloned().collect();
-            self.describe_instances(known, ids).await?;
-            known.match_addresses(&due);
+            // A range may have been delegated to an instance since. Endpoints that come one after the other do not cost a look each.
+            let next = known.shared_at.map_or(now, |at| at + SHARED_AGAIN);
+            if next <= now {
+                let ids = known.shared.keys().cloned().collect();
+                self.describe_instances(known, ids).await?;
+                known.shared_at = Some(now);
+                known.match_addresses(&due);
+            } else {
+                again = next;
+            }
         }
         for place in due {
             if known.of.contains_key(place) {
                 known.missing.remove(place);
             } else {
-                known.missing.insert(place.clone(), now);
+                known.missing.insert(place.clone(), again);
             }
         }
         Ok(())

@@ -246,6 +246,14 @@ async fn pods_are_let_in_where_their_own_interface_or_that_of_their_node_is() {
     world.send().await.unwrap();
     assert_eq!(world.counted(), (0, 4), "what is let in, what no more, and the targets, each in one call");
     assert_eq!(world.opened()[2..], ["sg-prefix tcp 8080-8080", "sg-prefix tcp 9000-9000"]);
+    // Pods that come one after the other do not cost a look at all instances each; a range that was delegated meanwhile is found soon.
+    world.pods.push((200, 8090));
+    let report = world.send().await.unwrap();
+    assert_eq!((world.counted(), report.look_again), ((1, 1), Some(Duration::from_secs(5))));
+    world.fit("eni-3", Some("i-0001"), "10.0.0.10", Some("10.0.0.192/28"), &["sg-prefix"]);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    world.send().await.unwrap();
+    assert_eq!(world.opened()[2..], ["sg-prefix tcp 8080-8080", "sg-prefix tcp 8090-8090", "sg-prefix tcp 9000-9000"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -275,6 +275,21 @@ async fn nothing_is_only_nothing_when_it_is_looked_for_again_after_what_aws_list
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_seen_and_taken_away_is_gone_without_another_sweep() {
+    let mut scene = served(&["a"]).await;
+    scene.provider = next_leader(&scene, None);
+    scene.rest().await;
+    let before = calls(&scene);
+    scene.delete("a");
+    assert!(!scene.rest().await.iter().any(|line| line.contains("once more")), "{:#?}", scene.log);
+    assert_eq!(
+        (calls(&scene) - before, scene.ours()),
+        (3 + 2 + 2, vec![]),
+        "two groups, one of them in use for a moment"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_takes_no_traffic_any_more_is_deregistered_also_while_nothing_can_be_let_in() {
     let scene = served(&["a"]).await;
     send(&scene, &scene.provider).await;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use berth_api::names::{CONTROLLER_NAME, CONTROLLER_NAMESPACE};
 use berth_lab::{BIN_DIR_ENV, LOG_ENV, Lab, Process, ProcessSpec};
 use berth_moto::{Call, Ground, Moto, Proxy, Tools, environment};
@@ -59,7 +59,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) async fn start(lab: &Lab) -> Result<Self> {
-        lab.install_berth_without_workloads().await?;
+        lab.install_components_without_workloads(&["aws"]).await?;
         let tools = berth_moto::ready(&|_| ())?;
         let moto = Moto::start(&tools)?;
         // One more than the lab has nodes, for the one that is added.
@@ -188,6 +188,24 @@ impl Cluster {
         }
     }
 
+    /// Waits until all targets of a phase are known to be healthy.
+    pub(super) async fn healthy(&self, phase: &str, count: usize) -> Result<()> {
+        let services: Api<Service> = Api::namespaced(self.lab.admin(), NAMESPACE);
+        let mine = ListParams::default().labels(&format!("{PHASE_LABEL}={phase}"));
+        let (mut before, mut since) = (0, Instant::now());
+        loop {
+            let healthy = services.list(&mine).await?.items.iter().filter(|service| is_healthy(service)).count();
+            if healthy == count {
+                return Ok(());
+            }
+            if healthy > before {
+                (before, since) = (healthy, Instant::now());
+            }
+            ensure!(since.elapsed() < STANDSTILL, "the targets of {healthy} of {count} Services are healthy");
+            tokio::time::sleep(LOOK * 5).await;
+        }
+    }
+
     /// Deletes the Services of a phase and waits until they are gone.
     pub(super) async fn delete(&self, phase: &str) -> Result<()> {
         let services: Api<Service> = Api::namespaced(self.lab.admin(), NAMESPACE);
@@ -282,9 +300,16 @@ impl Cluster {
         self.at(call).saturating_duration_since(self.began).as_secs_f64()
     }
 
-    /// Waits until the controller is ready.
+    /// Waits until the controller is ready and has begun to look. Whoever takes the place of one that was killed waits first until that
+    /// one's Lease has run out.
     pub(super) async fn leads_again(&self) -> Result<()> {
-        self.controller.ready(HEALTH.parse()?, "/readyz", READY_LIMIT).await
+        self.controller.ready(HEALTH.parse()?, "/readyz", READY_LIMIT).await?;
+        let begin = Instant::now();
+        while self.proxy.count() == 0 {
+            ensure!(begin.elapsed() < READY_LIMIT, "the controller asks AWS nothing");
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 }
 
@@ -297,7 +322,7 @@ async fn controller(lab: &Lab, proxy: &Proxy, ground: &Ground) -> Result<Process
     ];
     variables.extend(environment().map(|(name, value)| (name.to_owned(), value.to_owned())));
     variables.extend(env::var(LOG_ENV).ok().map(|filter| (LOG_ENV.to_owned(), filter)));
-    let flags = ["--providers=aws", "--default-provider=none", "--aws-cluster-name=bench", "--leader-elect=false"];
+    let flags = ["--providers=aws", "--default-provider=none", "--aws-cluster-name=bench"];
     let vpc = format!("--aws-vpc-id={}", ground.vpc);
     lab.spawn(ProcessSpec {
         name: "controller-aws".to_owned(),
@@ -322,6 +347,14 @@ fn service(phase: &str, number: usize, target_type: &str) -> Result<Service> {
         service["spec"]["selector"] = json!({ "app": name });
     }
     Ok(serde_json::from_value(service)?)
+}
+
+fn is_healthy(service: &Service) -> bool {
+    let conditions = service.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "berth.dev/TargetsHealthy" && condition.status == "True")
 }
 
 fn has_host(service: &Service) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -63,7 +64,9 @@ impl World {
     pub fn settings(&self) -> Settings {
         let (internet_facing, references) = (Namespaces::All, Namespaces::All);
         let admission = Admission { internet_facing, references, load_balancers_per_namespace: None };
-        Settings { admission, ..Settings::of("bench", "uid-of-kube-system", &self.vpc) }
+        // Nobody asks DNS here.
+        let replaced_stays = Duration::ZERO;
+        Settings { admission, replaced_stays, ..Settings::of("bench", "uid-of-kube-system", &self.vpc) }
     }
 
     /// A cluster that reaches AWS there.
@@ -167,6 +170,9 @@ impl Cluster {
             count += plan.steps.len();
             self.log.extend(plan.steps.iter().map(|planned| planned.step.to_string()));
             let Carried { failures, .. } = carry_out(&self.provider, &shard, &plan, &mut observed, || true).await;
+            if failures.is_empty() {
+                self.provider.learned(&shard, &wanted, &observed);
+            }
             for (key, outcome) in &plan.outcomes {
                 let intent = self.wanted.get_mut(&key.name).filter(|intent| !failures.contains_key(&intent.id));
                 let Some(intent) = intent else { continue };
