@@ -13,6 +13,8 @@ pub const POOL_CLASS: &str = "berth.dev/pool";
 pub const MOCK_CLASS: &str = "berth.dev/mock";
 /// `spec.loadBalancerClass` of the AWS provider's Network Load Balancers.
 pub const AWS_NLB_CLASS: &str = "berth.dev/aws-nlb";
+/// `spec.loadBalancerClass` of Services that the azure provider serves.
+pub const AZURE_LB_CLASS: &str = "berth.dev/azure-lb";
 /// What the classes begin with that are Berth's own. Any other class is another controller's, unless it is mapped.
 pub const CLASS_PREFIX: &str = "berth.dev/";
 
@@ -35,6 +37,8 @@ pub const PART_LABEL_PREFIX: &str = "part.berth.dev/";
 pub const CONTROLLER_NAMESPACE: &str = "berth-system";
 /// Name of the controller's Deployment, ServiceAccount, roles and image.
 pub const CONTROLLER_NAME: &str = "berth-controller";
+/// The Secret with the configuration for Azure, in [`CONTROLLER_NAMESPACE`], where `deploy/azure` is installed.
+pub const AZURE_SECRET: &str = "berth-azure";
 /// The Lease that elects the leader among the controller's replicas, in [`CONTROLLER_NAMESPACE`].
 pub const LEADER_LEASE: &str = "berth-controller";
 /// Namespace of the speakers: one of their own, because their pods need the network of the node, which no namespace that

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use berth_aws::flags::Flags as AwsFlags;
+use berth_azure::flags::Flags as AzureFlags;
 use berth_provider::class::{DefaultProvider, ProviderName};
 
 use crate::plan::{ClassArgs, ControllerFlags, Removal, without_variables};
@@ -31,6 +32,12 @@ const PLAN_HELP: &str = "Examples:
     aws ec2 describe-route-tables > routes.json
     kubectl berth plan -f service.yaml --provider aws \\
       --aws-cluster-name prod --observed subnets.json,routes.json
+  What Azure would be asked for, against what `az` printed of it:
+    az network lb list -o json > balancers.json
+    az network vnet list -o json > networks.json
+    kubectl berth plan -f service.yaml --provider azure \\
+      --azure-cluster-name prod --azure-config azure.json \\
+      --observed balancers.json,networks.json
   In a pipeline, to stop where somebody would lose an address:
     kubectl berth plan -f manifests/ -R -o json > plan.json || exit 1
 
@@ -144,7 +151,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Show what the controller would do, by its own planner: who keeps, gains or loses an address, and why
     #[command(after_help = PLAN_HELP)]
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Show what would become of every address if nodes failed or were drained
     #[command(after_help = SIMULATE_HELP)]
     Simulate(SimulateArgs),
@@ -221,7 +228,7 @@ pub struct PlanArgs {
     /// Plan as if this provider alone were switched on, and served what names no class; asks no cluster where none is configured
     #[arg(long, value_enum, value_name = "PROVIDER", conflicts_with = "providers")]
     pub provider: Option<ProviderName>,
-    /// What is there in AWS, as the AWS CLI prints it in JSON, or - for standard input: subnets, route tables, availability zones, security groups, load balancers, target groups, listeners, tags, attributes; may be given several times. Without, AWS is not looked at
+    /// What is there in the cloud, as its own CLI prints it in JSON, or - for standard input; may be given several times. Of AWS: subnets, route tables, availability zones, security groups, load balancers, target groups, listeners, tags, attributes. Of Azure: load balancers, network security groups, public IPs, virtual networks. Without, the cloud is not looked at
     #[arg(long, value_name = "FILE")]
     pub observed: Vec<String>,
     /// How to print it; by default as tables
@@ -233,6 +240,9 @@ pub struct PlanArgs {
     /// What the AWS provider is told.
     #[command(flatten)]
     pub aws: AwsFlags,
+    /// What the Azure provider is told.
+    #[command(flatten)]
+    pub azure: AzureFlags,
 }
 
 impl PlanArgs {
@@ -243,7 +253,7 @@ impl PlanArgs {
             classes.providers = Some(vec![provider]);
             classes.default_provider = classes.default_provider.or(Some(DefaultProvider::of(provider)));
         }
-        ControllerFlags { classes, aws: self.aws.clone() }
+        ControllerFlags { classes, aws: self.aws.clone(), azure: self.azure.clone() }
     }
 }
 

@@ -5,8 +5,12 @@
 //! ```
 
 mod aws;
+mod azure;
 mod classes;
+mod cloud;
 mod files;
+#[cfg(test)]
+mod golden;
 mod load;
 mod mock;
 mod objects;
@@ -15,11 +19,11 @@ mod render;
 mod report;
 
 use berth_pool::world::World;
-use berth_provider::class::Classes;
+use berth_provider::class::{Classes, ProviderName};
 use jiff::Timestamp;
 
 pub use aws::AwsError;
-use aws::Cloud;
+pub use azure::AzureError;
 use classes::Switches;
 pub use classes::{ClassArgs, ClassesUnknown, ControllerFlags, without_variables};
 pub use files::FileError;
@@ -69,6 +73,9 @@ pub struct Gathered {
     classes: Classes,
     switches: Switches,
     aws: berth_aws::flags::Flags,
+    azure: berth_azure::flags::Flags,
+    /// Whether Azure is the cloud that somebody may have written down.
+    is_azure: bool,
     /// Whether the files are everything there is.
     offline: bool,
     /// How the cluster is reached, if one was asked.
@@ -123,6 +130,7 @@ pub async fn gather(sources: Sources<'_>, client: &ClientArgs, now: Timestamp) -
         }
     };
     let switches = flags.classes.switches();
+    let is_azure = flags.classes.has(ProviderName::Azure);
     let classes = flags.classes.served()?;
     let mut nothing = true;
     for text in &texts {
@@ -142,7 +150,18 @@ pub async fn gather(sources: Sources<'_>, client: &ClientArgs, now: Timestamp) -
         );
     }
     objects.fill_in_families(&mut notes);
-    Ok(Gathered { objects, namespace, classes, switches, aws: flags.aws, offline, connection, notes })
+    Ok(Gathered {
+        objects,
+        namespace,
+        classes,
+        switches,
+        aws: flags.aws,
+        azure: flags.azure,
+        is_azure,
+        offline,
+        connection,
+        notes,
+    })
 }
 
 /// Answers what the command line asks.
@@ -163,11 +182,20 @@ pub async fn plan(args: &PlanArgs, client: &ClientArgs, now: Timestamp) -> Resul
     if gathered.offline {
         gathered.note_what_is_missing();
     }
-    let Gathered { objects, classes, switches, mut notes, aws, .. } = gathered;
-    let cloud = Cloud::read(aws, files::read(&args.observed, false)?)?;
-    let question = Question { objects: &objects, before: &before, classes: &classes, switches, cloud: &cloud, now };
+    let Gathered { objects, classes, switches, mut notes, aws, azure, is_azure, .. } = gathered;
+    let observed = files::read(&args.observed, false)?;
+    let (of_aws, of_azure) = if is_azure { (Vec::new(), observed) } else { (observed, Vec::new()) };
+    let aws = aws::Cloud::read(aws, of_aws)?;
+    let azure = azure::Cloud::read(azure, azure_json(args)?, of_azure)?;
+    let question =
+        Question { objects: &objects, before: &before, classes: &classes, switches, aws: &aws, azure: &azure, now };
     let report = question.answer(&mut notes).await?;
     Ok(Planned { report, notes })
+}
+
+/// The `azure.json` that is named here. One that the controller is told of is in its pod.
+fn azure_json(args: &PlanArgs) -> Result<Option<files::Source>, FileError> {
+    args.azure.config.as_deref().map(files::file).transpose()
 }
 
 /// What could not be read of a cluster, and nothing can be planned without.

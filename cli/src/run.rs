@@ -18,7 +18,7 @@ use crate::change::{ChangeError, Writer};
 use crate::collect::{CollectError, Reader};
 use crate::connect::{ConnectError, Connection, connect};
 use crate::observed::Seen;
-use crate::plan::{self, AwsError, ClassesUnknown, FileError, LoadError, RemovalError};
+use crate::plan::{self, AwsError, AzureError, ClassesUnknown, FileError, LoadError, RemovalError};
 use crate::render::{self, Look};
 use crate::report::{SingleService, Unreadable};
 use crate::summary::summarise;
@@ -69,6 +69,9 @@ pub enum RunError {
     Classes(#[from] ClassesUnknown),
     #[error(transparent)]
     Aws(#[from] AwsError),
+    /// What is known of Azure cannot be planned against.
+    #[error(transparent)]
+    Azure(#[from] AzureError),
     #[error("nothing in the files has a part in it, and without a cluster there is nothing else; name the files that do{}", .0.concat())]
     NothingToPlan(Vec<String>),
     #[error(transparent)]
@@ -104,6 +107,7 @@ impl RunError {
             | Self::Removal(_)
             | Self::Classes(_)
             | Self::Aws(_)
+            | Self::Azure(_)
             | Self::NothingToPlan(_)
             | Self::UnknownNode(_)
             | Self::Confirm(_)

@@ -27,12 +27,15 @@ use crate::heartbeat_keys::Rotation;
   Make Network Load Balancers in AWS, also for Services of the AWS Load Balancer Controller's class:
     berth-controller --providers aws --default-provider aws --class service.k8s.aws/nlb=aws \\
         --aws-cluster-name prod --aws-internet-facing-namespaces shop,web
+  Make frontends of the Azure load balancer, as the azure.json of cloud-provider-azure says where:
+    berth-controller --providers azure --azure-cluster-name kubernetes --azure-config /etc/berth/azure.json \\
+        --azure-public-namespaces shop,web
   Run outside the cluster, with the rights of a kubeconfig:
     KUBECONFIG=./kubeconfig berth-controller --leader-elect=false --log-format human"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
-    /// The providers that are switched on; each serves its class: berth.dev/pool, berth.dev/mock, berth.dev/aws-nlb
+    /// The providers that are switched on; each serves its class: berth.dev/pool, berth.dev/mock, berth.dev/aws-nlb, berth.dev/azure-lb
     #[arg(
         long,
         env = "BERTH_PROVIDERS",
@@ -95,6 +98,10 @@ pub struct Args {
         help_heading = "AWS"
     )]
     pub aws_api_rates: Option<Rates>,
+
+    /// What an operator says about Azure.
+    #[command(flatten)]
+    pub azure: berth_azure::flags::Flags,
 
     /// Logs and endpoints.
     #[command(flatten)]

@@ -38,24 +38,15 @@ pub(crate) use built::provider;
 
 #[cfg(feature = "aws")]
 mod built {
-    use std::time::Duration;
-
     use anyhow::Context;
     use berth_aws::Aws;
     use berth_aws_sdk::{Options, Sdk};
-    use berth_telemetry::brief;
-    use k8s_openapi::api::core::v1::Namespace;
-    use kube::{Api, Client, ResourceExt};
+    use kube::Client;
     use tokio_util::sync::CancellationToken;
 
     use super::Unready;
     use crate::args::Args;
-    use crate::backoff;
-
-    /// The namespace whose UID tells a cluster from any other, also one that has its name.
-    const KUBE_SYSTEM: &str = "kube-system";
-    /// Longest that the API server is waited for at once.
-    const REQUEST: Duration = Duration::from_secs(10);
+    use crate::cluster_uid::cluster_uid;
 
     /// The provider, or `None` when the process is to end first.
     pub(crate) async fn provider(
@@ -76,27 +67,5 @@ mod built {
         };
         tracing::info!(cluster = name, uid, region = connected.region, vpc = connected.vpc, "AWS");
         Ok(Some(Aws::new(connected.cloud, args.aws.settings(name, &uid, &connected.vpc))))
-    }
-
-    /// Waits for the API server to say it.
-    async fn cluster_uid(client: &Client) -> String {
-        let api: Api<Namespace> = Api::all(client.clone());
-        let mut failures = 0_u32;
-        loop {
-            let why = match tokio::time::timeout(REQUEST, api.get(KUBE_SYSTEM)).await {
-                Ok(Ok(namespace)) => match namespace.uid() {
-                    Some(uid) => return uid,
-                    None => "it has no UID".to_owned(),
-                },
-                Ok(Err(error)) => brief(&error),
-                Err(_) => "no answer".to_owned(),
-            };
-            failures = failures.saturating_add(1);
-            tracing::warn!(
-                error = why,
-                "the namespace {KUBE_SYSTEM} cannot be read, whose UID tells this cluster from others"
-            );
-            tokio::time::sleep(backoff::wait(failures, 0)).await;
-        }
     }
 }

@@ -54,7 +54,10 @@ impl NodeState {
             || node.metadata.deletion_timestamp.is_some();
         let name = node.metadata.name.clone().unwrap_or_default();
         let provider_id = spec.and_then(|spec| spec.provider_id.clone()).unwrap_or_default();
-        Self { target: TargetNode { name, provider_id, labels }, is_ready, is_excluded }
+        let addresses = node.status.iter().filter_map(|status| status.addresses.as_ref()).flatten();
+        let addresses = addresses.filter(|address| address.type_ == "InternalIP");
+        let addresses = addresses.filter_map(|address| address.address.parse().ok()).collect();
+        Self { target: TargetNode { name, provider_id, labels, addresses }, is_ready, is_excluded }
     }
 }
 

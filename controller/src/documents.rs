@@ -234,7 +234,7 @@ impl<P: Provider> Documents<P> {
             }
         }
         self.search = if self.provider.needs_finalizer() { Search::Due(now, 0) } else { Search::Done };
-        self.orphans.begin(self.provider.needs_finalizer());
+        self.orphans.begin(self.provider.lists_orphans());
         self.said.clear();
         self.board.begin();
         self.gates.begin();

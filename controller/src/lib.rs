@@ -11,8 +11,10 @@
 mod apply;
 mod args;
 mod aws;
+mod azure;
 mod backends;
 mod backoff;
+mod cluster_uid;
 mod documents;
 mod events;
 mod gates;
@@ -35,7 +37,11 @@ mod watch;
 mod wish;
 
 #[cfg(test)]
+mod in_memory;
+#[cfg(test)]
 mod with_aws;
+#[cfg(test)]
+mod with_azure;
 
 use berth_telemetry::MetricDoc;
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use berth_azure::endpoints::Environment;
 use berth_mock::{Cloud, Mock};
 use berth_pool::world::World;
 use berth_provider::Provider;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::Applier;
 use crate::args::Args;
 use crate::aws;
+use crate::azure;
 use crate::backends::Feed;
 use crate::documents::{Asked, Documents, Named, Ties};
 use crate::events;
@@ -55,6 +57,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let classes = args.served_classes()?;
     aws::check(&args)?;
+    let azure = azure::prepare(&args, &Environment::of(|name| std::env::var(name).ok()))?;
     let shutdown = shutdown_on_signal().context("cannot listen for signals")?;
     let mut config = kube::Config::infer().await.context("cannot find out how to reach the API server")?;
     // Writes and watches have their own retries, with the latest state; the client's would hold old ones for minutes.
@@ -85,6 +88,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     } else {
         None
     };
+    let azure = match azure {
+        Some(ready) => Box::pin(ready.provider(&client, &shutdown)).await?,
+        None => None,
+    };
     let heritage = Heritage::default();
     let (leadership, resign, candidate) = lead(&args, &client, &identity, &heritage, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
@@ -102,6 +109,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // Without the provider the flag is refused.
     #[cfg(not(feature = "aws"))]
     drop(gates);
+    if let Some(provider) = azure {
+        driven.start(ProviderName::Azure, provider, &ties, None, &shutdown);
+    }
     let named: Vec<_> = driven.lists(&client, &args.namespace, &metrics);
     let Driven { tasks: mut documents, mailboxes, feeds, .. } = driven;
     let (to, mut changes) = mpsc::channel(CHANGES);
@@ -219,7 +229,7 @@ impl Driven {
             ..ties.clone()
         };
         self.mailboxes.insert(name, Mailbox { asked: ties.asked.clone(), finalizes: provider.needs_finalizer() });
-        self.named.extend(provider.needs_finalizer().then(|| (provider.name(), ties.named.clone())));
+        self.named.extend(provider.lists_orphans().then(|| (provider.name(), ties.named.clone())));
         self.feeds.extend(provider.needs_targets().then(|| ties.feed.clone()));
         self.tasks.spawn(Documents::new(provider, ties).run(shutdown.clone()));
     }

@@ -2,11 +2,10 @@
 
 #![allow(clippy::too_many_lines, reason = "a life is told from beginning to end")]
 
-mod api;
 mod finalizer;
 mod gates;
 mod orphans;
-mod pods;
+pub(crate) mod pods;
 mod process;
 mod refused;
 mod targets;

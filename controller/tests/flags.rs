@@ -16,7 +16,7 @@ fn flags_that_do_not_go_together_end_the_process_at_once_with_what_to_do() {
             &["--providers=mock", "--class=example.com/lb=pool"],
             "--class example.com/lb=pool: pool is not one of --providers",
         ),
-        (&["--class=example.com/lb=cloud"], "`cloud` is no provider; there are pool, mock and aws"),
+        (&["--class=example.com/lb=cloud"], "`cloud` is no provider; there are pool, mock, aws and azure"),
         (&["--class=berth.dev/pool=pool"], "`berth.dev/pool` is one of Berth's own classes, which are not mapped"),
         (
             &["--heartbeat-key-rotation=5m"],
@@ -30,8 +30,18 @@ fn flags_that_do_not_go_together_end_the_process_at_once_with_what_to_do() {
         },
         (&["--aws-pod-readiness-gates"], "--aws-pod-readiness-gates needs --providers=aws"),
         (&["--default-provider=aws"], "--default-provider aws is not one of --providers"),
+        (&["--providers=azure"], "--providers=azure needs --azure-cluster-name NAME"),
+        (
+            &["--providers=azure", "--azure-cluster-name=prod", "--azure-config=/nowhere/azure.json"],
+            "/nowhere/azure.json cannot be read: No such file or directory (os error 2); mount the azure.json of cloud-provider-azure",
+        ),
+        (
+            &["--providers=azure,aws"],
+            "--providers has both aws and azure, and a cluster is in one cloud; leave one out",
+        ),
+        (&["--default-provider=azure"], "[possible values: none, pool, mock, aws]"),
         (&["--aws-internet-facing-namespaces=Shop"], "`Shop` is no name of a namespace"),
-        (&["--providers=cloud"], "[possible values: pool, mock, aws]"),
+        (&["--providers=cloud"], "[possible values: pool, mock, aws, azure]"),
     ] {
         let run = Command::new(env!("CARGO_BIN_EXE_berth-controller")).args(flags).env_clear().output().unwrap();
         let told = String::from_utf8(run.stderr).unwrap();

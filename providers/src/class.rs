@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use berth_api::names::{AWS_NLB_CLASS, CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
+use berth_api::names::{AWS_NLB_CLASS, AZURE_LB_CLASS, CLASS_PREFIX, MOCK_CLASS, POOL_CLASS};
 use k8s_openapi::api::core::v1::Service;
 
 /// The providers that are switched on where nothing is said, as they are written on the command line.
@@ -24,11 +24,13 @@ pub enum ProviderName {
     Mock,
     /// Network Load Balancers of AWS.
     Aws,
+    /// Frontends of the cluster's Azure load balancer.
+    Azure,
 }
 
 impl ProviderName {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pool, Self::Mock, Self::Aws];
+    pub const ALL: [Self; 4] = [Self::Pool, Self::Mock, Self::Aws, Self::Azure];
 
     /// Its word in flags, logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +38,7 @@ impl ProviderName {
             Self::Pool => "pool",
             Self::Mock => "mock",
             Self::Aws => "aws",
+            Self::Azure => "azure",
         }
     }
 
@@ -45,7 +48,13 @@ impl ProviderName {
             Self::Pool => POOL_CLASS,
             Self::Mock => MOCK_CLASS,
             Self::Aws => AWS_NLB_CLASS,
+            Self::Azure => AZURE_LB_CLASS,
         }
+    }
+
+    /// Whether what it makes is in a cloud. Such a provider marks Services with the one finalizer that there is.
+    pub fn is_a_cloud(self) -> bool {
+        matches!(self, Self::Aws | Self::Azure)
     }
 }
 
@@ -55,7 +64,7 @@ impl fmt::Display for ProviderName {
     }
 }
 
-/// Who serves a Service that names no class.
+/// Who serves a Service that names no class. Never Azure: its own controller, which every cluster there has, takes all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum DefaultProvider {
@@ -70,12 +79,13 @@ pub enum DefaultProvider {
 }
 
 impl DefaultProvider {
-    /// That one.
+    /// That one, or nobody where it serves no such Services.
     pub fn of(name: ProviderName) -> Self {
         match name {
             ProviderName::Pool => Self::Pool,
             ProviderName::Mock => Self::Mock,
             ProviderName::Aws => Self::Aws,
+            ProviderName::Azure => Self::None,
         }
     }
 
@@ -106,7 +116,7 @@ pub enum MappingError {
     #[error("`{0}` is no mapping; write CLASS=PROVIDER, such as example.com/lb=pool")]
     Form(String),
     /// No such provider.
-    #[error("`{0}` is no provider; there are pool, mock and aws")]
+    #[error("`{0}` is no provider; there are pool, mock, aws and azure")]
     Provider(String),
     /// No class that a Service could have.
     #[error("`{0}` is no class; one is a name such as example.com/lb")]
@@ -168,6 +178,9 @@ pub enum ClassesError {
     /// Two mappings of one class.
     #[error("--class {0} is given twice, for {1} and {2}; leave one out")]
     Twice(String, ProviderName, ProviderName),
+    /// Two that each hold a Service by the same finalizer: one would take off what the other one relies on.
+    #[error("--providers has both {0} and {1}, and a cluster is in one cloud; leave one out")]
+    TwoClouds(ProviderName, ProviderName),
 }
 
 /// Whose a Service is.
@@ -188,6 +201,10 @@ impl Classes {
         mappings: &[Mapping],
         default: Option<ProviderName>,
     ) -> Result<Self, ClassesError> {
+        let mut clouds = providers.iter().filter(|name| name.is_a_cloud());
+        if let (Some(one), Some(other)) = (clouds.next(), clouds.next()) {
+            return Err(ClassesError::TwoClouds(*one, *other));
+        }
         let mut served: BTreeMap<_, _> = providers.iter().map(|name| (name.class().to_owned(), *name)).collect();
         for Mapping { class, provider } in mappings {
             if !providers.contains(provider) {
@@ -250,7 +267,8 @@ mod tests {
 
     #[test]
     fn the_class_decides_then_the_default() {
-        use ProviderName::{Mock, Pool};
+        use ProviderName::{Azure, Mock, Pool};
+        let azure = classes(&[Azure], &["example.com/azure=azure"], DefaultProvider::of(Azure).name());
         let both = classes(&[Pool, Mock], &["example.com/lb=pool"], Some(Pool));
         let pool = classes(&[Pool], &[], None);
         let lb = |class: Option<&str>| json!({"type": "LoadBalancer", "loadBalancerClass": class});
@@ -267,6 +285,10 @@ mod tests {
             (&pool, lb(None), Served::Elsewhere),
             (&pool, lb(Some("berth.dev/mock")), Served::Elsewhere),
             (&pool, lb(Some("example.com/lb")), Served::Elsewhere),
+            (&azure, lb(None), Served::Elsewhere),
+            (&azure, lb(Some("berth.dev/azure-lb")), Served::By(Azure)),
+            (&azure, lb(Some("example.com/azure")), Served::By(Azure)),
+            (&pool, lb(Some("berth.dev/azure-lb")), Served::Elsewhere),
         ] {
             assert_eq!(of(who, spec.clone()), expected, "{spec}");
         }
@@ -308,7 +330,7 @@ mod tests {
 
     #[test]
     fn flags_that_do_not_go_together_are_refused_with_what_to_do() {
-        use ProviderName::{Mock, Pool};
+        use ProviderName::{Aws, Azure, Mock, Pool};
         let says = |providers: &[ProviderName], mappings: &[&str], default| {
             let mappings: Vec<Mapping> = mappings.iter().map(|text| text.parse().unwrap()).collect();
             Classes::new(&providers.iter().copied().collect(), &mappings, default).unwrap_err().to_string()
@@ -322,6 +344,8 @@ mod tests {
         assert_eq!(refused, "--class a/b=mock: mock is not one of --providers; add it there");
         let refused = says(&[Pool, Mock], &["a/b=mock", "a/b=pool"], None);
         assert_eq!(refused, "--class a/b is given twice, for mock and pool; leave one out");
+        let refused = says(&[Pool, Azure, Aws], &[], None);
+        assert_eq!(refused, "--providers has both aws and azure, and a cluster is in one cloud; leave one out");
         for (text, says) in [
             ("a/b", "is no mapping"),
             ("a/b=cloud", "`cloud` is no provider"),

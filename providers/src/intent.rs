@@ -78,6 +78,8 @@ pub struct Intent {
     pub sharing: Option<SharingTerms>,
     /// Where its traffic may go.
     pub policy: TrafficPolicy,
+    /// Whether a client is to get to the same endpoint each time (`sessionAffinity: ClientIP`).
+    pub sticky: bool,
     /// Its ports, at least one.
     pub ports: Vec<Port>,
     /// Who may reach it; empty for everybody.
@@ -143,6 +145,7 @@ impl Intent {
             labels: meta.labels.clone().unwrap_or_default(),
             sharing: SharingTerms::of(service),
             policy: TrafficPolicy::of(service),
+            sticky: spec.session_affinity.as_deref() == Some("ClientIP"),
             ports,
             source_ranges: spec.load_balancer_source_ranges.into_iter().flatten().collect(),
             health_check_node_port: match spec.health_check_node_port.filter(|p| *p != 0) {

@@ -12,12 +12,14 @@ pub mod class;
 pub mod conformance;
 mod failure;
 mod intent;
+mod namespaces;
 mod plan;
 mod provider;
 mod targets;
 
 pub use failure::{Class, Failure, Retry, UnknownClass};
 pub use intent::{Intent, Port, Protocol, ServiceId, TargetPort, Wanted};
+pub use namespaces::{Namespaces, NamespacesError};
 pub use plan::{Carried, Outcome, Plan, PlannedStep, carry_out};
 pub use provider::{LOOK_AGAIN, Owned, Provider, Shard, Whom};
 pub use targets::{Endpoint, EndpointHealth, EndpointReport, ServiceTargets, TargetNode, TargetReport, Targets};

@@ -71,6 +71,11 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whether what belongs to no Service is searched for and listed.
+    fn lists_orphans(&self) -> bool {
+        false
+    }
+
     /// Whether targets have to be sent to it by [`Provider::sync_targets`].
     fn needs_targets(&self) -> bool {
         false

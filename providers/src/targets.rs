@@ -18,6 +18,8 @@ pub struct TargetNode {
     pub provider_id: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its own addresses (`status.addresses` of the type `InternalIP`).
+    pub addresses: Vec<IpAddr>,
 }
 
 /// An endpoint that takes new connections.

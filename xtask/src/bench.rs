@@ -6,6 +6,7 @@
 mod allocate;
 mod arp;
 mod aws;
+mod azure;
 mod failover;
 mod idle;
 
@@ -35,6 +36,8 @@ pub enum Command {
     Arp(arp::Options),
     /// How many calls of AWS the controller makes for Services, nodes and endpoints that come and go
     Aws(aws::Options),
+    /// How many calls of Azure the controller makes, and which documents it writes, for Services and nodes that come and go
+    Azure(azure::Options),
     /// How long clients are without an answer when something goes wrong, and whether ever two nodes answer
     Failover(failover::Options),
     /// What speakers cost when nothing goes wrong: memory, time on cores, packets
@@ -47,6 +50,7 @@ pub fn run(command: &Command, entered: Option<Entered>) -> Result<ExitCode> {
         Command::Allocate(options) => allocate::run(options, entered),
         Command::Arp(options) => arp::run(options, entered),
         Command::Aws(options) => aws::run(options, entered),
+        Command::Azure(options) => azure::run(options, entered),
         Command::Failover(options) => failover::run(options, entered),
         Command::Idle(options) => idle::run(options, entered),
     }

@@ -39,6 +39,9 @@ pub enum Command {
     /// A cluster to work in by hand
     #[command(subcommand)]
     Lab(lab::Command),
+    /// What answers in a cloud's place, by itself
+    #[command(subcommand)]
+    Fake(crate::fake::Command),
     /// Write what is made from the code: deploy, but for the samples, and docs/reference
     Generate {
         /// Write nothing; fail and name the files that differ

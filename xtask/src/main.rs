@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod demo;
 mod dependencies;
+mod fake;
 mod generate;
 mod go_toolchain;
 mod lab;
@@ -42,6 +43,7 @@ fn run(cli: cli::Cli) -> anyhow::Result<ExitCode> {
         Command::Test { kind, arguments } => test::run(kind, &arguments),
         Command::Bench(command) => bench::run(&command, entered),
         Command::Lab(command) => lab::run(command, entered),
+        Command::Fake(command) => fake::run(&command),
         Command::Generate { check } => generate::run(check),
         Command::SetUp => prepare::everything(&Progress::start()).map(|()| ExitCode::SUCCESS),
         Command::CheckDependencies => dependencies::run(),

@@ -23,6 +23,11 @@ const AWS_TESTS: [&str; 2] = ["--package", AWS_CALLS];
 /// How Cargo selects the lab tests with AWS.
 const AWS_LAB_TESTS: [&str; 6] = ["--package", LAB_SUITES, "--features", "aws", "--test", "aws"];
 
+/// How Cargo selects the tests of the Azure provider and of what stands in Azure's place.
+const AZURE_TESTS: [&str; 4] = ["--package", "berth-azure", "--package", "berth-arm-fake"];
+/// How Cargo selects the lab tests with Azure.
+const AZURE_LAB_TESTS: [&str; 4] = ["--package", LAB_SUITES, "--test", "azure"];
+
 /// Which tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
@@ -30,6 +35,8 @@ pub enum Kind {
     Unit,
     /// Tests on a real API server and real kube-proxy
     Lab,
+    /// The Azure provider, against a stand-in for its resource manager; `unit` and `lab` have these too
+    Azure,
     /// The AWS provider over the wire, against moto: minutes to compile
     Aws,
 }
@@ -45,13 +52,19 @@ pub fn run(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<ExitCode>
         progress.note("`cargo xtask test -- --list` names all tests");
         return Ok(ExitCode::FAILURE);
     }
-    for (one, run) in [(Kind::Unit, unit as Runs), (Kind::Lab, lab), (Kind::Aws, aws)] {
-        if kind.is_none_or(|kind| kind == one) && !run(&progress, arguments)? {
+    let all = [(Kind::Unit, unit as Runs), (Kind::Lab, lab), (Kind::Azure, azure), (Kind::Aws, aws)];
+    for (_, run) in all.into_iter().filter(|(one, _)| is_meant(kind, *one)) {
+        if !run(&progress, arguments)? {
             return Ok(ExitCode::FAILURE);
         }
     }
     progress.step("all passed");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a kind is to be run: the one that was named, or all that others do not have in them.
+fn is_meant(named: Option<Kind>, one: Kind) -> bool {
+    named.map_or(one != Kind::Azure, |named| named == one)
 }
 
 fn unit(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
@@ -75,6 +88,19 @@ fn lab(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
         progress.step(format_args!("lab tests failed after {took}"));
         progress.note("each failed test has named the logs of its lab above");
         progress.note("`cargo xtask test lab -- NAME` runs those whose name contains NAME");
+    }
+    Ok(passed)
+}
+
+fn azure(progress: &Progress, arguments: &[String]) -> anyhow::Result<bool> {
+    prepare::for_tests(progress)?;
+    let programs = prepare::berth(progress)?;
+    progress.step("tests of the Azure provider: a stand-in for the resource manager answers in Azure's place");
+    let passed =
+        cargo_test(&AZURE_TESTS, arguments, None)? && cargo_test(&AZURE_LAB_TESTS, arguments, Some(&programs))?;
+    if !passed {
+        progress.step("tests of the Azure provider failed");
+        progress.note("`cargo xtask test azure -- NAME` runs those whose name contains NAME");
     }
     Ok(passed)
 }
@@ -114,9 +140,15 @@ fn names_tests(arguments: &[String]) -> bool {
 /// Whether there is a test to run. A test program takes no match for success, which hides a name that was mistyped.
 fn any_matches(kind: Option<Kind>, arguments: &[String]) -> anyhow::Result<bool> {
     let arguments = [arguments, &["--list".to_owned()]].concat();
-    let all =
-        [(Kind::Unit, &UNIT_TESTS[..]), (Kind::Lab, &LAB_TESTS), (Kind::Aws, &AWS_TESTS), (Kind::Aws, &AWS_LAB_TESTS)];
-    for (_, selection) in all.into_iter().filter(|(one, _)| kind.is_none_or(|kind| kind == *one)) {
+    let all = [
+        (Kind::Unit, &UNIT_TESTS[..]),
+        (Kind::Lab, &LAB_TESTS),
+        (Kind::Azure, &AZURE_TESTS),
+        (Kind::Azure, &AZURE_LAB_TESTS),
+        (Kind::Aws, &AWS_TESTS),
+        (Kind::Aws, &AWS_LAB_TESTS),
+    ];
+    for (_, selection) in all.into_iter().filter(|(one, _)| is_meant(kind, *one)) {
         let listing = test_command(selection, &arguments).stderr(Stdio::inherit()).output();
         let listing = listing.context("starting `cargo test`")?;
         // What cannot be listed, such as code that does not compile, is told by the run itself.
@@ -146,6 +178,14 @@ mod tests {
         ] {
             assert_eq!(lists_a_test(listing), expected, "{listing:?}");
         }
+    }
+
+    #[test]
+    fn without_a_kind_each_test_is_run_once() {
+        let meant = |kind| [Kind::Unit, Kind::Lab, Kind::Azure, Kind::Aws].map(|one| is_meant(kind, one));
+        assert_eq!(meant(None), [true, true, false, true]);
+        assert_eq!(meant(Some(Kind::Azure)), [false, false, true, false]);
+        assert_eq!(meant(Some(Kind::Lab)), [false, true, false, false]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use berth_api::Reason;
 use berth_api::condition::types;
-use berth_api::names::AWS_NLB_CLASS;
+use berth_api::names::{AWS_NLB_CLASS, AZURE_LB_CLASS};
 
 use super::{Verdict, View};
 use crate::report::{LinkName, State};
@@ -11,7 +11,8 @@ impl View<'_> {
     /// Whether its load balancer is in a cloud: by its class, or by what is said of it, for a class that is mapped.
     pub(super) fn is_in_a_cloud(&self) -> bool {
         let said = [types::PROVISIONING, types::ACTIVE, types::TARGETS_HEALTHY];
-        self.class() == Some(AWS_NLB_CLASS) || said.iter().any(|kind| self.condition(kind).is_some())
+        [Some(AWS_NLB_CLASS), Some(AZURE_LB_CLASS)].contains(&self.class())
+            || said.iter().any(|kind| self.condition(kind).is_some())
     }
 
     /// A link that nodes stand for elsewhere.
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_service_in_a_cloud_has_a_chain_of_what_its_provider_says() {
-        for class in [AWS_NLB_CLASS, "service.k8s.aws/nlb"] {
+        for class in [AWS_NLB_CLASS, AZURE_LB_CLASS, "service.k8s.aws/nlb"] {
             let report = cloud(class, &works(), &[]);
             assert!(report.ok, "{:?}", report.first_broken);
             let said = |name| report.links.iter().find(|link| link.name == name).unwrap();

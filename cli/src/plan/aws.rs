@@ -5,18 +5,18 @@ pub mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_api::Reason;
 use berth_api::condition::types;
 use berth_api::service::ServiceKey;
-use berth_api::{Condition, ConditionStatus, Reason};
 use berth_aws::flags::Flags;
 use berth_aws::outlook::{self, Outlook};
 use berth_aws::snapshot::{Snapshot, SnapshotError};
 use berth_aws::step::Step;
 use berth_pool::forecast::{self, places};
 use berth_provider::class::{Classes, ProviderName, Served};
-use berth_provider::{Failure, Intent, Outcome, PlannedStep};
-use k8s_openapi::api::core::v1::Service;
+use berth_provider::{Outcome, PlannedStep};
 
+use super::cloud::{Asked, Fate, KUBE_SYSTEM, gone, note_of_node_ports};
 use super::files::Source;
 use super::objects::{Objects, is_planned};
 use super::report::ChangeWord;
@@ -25,10 +25,6 @@ use super::report::ChangeWord;
 const CLUSTER_UNKNOWN: &str = "<name of the cluster>";
 const VPC_UNKNOWN: &str = "<VPC of the nodes>";
 const UID_UNKNOWN: &str = "<UID of kube-system>";
-/// Stands for a port that the API server chooses. No node port has it, and AWS goes by each target's own port.
-pub const PORT_UNKNOWN: u16 = 1;
-/// The namespace whose UID is the cluster's.
-const KUBE_SYSTEM: &str = "kube-system";
 
 /// What is known of the cloud.
 #[derive(Clone, Debug, Default)]
@@ -59,19 +55,6 @@ impl Cloud {
     }
 }
 
-/// What becomes of where a Service is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fate {
-    /// Where it will be reached, as far as that is known: AWS gives a new load balancer its name.
-    pub after: Vec<String>,
-    /// What that means.
-    pub change: ChangeWord,
-    /// Why, as a code.
-    pub reason: Reason,
-    /// Why, for a person.
-    pub message: String,
-}
-
 /// What becomes of all of them.
 #[derive(Default)]
 pub struct Forecast {
@@ -93,27 +76,11 @@ pub fn forecast(
     cloud: &Cloud,
     notes: &mut Vec<String>,
 ) -> Result<Forecast, AwsError> {
-    let mut found = Forecast::default();
-    let (mut present, mut leaving) = (Vec::new(), Vec::new());
-    let is_aws = |service: &Service| classes.of(service) == Served::By(ProviderName::Aws);
-    for (key, service) in objects.services().filter(|(_, service)| is_aws(service)) {
-        let (service, guessed) = as_made(service, objects.was(&key));
-        if guessed {
-            found.without_node_ports.insert(key.clone());
-        }
-        match Intent::of(&service) {
-            Ok(intent) => present.push(intent),
-            Err(failure) => {
-                found.fates.insert(key.clone(), refused(before.get(&key), failure.reason, failure.message.clone()));
-                found.outcomes.insert(key, failed(&failure));
-            }
-        }
-    }
-    for (key, was) in before.keys().filter_map(|key| Some((key, objects.was(key)?))) {
-        let stays = objects.service(key).is_some_and(is_aws);
-        leaving.extend((!stays && is_aws(was)).then(|| Intent::of(was).ok()).flatten());
-    }
-    if present.is_empty() && leaving.is_empty() {
+    let asked = Asked::of(ProviderName::Aws, objects, before, classes);
+    let nothing = asked.is_empty();
+    let Asked { present, leaving, fates, outcomes, without_node_ports } = asked;
+    let mut found = Forecast { fates, outcomes, without_node_ports, ..Forecast::default() };
+    if nothing {
         return Ok(found);
     }
     let (settings, names_are_known) = settings(objects, cloud, notes)?;
@@ -130,7 +97,7 @@ pub fn forecast(
                 }
                 // Where another provider serves it from now on, that one says what becomes of it.
                 None if !before.is_empty() && !matches!(served, Some(Served::By(_))) => {
-                    found.fates.insert(key.clone(), gone(outlook));
+                    found.fates.insert(key.clone(), gone(ProviderName::Aws, "AWS", outlook.steps.len()));
                 }
                 None => {}
             }
@@ -170,12 +137,7 @@ impl Forecast {
             self.outlooks.iter().any(|outlook| outlook.services.contains(*key) && render::shows_node_ports(outlook))
         };
         let keys: Vec<_> = self.without_node_ports.iter().filter(uses).map(ToString::to_string).collect();
-        if !keys.is_empty() {
-            notes.push(format!(
-                "note: the API server chooses the node ports of {} (<node port>); {PORT_UNKNOWN} stands for them in -o json and -o yaml",
-                keys.join(", ")
-            ));
-        }
+        notes.extend(note_of_node_ports(&keys));
     }
 }
 
@@ -212,41 +174,6 @@ fn settings(
     Ok((flags.settings(name, uid.unwrap_or(UID_UNKNOWN), vpc), uid.is_some()))
 }
 
-/// The Service as the API server makes it of what a file says: with node ports, those that it had where it had some. Also whether
-/// one stands for a port that is chosen only then.
-fn as_made(service: &Service, was: Option<&Service>) -> (Service, bool) {
-    let mut made = service.clone();
-    let old = was.and_then(|was| was.spec.as_ref());
-    let mut guessed = false;
-    let Some(spec) = made.spec.as_mut() else { return (made, guessed) };
-    if spec.external_traffic_policy.as_deref() == Some("Local")
-        && spec.health_check_node_port.is_none_or(|port| port == 0)
-    {
-        let had = old.and_then(|old| old.health_check_node_port).filter(|port| *port != 0);
-        guessed |= had.is_none();
-        spec.health_check_node_port = Some(had.unwrap_or(PORT_UNKNOWN.into()));
-    }
-    if spec.allocate_load_balancer_node_ports == Some(false) {
-        return (made, guessed);
-    }
-    let Some(ports) = spec.ports.as_mut() else { return (made, guessed) };
-    let given = |port: &Option<i32>| port.filter(|port| *port != 0);
-    // Ports of one number and of several protocols get one node port (Kubernetes rule).
-    let asked: BTreeMap<i32, i32> =
-        ports.iter().filter_map(|port| Some((port.port, given(&port.node_port)?))).collect();
-    for port in ports.iter_mut().filter(|port| given(&port.node_port).is_none()) {
-        let same = |old: &&k8s_openapi::api::core::v1::ServicePort| {
-            old.port == port.port
-                && old.protocol.as_deref().unwrap_or("TCP") == port.protocol.as_deref().unwrap_or("TCP")
-        };
-        let had = old.and_then(|old| given(&old.ports.as_ref()?.iter().find(same)?.node_port));
-        let known = had.or_else(|| asked.get(&port.port).copied());
-        guessed |= known.is_none();
-        port.node_port = Some(known.unwrap_or(PORT_UNKNOWN.into()));
-    }
-    (made, guessed)
-}
-
 fn fate(outlook: &Outlook, key: &ServiceKey, outcome: &Outcome, before: &[String], looked: bool) -> Fate {
     let said = outcome.conditions.iter().find(|condition| condition.kind == types::ALLOCATED);
     let (reason, mut message) = said.map_or_else(
@@ -277,7 +204,7 @@ fn fate(outlook: &Outlook, key: &ServiceKey, outcome: &Outcome, before: &[String
                 before.join(", ")
             ),
         };
-        return Fate { after, change, reason, message };
+        return Fate { provider: ProviderName::Aws, after, change, reason, message };
     }
     let refused = !outcome.met && reason != Reason::Provisioning;
     let after = if refused { before.to_vec() } else { places(&outcome.ingress) };
@@ -292,34 +219,7 @@ fn fate(outlook: &Outlook, key: &ServiceKey, outcome: &Outcome, before: &[String
         let count = if steps == 1 { "1 step changes".to_owned() } else { format!("{steps} steps change") };
         message = format!("{message}; {count} what is there");
     }
-    Fate { after, change, reason, message }
-}
-
-fn refused(before: Option<&Vec<String>>, reason: Reason, message: String) -> Fate {
-    let after = before.cloned().unwrap_or_default();
-    let change = if after.is_empty() { ChangeWord::Pending } else { ChangeWord::Keep };
-    Fate { after, change, reason, message }
-}
-
-fn gone(outlook: &Outlook) -> Fate {
-    let steps = outlook.steps.len();
-    let message = if steps == 0 {
-        "the Service is gone or asks for no load balancer any more; what it has in AWS was not looked at, or is not Berth's"
-            .to_owned()
-    } else {
-        format!("the Service is gone or asks for no load balancer any more; {steps} steps take away what it had")
-    };
-    Fate { after: Vec::new(), change: ChangeWord::Lose, reason: Reason::Released, message }
-}
-
-fn failed(failure: &Failure) -> Outcome {
-    let condition = Condition {
-        kind: types::ALLOCATED,
-        status: ConditionStatus::False,
-        reason: failure.reason,
-        message: failure.message.clone(),
-    };
-    Outcome { conditions: vec![condition], met: false, ..Outcome::default() }
+    Fate { provider: ProviderName::Aws, after, change, reason, message }
 }
 
 #[cfg(test)]

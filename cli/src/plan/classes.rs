@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use berth_aws::flags::Flags as AwsFlags;
+use berth_azure::flags::Flags as AzureFlags;
 use berth_pool::world::World;
 use berth_provider::class::{
     Classes, ClassesError, DEFAULT_DEFAULT, DEFAULT_PROVIDERS, DefaultProvider, Mapping, ProviderName,
@@ -59,11 +60,17 @@ pub struct ControllerFlags {
     /// What the AWS provider is told.
     #[command(flatten)]
     pub aws: AwsFlags,
+    /// What the Azure provider is told.
+    #[command(flatten)]
+    pub azure: AzureFlags,
 }
 
 impl ControllerFlags {
     fn or(&self, other: Self) -> Self {
-        Self { classes: self.classes.or(other.classes), aws: self.aws.or(other.aws) }
+        let Self { classes, aws, azure } = other;
+        // What it names is in the controller's pod.
+        let azure = AzureFlags { config: None, ..azure };
+        Self { classes: self.classes.or(classes), aws: self.aws.or(aws), azure: self.azure.or(azure) }
     }
 }
 
@@ -107,6 +114,11 @@ impl ClassArgs {
                 .map_err(|_| ClassesUnknown::Default(DEFAULT_DEFAULT))?,
         };
         Ok(Classes::new(&providers, self.classes.as_deref().unwrap_or_default(), default.name())?)
+    }
+
+    /// Whether a provider is switched on by what is said.
+    pub fn has(&self, provider: ProviderName) -> bool {
+        self.providers.iter().flatten().any(|on| *on == provider)
     }
 
     /// Its switches; off where nothing is said.
@@ -177,11 +189,11 @@ pub fn without_variables(command: Command) -> Command {
 
 /// The flags that matter, and the variables that stand for them.
 fn flags() -> Vec<(String, String)> {
-    let aws = AwsFlags::augment_args(Command::new("controller"));
-    let aws = aws.get_arguments().filter_map(|argument| {
+    let clouds = AzureFlags::augment_args(AwsFlags::augment_args(Command::new("controller")));
+    let clouds = clouds.get_arguments().filter_map(|argument| {
         Some((format!("--{}", argument.get_long()?), argument.get_env()?.to_string_lossy().into_owned()))
     });
-    FLAGS.iter().map(|(flag, variable)| ((*flag).to_owned(), (*variable).to_owned())).chain(aws).collect()
+    FLAGS.iter().map(|(flag, variable)| ((*flag).to_owned(), (*variable).to_owned())).chain(clouds).collect()
 }
 
 /// Whether a word of a command line is that flag, with a value or before one.
@@ -209,7 +221,7 @@ fn of_deployment(deployment: &Deployment) -> Result<ControllerFlags, String> {
                 let more = Words::read(std::iter::once(format!("{flag}={value}")));
                 flags = flags.or(more.map_err(|_| format!("`{variable}={value}` cannot be read"))?);
             }
-            // What AWS is told has no part in who serves what; the plan says what it lacks.
+            // What a cloud's provider is told has no part in who serves what; the plan says what it lacks.
             _ if !FLAGS.iter().any(|(known, _)| known == flag) => {}
             Some(EnvVar { value_from: Some(_), .. }) => {
                 return Err(format!("the variable {variable} comes from another object"));
@@ -348,6 +360,20 @@ mod tests {
         assert_eq!((found.aws.cluster_name.as_deref(), found.aws.vpc_id), (Some("prod"), None));
         assert!(settings.admission.internet_facing.has("web"));
         assert_eq!(settings.target_kind, berth_aws::intent::TargetKind::Ip);
+    }
+
+    #[test]
+    fn a_deployment_tells_what_its_controller_is_told_of_azure_but_for_a_file_that_is_in_its_pod() {
+        let container = json!({
+            "args": ["--providers=azure", "--azure-config=/etc/berth-azure/azure.json", "--azure-public-namespaces=shop"],
+            "env": [{"name": "BERTH_AZURE_CLUSTER_NAME", "value": "prod"}],
+        });
+        let mut notes = Vec::new();
+        let seen = Seen::Here(Some(deployment(container)));
+        let found = in_cluster(&ControllerFlags::default(), &seen, &mut notes);
+        assert!(found.classes.has(ProviderName::Azure) && !found.classes.has(ProviderName::Aws), "{notes:?}");
+        assert_eq!((found.azure.cluster_name.as_deref(), found.azure.config), (Some("prod"), None));
+        assert!(found.azure.public_namespaces.unwrap().has("shop"));
     }
 
     #[test]

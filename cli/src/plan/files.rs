@@ -78,7 +78,8 @@ fn listed(name: &str) -> Vec<&str> {
     if !name.contains(',') || Path::new(name).exists() { vec![name] } else { name.split(',').collect() }
 }
 
-fn file(path: &Path) -> Result<Source, FileError> {
+/// Reads a file.
+pub fn file(path: &Path) -> Result<Source, FileError> {
     let name = path.display().to_string();
     match fs::read_to_string(path) {
         Ok(text) => Ok(Source { name, text }),

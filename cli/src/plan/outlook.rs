@@ -9,12 +9,11 @@ use berth_provider::class::{Classes, ProviderName, Served};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 
-use super::aws::report::PlannedLoadBalancer;
-use super::aws::{self, Cloud, Fate};
 use super::classes::Switches;
-use super::mock;
+use super::cloud::Fate;
 use super::objects::Objects;
 use super::report::{ChangeWord, Count, PlanReport, PlannedPool, PlannedService};
+use super::{aws, azure, mock};
 use crate::finding::Finding;
 use crate::run::RunError;
 
@@ -28,8 +27,10 @@ pub struct Question<'a> {
     pub classes: &'a Classes,
     /// What the controller is told by its switches.
     pub switches: Switches,
-    /// What is known of the cloud.
-    pub cloud: &'a Cloud,
+    /// What is known of AWS.
+    pub aws: &'a aws::Cloud,
+    /// What is known of Azure.
+    pub azure: &'a azure::Cloud,
     /// The time that is planned for.
     pub now: Timestamp,
 }
@@ -41,8 +42,10 @@ impl Question<'_> {
             self.objects.services().map(|(key, service)| (key, (service, self.classes.of(service)))).collect();
         let mocked = services.iter().filter(|(_, (_, served))| *served == Served::By(ProviderName::Mock));
         let mut others = mock::forecast(mocked.map(|(key, (service, _))| (key.clone(), *service))).await;
-        let aws = aws::forecast(self.objects, self.before, self.classes, self.cloud, notes)?;
+        let aws = aws::forecast(self.objects, self.before, self.classes, self.aws, notes)?;
+        let azure = azure::forecast(self.objects, self.before, self.classes, self.azure, notes)?;
         others.extend(aws.outcomes.clone());
+        others.extend(azure.outcomes);
         let mut world = self.objects.world(self.classes);
         self.switches.tell(&mut world);
         let Forecast { services: mut prospects, pools, unsettled } =
@@ -60,16 +63,17 @@ impl Question<'_> {
             let now = found.and_then(|(_, served)| provider(served));
             Some(planned(key, now, was, prospect, unsettled.contains(key)))
         });
-        let services = told.map(|said| match aws.fates.get(&key_of(&said)) {
+        let fates: BTreeMap<_, _> = aws.fates.iter().chain(&azure.fates).collect();
+        let services = told.map(|said| match fates.get(&key_of(&said)) {
             Some(fate) => fated(said, fate),
             None => said,
         });
         let load_balancers = aws.outlooks.iter().filter(|outlook| !outlook.steps.is_empty());
-        let load_balancers = load_balancers.map(|outlook| PlannedLoadBalancer::of(outlook, &aws.without_node_ports));
+        let load_balancers = load_balancers.map(|outlook| aws::report::planned(outlook, &aws.without_node_ports));
         Ok(PlanReport {
             services: services.collect(),
             pools: pools.into_iter().map(pool).collect(),
-            load_balancers: load_balancers.collect::<Result<_, _>>()?,
+            load_balancers: load_balancers.chain(azure.planned.map(Ok)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -87,15 +91,8 @@ fn key_of(said: &PlannedService) -> ServiceKey {
 
 /// A Service of which its cloud's planner says what becomes of it.
 fn fated(said: PlannedService, fate: &Fate) -> PlannedService {
-    let Fate { after, change, reason, message } = fate.clone();
-    PlannedService {
-        provider: Some(ProviderName::Aws.to_string()),
-        after,
-        change,
-        reason: reason.to_string(),
-        message,
-        ..said
-    }
+    let Fate { provider, after, change, reason, message } = fate.clone();
+    PlannedService { provider: Some(provider.to_string()), after, change, reason: reason.to_string(), message, ..said }
 }
 
 /// A Service that is deleted, and of which the pools know nothing.

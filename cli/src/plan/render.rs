@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::aws;
+use super::cloud;
 use super::report::{ChangeWord, PlanReport, PlannedService};
 use crate::finding::Finding;
 use crate::table::{Cell, Style, Table, Tone, paint};
 
 /// Services of one reason that nobody serves and that are named. More than these are most often all of another controller's.
 const NAMED: usize = 10;
-/// Where AWS gives a name that is not known before.
-const GIVEN_LATER: &str = "<given by AWS>";
 
 /// The tables. Services that nobody here serves are left out unless `wide`; those that want a load balancer are named.
 pub fn tables(report: &PlanReport, wide: bool, style: Style) -> String {
@@ -24,7 +22,7 @@ pub fn tables(report: &PlanReport, wide: bool, style: Style) -> String {
     }
     let told: Vec<_> =
         shown.iter().filter(|service| worth_a_line(service)).map(|service| line(service, style)).collect();
-    parts.extend(report.load_balancers.iter().filter_map(|planned| aws::render::tables(planned, style)));
+    parts.extend(report.load_balancers.iter().filter_map(|planned| cloud::tables(planned, style)));
     if !told.is_empty() {
         parts.push(told.concat());
     }
@@ -54,7 +52,12 @@ fn services(shown: &[&PlannedService], style: Style) -> String {
 
 fn after(service: &PlannedService) -> Cell {
     let comes = matches!(service.change, ChangeWord::Gain | ChangeWord::Move);
-    if service.after.is_empty() && comes { GIVEN_LATER.into() } else { Cell::or_none(Some(service.after.join(","))) }
+    if service.after.is_empty() && comes {
+        // A cloud gives a name or an address that is not known before.
+        let cloud = cloud::label(service.provider.as_deref().unwrap_or_default());
+        return format!("<given by {cloud}>").into();
+    }
+    Cell::or_none(Some(service.after.join(",")))
 }
 
 /// Names the Services that want a load balancer and that nobody here serves, by the reason.

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::aws::report::PlannedLoadBalancer;
+use super::cloud::Row;
 
 /// The largest number up to which all whole numbers are numbers of JSON for everybody (RFC 8259 section 6).
 const LARGEST: u128 = 1 << 53;
@@ -33,7 +33,7 @@ pub struct PlannedService {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Who serves it: `pool`, `mock` or `aws`; null when nobody here does.
+    /// Who serves it: `pool`, `mock`, `aws` or `azure`; null when nobody here does.
     pub provider: Option<String>,
     /// The IPAddressPool of its addresses, or of those that it loses; several are separated by commas, none is null.
     pub pool: Option<String>,
@@ -130,6 +130,74 @@ impl JsonSchema for Count {
             ],
         })
     }
+}
+
+/// What becomes of a load balancer and of all that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PlannedLoadBalancer {
+    /// Who makes it: `aws` or `azure`.
+    pub provider: String,
+    /// What is planned together: in AWS `NAMESPACE/service/NAME` or `NAMESPACE/group/NAME`, in Azure everything.
+    pub shard: String,
+    /// The Services that it is for, as `NAMESPACE/NAME`.
+    pub services: Vec<String>,
+    /// What is done, in this order. Nothing, where all is as it should be.
+    pub steps: Vec<PlannedCall>,
+    /// Names of load balancers whose places others take, and which are deleted once no Service's status names them.
+    pub replaced: Vec<String>,
+    /// The subnets, chosen or left out; empty where none is chosen anew, or where none was looked at.
+    pub subnets: Vec<PlannedSubnet>,
+    /// The steps as people read them, which `-o json` leaves out.
+    #[serde(skip)]
+    pub rows: Vec<Row>,
+}
+
+/// A call of the cloud's API, or a document that is written or deleted there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PlannedCall {
+    /// The Services that it is for, as `NAMESPACE/NAME`.
+    pub services: Vec<String>,
+    /// Whether it interrupts traffic.
+    pub disruptive: bool,
+    /// When, in Azure: what is of one round is done one after the other; then it is looked again, at what Azure has given and with what has
+    /// been published, and the next round is planned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round: Option<usize>,
+    /// What of a document changes, part by part, in Azure.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<PlannedDifference>,
+    /// What is asked. In AWS the call under `Action`, and its parameters under the names that the EC2 and ELBv2 APIs have for them; what has
+    /// no identity yet is named by its name (`LoadBalancerName`, `TargetGroupName`, `GroupName`). In Azure `method`, `type` and `id`, and for
+    /// a PUT the ETag of what is there (`ifMatch`) and the whole document (`body`), under ARM's names.
+    #[schemars(with = "std::collections::BTreeMap<String, Value>")]
+    pub request: Value,
+}
+
+/// What becomes of a resource in Azure, or of a part of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PlannedDifference {
+    /// `create`, `change` or `delete`.
+    pub change: String,
+    /// Of which kind it is, as ARM calls it: `loadBalancers`, `loadBalancingRules`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// What it is, or what of it changes.
+    pub detail: String,
+}
+
+/// A subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedSubnet {
+    /// Its identity.
+    pub subnet_id: String,
+    /// Its availability zone.
+    pub availability_zone: String,
+    /// Whether the load balancer is put into it.
+    pub chosen: bool,
+    /// Why.
+    pub reason: String,
 }
 
 impl PlanReport {

@@ -42,7 +42,12 @@ fn addresses(board: &Board, service: &str) -> Vec<String> {
 }
 
 fn node(name: &str, ready: bool) -> Arc<NodeState> {
-    let target = TargetNode { name: name.to_owned(), provider_id: String::new(), labels: BTreeMap::new() };
+    let target = TargetNode {
+        name: name.to_owned(),
+        provider_id: String::new(),
+        labels: BTreeMap::new(),
+        addresses: Vec::new(),
+    };
     Arc::new(NodeState { target, is_ready: ready, is_excluded: false })
 }
 

@@ -59,6 +59,9 @@ impl<P: Provider> Documents<P> {
     }
 
     pub(super) fn orphans_found(&mut self, all: Vec<Owned>, now: Duration) {
+        if !self.provider.lists_orphans() {
+            return;
+        }
         let here = Here { provider: &*self.provider, shards: &self.shards, finalizers: &self.finalizers };
         self.orphans.found(all, &self.were_here, &here, now);
         self.were_here = Snapshot::default();

@@ -3,21 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::StatusCode;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::api::Shared;
 use crate::backends::{Feed, SliceState};
 use crate::gates::{PodFeed, PodState};
+use crate::in_memory::Shared;
 use crate::latest::Latest;
 
 const OURS: &str = "target-health.berth.dev/";
 
 /// Pods by name.
 #[derive(Default)]
-pub(super) struct Pods {
+pub(crate) struct Pods {
     all: BTreeMap<String, Value>,
     made: u64,
     /// Services that have, or had, pods.
@@ -25,16 +26,16 @@ pub(super) struct Pods {
     version: u64,
     watchers: Vec<mpsc::UnboundedSender<String>>,
     /// What writes of their statuses are answered, if they are not carried out.
-    pub(super) refuses: Option<u16>,
+    pub(crate) refuses: Option<u16>,
     /// Statuses that were written, or were to be.
-    pub(super) writes: u64,
+    pub(crate) writes: u64,
     /// What became of gates of ours, in order.
-    pub(super) log: Vec<String>,
+    pub(crate) log: Vec<String>,
 }
 
 impl Pods {
     /// A pod of a Service whose containers are not ready yet.
-    pub(super) fn start(&mut self, name: &str, service: &str, address: &str, gates: &[&str]) {
+    pub(crate) fn start(&mut self, name: &str, service: &str, address: &str, gates: &[&str]) {
         self.made += 1;
         self.services.insert(service.to_owned());
         let gates: Vec<_> = gates.iter().map(|gate| json!({"conditionType": gate})).collect();
@@ -48,20 +49,20 @@ impl Pods {
     }
 
     /// The kubelet, or somebody else, says something of a pod.
-    pub(super) fn says(&mut self, name: &str, kind: &str, is_so: bool) {
+    pub(crate) fn says(&mut self, name: &str, kind: &str, is_so: bool) {
         if let Some(pod) = self.all.get_mut(name) {
             set(pod, &json!({"type": kind, "status": if is_so { "True" } else { "False" }}));
         }
         self.changed(name);
     }
 
-    pub(super) fn end(&mut self, name: &str) {
+    pub(crate) fn end(&mut self, name: &str) {
         self.all.remove(name);
         self.changed(name);
     }
 
     /// A condition, as `True Reason message`.
-    pub(super) fn condition(&self, name: &str, kind: &str) -> String {
+    pub(crate) fn condition(&self, name: &str, kind: &str) -> String {
         let word = |condition: &Value, field: &str| condition[field].as_str().unwrap_or_default().to_owned();
         let of = self.all.get(name).and_then(|pod| get(pod, kind));
         let text = of.map(|c| format!("{} {} {}", word(c, "status"), word(c, "reason"), word(c, "message")));
@@ -69,16 +70,16 @@ impl Pods {
     }
 
     /// A gate of ours.
-    pub(super) fn gate(&self, name: &str, service: &str) -> String {
+    pub(crate) fn gate(&self, name: &str, service: &str) -> String {
         self.condition(name, &format!("{OURS}{service}"))
     }
 
-    pub(super) fn is_ready(&self, name: &str) -> bool {
+    pub(crate) fn is_ready(&self, name: &str) -> bool {
         self.condition(name, "Ready").starts_with("True")
     }
 
     /// What is applied to the status of a pod: conditions of ours alone, all that were applied before, and something new.
-    pub(super) fn apply_status(&mut self, name: &str, body: &Value) -> (StatusCode, Value) {
+    pub(crate) fn apply_status(&mut self, name: &str, body: &Value) -> (StatusCode, Value) {
         self.writes += 1;
         if let Some(code) = self.refuses {
             return (StatusCode::from_u16(code).unwrap(), Value::Null);
@@ -167,7 +168,7 @@ fn set(pod: &mut Value, condition: &Value) {
 }
 
 /// Watches pods and slices, until it is dropped. A watch takes a moment, and slices follow pods.
-pub(super) fn watch(api: Shared, feed: &mut Feed) -> impl Future<Output = ()> + Send + 'static {
+pub(crate) fn watch(api: Shared, feed: &mut Feed) -> BoxFuture<'static, ()> {
     let (tell, listed) = watch::channel(false);
     let pods = PodFeed { pods: Latest::default(), listed };
     feed.gates = Some(pods.clone());
@@ -183,7 +184,7 @@ pub(super) fn watch(api: Shared, feed: &mut Feed) -> impl Future<Output = ()> + 
         }
     };
     let (to, mut from) = mpsc::unbounded_channel();
-    async move {
+    Box::pin(async move {
         let all: Vec<_> = {
             let mut api = api.lock().unwrap();
             api.pods.watchers.push(to);
@@ -202,5 +203,5 @@ pub(super) fn watch(api: Shared, feed: &mut Feed) -> impl Future<Output = ()> + 
             tokio::time::sleep(Duration::from_millis(1)).await;
             put_slices(&api);
         }
-    }
+    })
 }

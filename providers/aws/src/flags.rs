@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use berth_provider::Namespaces;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::intent::TargetKind;
-use crate::settings::{Admission, Namespaces, NodePorts, Settings};
+use crate::settings::{Admission, NodePorts, Settings};
 
 /// Where traffic goes when the Service does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

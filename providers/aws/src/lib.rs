@@ -36,8 +36,9 @@ pub mod subnets;
 pub mod tags;
 pub mod targets;
 
+pub use berth_provider::Namespaces;
 pub use provider::Aws;
-pub use settings::{Admission, Namespaces, NodePorts, Settings};
+pub use settings::{Admission, NodePorts, Settings};
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

@@ -198,15 +198,19 @@ impl<'a> Shard<'a> {
         };
         let listeners = self.ports(current, &model, &ports);
         let old = self.replaced(current, &services);
+        let all_known = self.all_known(current, &ports, &services);
         plan.steps.append(&mut front_steps.before);
+        // A rule may be for a listener that is left alone, so then all of them stay.
+        if all_known {
+            plan.steps.append(&mut front_steps.narrows);
+        }
         plan.steps.extend(listeners.groups);
         plan.steps.extend(listeners.makes_room);
         plan.steps.append(&mut front_steps.load_balancer);
         plan.steps.extend(listeners.listeners);
         plan.steps.extend(old.steps);
         plan.steps.extend(self.unneeded_groups(&services, &ports, current, &old.names, &listeners.keeps));
-        // A rule may be for a listener that is left alone, so then all of them stay.
-        if self.all_known(current, &ports, &services) {
+        if all_known {
             plan.steps.append(&mut front_steps.after);
         }
         let intents = self.intents.iter().filter(|intent| services.contains(&intent.id));

@@ -6,12 +6,13 @@
 //! controller is, so that no debug build is in what is measured. The lab and the order of events are the library's.
 //!
 //! Beside it, in labs of their own: how long clients are without an answer when something goes wrong ([`failover`]), and what speakers cost when
-//! nothing does ([`idle`]), how fast and at what cost they answer ([`arp`]), and how many calls of AWS the controller makes ([`aws`]).
+//! nothing does ([`idle`]), how fast and at what cost they answer ([`arp`]), and how many calls of AWS and of Azure the controller makes ([`aws`], [`azure`]).
 //!
 //! `cargo xtask bench` is how people run it; docs/bench.md says what the figures mean.
 
 pub mod arp;
 pub mod aws;
+pub mod azure;
 pub mod client;
 pub mod failover;
 pub mod idle;

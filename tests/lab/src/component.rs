@@ -72,12 +72,14 @@ pub(crate) fn lay_over(objects: &mut [DynamicObject], name: &str) -> Result<()> 
 fn apply(data: &mut Value, Operation { op, path, value }: &Operation) -> Result<()> {
     let (parent, last) = path.rsplit_once('/').context("a path begins with a slash")?;
     let there = data.pointer(path).cloned();
+    // As JSON pointers have slashes in names (RFC 6901).
+    let last = last.replace("~1", "/").replace("~0", "~");
     let parent = data.pointer_mut(parent).with_context(|| format!("there is no {parent}"))?;
     match (op.as_str(), parent) {
         ("test", _) => ensure!(there.as_ref() == Some(value), "{path} is {there:?}, not {value}"),
         ("add", Value::Array(items)) if last == "-" => items.push(value.clone()),
-        ("add", Value::Object(fields)) => drop(fields.insert(last.to_owned(), value.clone())),
-        ("replace", Value::Object(fields)) if there.is_some() => drop(fields.insert(last.to_owned(), value.clone())),
+        ("add", Value::Object(fields)) => drop(fields.insert(last, value.clone())),
+        ("replace", Value::Object(fields)) if there.is_some() => drop(fields.insert(last, value.clone())),
         (op, _) => bail!("cannot {op} at {path}"),
     }
     Ok(())
@@ -95,6 +97,7 @@ mod tests {
         for (op, path, value, expected) in [
             ("add", "/spec/list/-", json!("b"), Some(json!({"spec": {"list": ["a", "b"], "name": "x"}}))),
             ("add", "/spec/more", json!(["c"]), Some(json!({"spec": {"list": ["a"], "name": "x", "more": ["c"]}}))),
+            ("add", "/spec/a.b~1c", json!("d"), Some(json!({"spec": {"list": ["a"], "name": "x", "a.b/c": "d"}}))),
             ("replace", "/spec/name", json!("y"), Some(json!({"spec": {"list": ["a"], "name": "y"}}))),
             ("test", "/spec/name", json!("x"), Some(data.clone())),
             ("test", "/spec/name", json!("y"), None),

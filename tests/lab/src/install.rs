@@ -67,6 +67,8 @@ pub struct BerthConfig {
     pub aws: bool,
     /// Whether the component `deploy/aws-readiness-gates` is laid over that.
     pub aws_readiness_gates: bool,
+    /// Whether the component `deploy/azure` is laid over it; the Secret that it names is for whoever installs.
+    pub azure: bool,
 }
 
 impl BerthConfig {
@@ -105,6 +107,22 @@ pub enum Workload {
     DaemonSet,
 }
 
+/// The manifest, with components over it.
+fn laid_over(config: &BerthConfig) -> Result<Vec<DynamicObject>> {
+    let mut objects = manifest()?;
+    for (name, is_laid) in [
+        ("routes", config.routes),
+        ("aws", config.aws),
+        ("aws-readiness-gates", config.aws_readiness_gates),
+        ("azure", config.azure),
+    ] {
+        if is_laid {
+            component::lay_over(&mut objects, name)?;
+        }
+    }
+    Ok(objects)
+}
+
 impl Lab {
     /// Installs Berth as shipped (`kubectl apply -f deploy/install.yaml`); returns when controllers and speakers are rolled out.
     pub async fn install_berth(&self) -> Result<()> {
@@ -124,14 +142,7 @@ impl Lab {
 
     /// Applies the manifest and waits for the kinds; the pods come up meanwhile.
     async fn apply_berth(&self, config: &BerthConfig) -> Result<()> {
-        let mut objects = manifest()?;
-        for (name, is_laid) in
-            [("routes", config.routes), ("aws", config.aws), ("aws-readiness-gates", config.aws_readiness_gates)]
-        {
-            if is_laid {
-                component::lay_over(&mut objects, name)?;
-            }
-        }
+        let mut objects = laid_over(config)?;
         for object in &mut objects {
             config.change(object);
         }

@@ -72,8 +72,9 @@ mod tests {
     #[test]
     fn the_samples_can_be_applied_beside_the_demo() {
         let ours = Addresses::parse(&POOL_RANGES).unwrap();
-        for object in
-            ["pool.yaml", "services.yaml", "mock-service.yaml", "aws-service.yaml"].into_iter().flat_map(sample)
+        for object in ["pool.yaml", "services.yaml", "mock-service.yaml", "aws-service.yaml", "azure-service.yaml"]
+            .into_iter()
+            .flat_map(sample)
         {
             let name = object["metadata"]["name"].as_str().unwrap();
             assert!(name != POOL && name != SERVICE, "{object}");

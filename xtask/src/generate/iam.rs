@@ -1,9 +1,13 @@
-//! `deploy/aws/iam-policy.json`: what the controller's role may do, from the table of calls.
+//! What the controller's role may do in a cloud, from the tables of calls: `deploy/aws/iam-policy.json`, `deploy/azure/role.json`.
 
 use super::Generated;
 
-/// The policy.
-pub fn file() -> anyhow::Result<Generated> {
-    let text = serde_json::to_string_pretty(&berth_aws::policy::policy())?;
-    Ok(Generated::new("deploy/aws/iam-policy.json", text + "\n"))
+/// The policy and the role.
+pub fn files() -> anyhow::Result<[Generated; 2]> {
+    let policy = serde_json::to_string_pretty(&berth_aws::policy::policy())?;
+    let role = serde_json::to_string_pretty(&berth_azure::role::role())?;
+    Ok([
+        Generated::new("deploy/aws/iam-policy.json", policy + "\n"),
+        Generated::new("deploy/azure/role.json", role + "\n"),
+    ])
 }

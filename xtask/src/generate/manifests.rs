@@ -31,14 +31,21 @@ const WORKLOADS: [(&str, &str); 3] = [
 ];
 
 /// What is laid over the rest by those who want it.
-const COMPONENTS: [(&str, &str); 3] = [
+const COMPONENTS: [(&str, &str); 4] = [
     (AWS, include_str!("templates/aws.yaml")),
     (AWS_GATES, include_str!("templates/aws-readiness-gates.yaml")),
+    (AZURE, include_str!("templates/azure.yaml")),
     (ROUTES, include_str!("templates/routes.yaml")),
 ];
 const AWS: &str = "deploy/aws/kustomization.yaml";
+const AZURE: &str = "deploy/azure/kustomization.yaml";
 const AWS_GATES: &str = "deploy/aws-readiness-gates/kustomization.yaml";
 const ROUTES: &str = "deploy/routes/kustomization.yaml";
+
+/// Where a pod of the controller finds the configuration for Azure: its own folder, so that a Secret can be mounted there whole.
+const AZURE_CONFIG_DIR: &str = "/etc/berth-azure";
+/// The file in it, which is the key of the Secret.
+const AZURE_CONFIG: &str = "azure.json";
 
 const KUSTOMIZATION: &str = "deploy/kustomization.yaml";
 const INSTALL: &str = "deploy/install.yaml";
@@ -89,6 +96,9 @@ fn values() -> anyhow::Result<Values> {
         ("group", text(names::GROUP)),
         ("api-version", text(names::VERSION)),
         ("pool-class", text(names::POOL_CLASS)),
+        ("azure-config-dir", text(AZURE_CONFIG_DIR)),
+        ("azure-config", format!("{AZURE_CONFIG_DIR}/{AZURE_CONFIG}")),
+        ("azure-secret", text(names::AZURE_SECRET)),
         ("controller", text(names::CONTROLLER_NAME)),
         ("controller-namespace", text(names::CONTROLLER_NAMESPACE)),
         ("controller-user", account(names::CONTROLLER_NAMESPACE, names::CONTROLLER_NAME)),

@@ -18,10 +18,11 @@ use anyhow::Context as _;
 use crate::{output, workspace};
 
 /// Folders in which every file is generated; what else lies there is left over and goes.
-const OWNED_FOLDERS: [&str; 7] = [
+const OWNED_FOLDERS: [&str; 8] = [
     "deploy/admission",
     "deploy/aws",
     "deploy/aws-readiness-gates",
+    "deploy/azure",
     "deploy/crds",
     "deploy/rbac",
     "deploy/routes",
@@ -82,7 +83,7 @@ fn all() -> anyhow::Result<Vec<Generated>> {
     files.extend(manifests::files()?);
     files.extend(manifests::collections(&files)?);
     files.extend(manifests::components()?);
-    files.push(iam::file()?);
+    files.extend(iam::files()?);
     files.extend(reference::files());
     Ok(files)
 }

@@ -15,6 +15,7 @@ pub fn files() -> Vec<Generated> {
     vec![
         Generated::new("docs/reference/api.md", api()),
         Generated::new("docs/reference/aws-annotations.md", aws_annotations()),
+        Generated::new("docs/reference/azure-annotations.md", azure_annotations()),
         Generated::new("docs/reference/controller.md", flags(berth_controller::command())),
         Generated::new("docs/reference/kubectl-berth.md", cli(berth_cli::command())),
         Generated::new("docs/reference/metrics.md", metrics()),
@@ -43,6 +44,28 @@ fn aws_annotations() -> String {
          refused, or with one under these names that nobody knows, gets no load balancer, what it has is left as it is, and its condition\n\
          says which annotation it is. Berth's own, `berth.dev/load-balancer-group`, `berth.dev/allow-replacement` and `berth.dev/disown`,\n\
          are in the [guide](../aws.md).",
+        &[
+            format!("## Honoured\n\n{}", table(["Annotation", "Meaning"], rows(honoured))),
+            format!(
+                "## Refused\n\n{}",
+                table(["Annotation", "What it asks for, and why it is refused"], rows(refused))
+            ),
+        ],
+    )
+}
+
+fn azure_annotations() -> String {
+    let (honoured, refused): (Vec<_>, Vec<_>) =
+        berth_azure::annotation::lines().into_iter().partition(|line| line.honoured);
+    let rows = |lines: Vec<berth_azure::annotation::Line>| {
+        lines.into_iter().map(|line| [code(&line.annotation), line.about]).collect::<Vec<_>>()
+    };
+    page(
+        "Annotations of Azure load balancers",
+        "They are those of cloud-provider-azure, with its meanings except where the [guide](../azure.md) says otherwise. None is ignored: a\n\
+         Service with one that is refused, with one under these names that nobody knows, or with one that means nothing for its scheme\n\
+         (a public IP of an internal Service) gets nothing, what it has is left as it is, and its condition says which annotation it is.\n\
+         Berth's own, `berth.dev/disown`, is in the guide.",
         &[
             format!("## Honoured\n\n{}", table(["Annotation", "Meaning"], rows(honoured))),
             format!(

@@ -8,48 +8,10 @@ use berth_aws::outlook::Outlook;
 use berth_aws::step::{ListenerStep, Step};
 use berth_provider::PlannedStep;
 
-use super::PORT_UNKNOWN;
-use super::report::PlannedLoadBalancer;
-use crate::table::{Cell, Style, Table, Tone};
+use crate::plan::cloud::{Change, PORT_UNKNOWN, Row, interrupts};
 
 /// What is shown for a port that the API server chooses.
 const NODE_PORT: &str = "<node port>";
-
-/// One line of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    change: Change,
-    resource: &'static str,
-    name: String,
-    detail: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    Create,
-    Alter,
-    Replace,
-    Delete,
-}
-
-impl Change {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Alter => "change",
-            Self::Replace => "replace",
-            Self::Delete => "delete",
-        }
-    }
-
-    fn tone(self) -> Tone {
-        match self {
-            Self::Create => Tone::Good,
-            Self::Alter => Tone::Doubtful,
-            Self::Replace | Self::Delete => Tone::Bad,
-        }
-    }
-}
 
 /// Whether a plan names a port that the API server may have to choose.
 pub fn shows_node_ports(outlook: &Outlook) -> bool {
@@ -75,10 +37,7 @@ pub fn rows(outlook: &Outlook, without_node_ports: &BTreeSet<ServiceKey>) -> Vec
         let first = rows.len();
         of_step(planned, outlook, &made, unknown, &mut rows);
         if planned.disruptive {
-            for row in &mut rows[first..] {
-                row.detail =
-                    format!("{}{}interrupts traffic", row.detail, if row.detail.is_empty() { "" } else { "; " });
-            }
+            interrupts(&mut rows[first..]);
         }
     }
     rows
@@ -218,36 +177,4 @@ fn subnet(mapping: &SubnetMapping) -> String {
 
 fn pairs(pairs: &Pairs) -> String {
     pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
-}
-
-/// The tables of one load balancer; none where nothing is to be done.
-pub fn tables(planned: &PlannedLoadBalancer, style: Style) -> Option<String> {
-    if planned.rows.is_empty() {
-        return None;
-    }
-    let mut steps = Table::new(vec!["CHANGE", "RESOURCE", "NAME", "DETAIL"]);
-    for row in &planned.rows {
-        steps.row(vec![
-            Cell::toned(row.change.word(), row.change.tone()),
-            row.resource.into(),
-            row.name.clone().into(),
-            Cell::or_none(Some(&row.detail)),
-        ]);
-    }
-    let of = if planned.services.len() == 1 { "Service" } else { "Services" };
-    let mut text = format!("AWS, for the {of} {}:\n{}", planned.services.join(", "), steps.render(style));
-    if !planned.subnets.is_empty() {
-        let mut subnets = Table::new(vec!["SUBNET", "ZONE", "CHOSEN", "WHY"]);
-        for subnet in &planned.subnets {
-            let chosen = if subnet.chosen { Cell::toned("yes", Tone::Good) } else { "no".into() };
-            subnets.row(vec![
-                subnet.subnet_id.clone().into(),
-                Cell::or_none(Some(&subnet.availability_zone)),
-                chosen,
-                subnet.reason.clone().into(),
-            ]);
-        }
-        text = format!("{text}\n{}", subnets.render(style));
-    }
-    Some(text)
 }

@@ -1,39 +1,10 @@
 //! What a person and a script read, word for word: `src/golden/aws/NAME.txt` for each case. `BERTH_UPDATE_GOLDEN=1` writes the files
 //! anew.
 
-use std::fmt::Write as _;
-use std::path::Path;
+use crate::plan::golden;
 
-use clap::FromArgMatches as _;
-use jiff::Timestamp;
-
-use crate::args::{self, Cli, Command};
-use crate::plan::{plan, tables};
-use crate::table::Style;
-
-const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
-
-/// What `kubectl berth plan` says to these words, which name files beside the golden ones.
 fn said(words: &str) -> Result<(String, serde_json::Value, bool), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden/aws");
-    let file = |word: &str| {
-        let file = folder.join(word);
-        if file.is_file() { file.display().to_string() } else { word.to_owned() }
-    };
-    let place = |words: &str| words.split(',').map(file).collect::<Vec<_>>().join(",");
-    let words = ["kubectl-berth", "plan"].map(str::to_owned).into_iter().chain(words.split_whitespace().map(place));
-    let matches = args::command().try_get_matches_from(words).map_err(|error| error.to_string())?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.to_string())?;
-    let Command::Plan(plan_args) = &cli.command else { return Err("no plan".to_owned()) };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let planned = runtime.block_on(plan(plan_args, &cli.client, NOW)).map_err(|error| error.to_string())?;
-    let mut text = tables(&planned.report, false, Style::Plain);
-    for note in planned.notes {
-        writeln!(text, "{note}").unwrap();
-    }
-    let breaks = planned.report.breaks();
-    let here = format!("{}/", folder.display());
-    Ok((text.replace(&here, ""), serde_json::to_value(planned.report).unwrap(), breaks))
+    golden::said("aws", words)
 }
 
 /// Name, words, and whether somebody would lose something.
@@ -77,29 +48,13 @@ const CASES: &[(&str, &str, bool)] = &[
 
 #[test]
 fn plans_for_aws_are_said_word_for_word() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden/aws");
-    let update = std::env::var_os("BERTH_UPDATE_GOLDEN").is_some();
-    for (name, words, breaks) in CASES {
-        let (text, _, found) = said(words).unwrap();
-        let text = format!("$ kubectl berth plan {words}\n{text}");
-        let file = folder.join(format!("{name}.txt"));
-        if update {
-            std::fs::write(&file, &text).unwrap();
-        }
-        assert_eq!(text, std::fs::read_to_string(&file).unwrap_or_default(), "{name}");
-        assert_eq!(found, *breaks, "{name}");
-    }
+    golden::check("aws", CASES);
 }
 
 #[test]
 fn json_has_the_calls_under_the_names_that_the_apis_have_for_them() {
     let (_, report, _) = said(CASES[2].1).unwrap();
-    let text = format!("{report:#}\n");
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden/aws/against-a-snapshot.json");
-    if std::env::var_os("BERTH_UPDATE_GOLDEN").is_some() {
-        std::fs::write(&file, &text).unwrap();
-    }
-    assert_eq!(text, std::fs::read_to_string(&file).unwrap_or_default());
+    golden::check_file("aws", "against-a-snapshot.json", &format!("{report:#}\n"));
     let actions: Vec<_> = report["loadBalancers"][0]["steps"].as_array().unwrap().iter().collect();
     let asked = |action: &str| &actions.iter().find(|step| step["request"]["Action"] == action).unwrap()["request"];
     assert_eq!(asked("CreateLoadBalancer")["SubnetMappings"][0]["SubnetId"], "subnet-public-a");
@@ -117,7 +72,7 @@ fn what_cannot_be_planned_is_said_with_what_to_do() {
             "the snapshot is of several VPCs, vpc-1, vpc-2: give --aws-vpc-id",
         ),
         ("--offline -f service.yaml --provider aws --providers pool", "cannot be used with"),
-        ("--offline -f service.yaml --provider gcp", "possible values: pool, mock, aws"),
+        ("--offline -f service.yaml --provider gcp", "possible values: pool, mock, aws, azure"),
         ("--offline -f service.yaml --default-provider aws", "aws is not one of --providers"),
     ] {
         let error = said(words).unwrap_err();

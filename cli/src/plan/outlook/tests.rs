@@ -32,9 +32,16 @@ fn report_with(yaml: &str, deleted: &[&str], flags: &ClassArgs) -> PlanReport {
         objects.remove(&removal.parse().unwrap(), "shop").unwrap();
     }
     let classes = flags.served().unwrap();
-    let (cloud, switches) = (Cloud::default(), flags.switches());
-    let question =
-        Question { objects: &objects, before: &before, classes: &classes, switches, cloud: &cloud, now: NOW };
+    let (aws, azure, switches) = (aws::Cloud::default(), azure::Cloud::default(), flags.switches());
+    let question = Question {
+        objects: &objects,
+        before: &before,
+        classes: &classes,
+        switches,
+        aws: &aws,
+        azure: &azure,
+        now: NOW,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(question.answer(&mut Vec::new())).unwrap()
 }

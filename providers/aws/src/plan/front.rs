@@ -20,6 +20,8 @@ use crate::{security, subnets, tags};
 pub(super) struct FrontSteps {
     /// Before all else.
     pub before: Vec<PlannedStep<Step>>,
+    /// Then, so that nothing that goes wrong later keeps a port open to who is not to reach it any more.
+    pub narrows: Vec<PlannedStep<Step>>,
     /// Once there are target groups.
     pub load_balancer: Vec<PlannedStep<Step>>,
     /// Once nothing needs it any more.
@@ -50,7 +52,7 @@ impl Shard<'_> {
         let backend = model::backend_group_name(self.settings);
         groups.extend(front.opens_targets.then_some(Group::Own(backend)));
         let mut before = Steps::of(services.clone());
-        let mut after = Steps::of(services.clone());
+        let (mut narrows, mut after) = (Steps::of(services.clone()), Steps::of(services.clone()));
         let own_name = model::security_group_name(self.settings, self.holder);
         let seen = self.observed.security_group(&own_name);
         match (&own, seen) {
@@ -63,10 +65,15 @@ impl Shard<'_> {
                 let there: BTreeSet<Rule> = seen.rules.iter().cloned().collect();
                 authorize(&own.name, own.rules.difference(&there).cloned().collect(), &mut before);
                 self.retag(Tagged::SecurityGroup(own.name.clone()), &own.tags, &seen.tags, &mut before);
-                let ip_permissions: BTreeSet<_> = there.difference(&own.rules).cloned().collect();
-                if !ip_permissions.is_empty() {
-                    let group_name = own.name.clone();
-                    after.push(Step::RevokeSecurityGroupIngress { group_name, ip_permissions });
+                // A port that is open to others still is served already; one that is not may be until its listener is gone.
+                let is_open = |rule: &Rule| own.rules.iter().any(|other| opens_the_same(rule, other));
+                let (narrowed, closed): (BTreeSet<_>, BTreeSet<_>) =
+                    there.difference(&own.rules).cloned().partition(|rule| is_open(rule));
+                for (ip_permissions, steps) in [(narrowed, &mut narrows), (closed, &mut after)] {
+                    if !ip_permissions.is_empty() {
+                        let group_name = own.name.clone();
+                        steps.push(Step::RevokeSecurityGroupIngress { group_name, ip_permissions });
+                    }
                 }
             }
             (None, Some(seen)) => after.push(Step::DeleteSecurityGroup { group_name: seen.name.clone() }),
@@ -81,7 +88,8 @@ impl Shard<'_> {
             None => load_balancer.push(self.create(front, consents, model, groups)?),
             Some(current) => self.change(front, consents, model, current, groups, &mut load_balancer)?,
         }
-        Ok(FrontSteps { before: before.steps, load_balancer: load_balancer.steps, after: after.steps })
+        let (before, narrows, after) = (before.steps, narrows.steps, after.steps);
+        Ok(FrontSteps { before, narrows, load_balancer: load_balancer.steps, after })
     }
 
     fn create(
@@ -272,6 +280,11 @@ impl Shard<'_> {
         }
         Replaced { steps: steps.steps, names, stays }
     }
+}
+
+/// Whether two rules open the same port, be it to others.
+fn opens_the_same(a: &Rule, b: &Rule) -> bool {
+    (a.ip_protocol, a.from_port, a.to_port) == (b.ip_protocol, b.from_port, b.to_port)
 }
 
 fn authorize(group: &str, ip_permissions: BTreeSet<Rule>, steps: &mut Steps) {

@@ -8,7 +8,7 @@ use crate::tests::scene::{annotated, service};
 
 fn node(name: &str, provider_id: &str, labels: &[(&str, &str)]) -> TargetNode {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    TargetNode { name: name.to_owned(), provider_id: provider_id.to_owned(), labels }
+    TargetNode { name: name.to_owned(), provider_id: provider_id.to_owned(), labels, addresses: Vec::new() }
 }
 
 fn endpoint(address: &str, port: &str, number: u16) -> Endpoint {

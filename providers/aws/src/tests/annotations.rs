@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use berth_api::Reason;
-use berth_provider::{Failure, Intent};
+use berth_provider::{Failure, Intent, Namespaces};
 use serde_json::{Value, json};
 
 use super::scene::{ports, service, settings};
 use crate::annotation::{KNOWN, SOURCE_RANGES, Treatment, full};
 use crate::intent::Asks;
-use crate::settings::{Namespaces, Settings};
+use crate::settings::Settings;
 
 type With = &'static [(&'static str, &'static str)];
 

@@ -27,6 +27,7 @@ fn node(number: usize) -> TargetNode {
         name: format!("node-{number}"),
         provider_id: format!("aws:///eu-central-1a/i-{number:04}"),
         labels: BTreeMap::new(),
+        addresses: Vec::new(),
     }
 }
 

@@ -1,12 +1,12 @@
 //! The lives of Services, told by what is done in the cloud and what is said of them.
 
-use berth_provider::{Provider as _, Wanted};
+use berth_provider::{Namespaces, Provider as _, Wanted};
 use serde_json::{Value, json};
 
 use super::scene::{Scene, ports, service, settings};
 use crate::cloud::{Cloud as _, IpProtocol, Pairs, Rule, Source, TargetDescription, TargetState};
 use crate::fake::State;
-use crate::settings::{Namespaces, Settings};
+use crate::settings::Settings;
 
 const CONSENTS: (&str, &str) = ("berth.dev/allow-replacement", "true");
 const EDGE: (&str, &str) = ("berth.dev/load-balancer-group", "edge");
@@ -523,6 +523,23 @@ async fn a_service_is_made_with_few_calls_and_a_look_at_what_is_at_rest_makes_no
     scene.plan().await;
     let looked = calls(&scene) - before;
     assert_eq!(looked, 9 + 4, "within the hour everything is looked at, once in depth, and what there is once for all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_aws_refuses_keeps_a_port_open_to_who_is_not_to_reach_it_any_more() {
+    let mut scene = served(&[], json!({})).await;
+    scene.fake.with(|state| state.refuses.insert("elasticloadbalancing:ModifyTargetGroup", "AccessDenied"));
+    scene.apply(service(
+        "web",
+        &[("healthcheck-interval", "30")],
+        json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}),
+    ));
+    scene.round().await;
+    let rules = scene.fake.with(|state| {
+        let own = state.groups.values().find(|group| group.name.starts_with("berth-shop-web"));
+        own.unwrap().rules.iter().map(ToString::to_string).collect::<Vec<_>>()
+    });
+    assert_eq!(rules, ["tcp 80 from 192.0.2.0/24"], "{:#?}", scene.log);
 }
 
 #[tokio::test(start_paused = true)]

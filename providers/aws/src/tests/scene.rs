@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_api::service::ServiceKey;
-use berth_provider::{Carried, Intent, Outcome, PlannedStep, Provider, Wanted, carry_out};
+use berth_provider::{Carried, Intent, Namespaces, Outcome, PlannedStep, Provider, Wanted, carry_out};
 use serde_json::{Value, json};
 
 use crate::fake::Fake;
-use crate::settings::{Namespaces, Settings};
+use crate::settings::Settings;
 use crate::step::Step;
 use crate::{Admission, Aws};
 

@@ -25,6 +25,7 @@ pub fn nodes(numbers: impl Iterator<Item = usize>) -> Arc<[TargetNode]> {
         name: format!("node-{number}"),
         provider_id: format!("aws:///eu-central-1a/i-{number:04}"),
         labels: BTreeMap::new(),
+        addresses: Vec::new(),
     };
     numbers.map(node).collect()
 }

@@ -131,7 +131,10 @@ fn the_installation_is_everything_and_in_an_order_that_an_api_server_takes() {
     let files = super::super::all().unwrap();
     let manifests = files.iter().filter(|f| f.path.starts_with("deploy")).map(|f| f.path.display().to_string());
     let rest: Vec<_> = manifests.filter(|path| !listed.contains(path)).collect();
-    assert_eq!(rest, [KUSTOMIZATION, INSTALL, AWS, AWS_GATES, ROUTES, "deploy/aws/iam-policy.json"]);
+    assert_eq!(
+        rest,
+        [KUSTOMIZATION, INSTALL, AWS, AWS_GATES, AZURE, ROUTES, "deploy/aws/iam-policy.json", "deploy/azure/role.json"]
+    );
     let distinct: BTreeSet<_> = installed.iter().map(identity).collect();
     assert_eq!(distinct.len(), installed.len());
 
@@ -161,11 +164,17 @@ fn the_component_of_routes_changes_what_it_names_and_nothing_else_adds_its_capab
 }
 
 #[test]
-fn the_component_of_aws_changes_what_is_there_and_its_instructions_name_what_is_there() {
-    let component = &documents(AWS)[0];
-    let targets: Vec<_> =
-        component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
-    assert_eq!(targets, ["Deployment", "NetworkPolicy", "ClusterRole", "Role"]);
+fn the_components_of_clouds_change_what_is_there_and_their_instructions_name_what_is_there() {
+    let common = ["Deployment", "NetworkPolicy", "ClusterRole"];
+    for (path, more) in [(AWS, &["Role"][..]), (AZURE, &[])] {
+        let component = &documents(path)[0];
+        let targets: Vec<_> =
+            component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
+        assert_eq!(targets, [&common[..], more].concat(), "{path}");
+    }
+    let pod = &documents("deploy/controller.yaml")[0]["spec"]["template"]["spec"];
+    assert!(pod.get("volumes").is_none(), "the component for Azure adds all of them");
+    assert!(pod["containers"][0].get("volumeMounts").is_none(), "and all mounts");
     let container = &documents("deploy/controller.yaml")[0]["spec"]["template"]["spec"]["containers"][0];
     assert!(container["args"].is_array(), "the component replaces all of them");
     let account =
@@ -183,22 +192,45 @@ fn the_documentation_names_the_numbers_that_the_policies_hold() {
 }
 
 #[test]
-fn each_component_for_aws_adds_the_rights_that_it_takes_and_no_others() {
+fn the_components_for_clouds_add_the_rights_that_they_take_and_no_others() {
     use berth_controller::rbac;
-    for (component, kind, rules) in [
+    for (path, kind, rules) in [
         (AWS, "ClusterRole", rbac::cloud_rules()),
         (AWS, "Role", rbac::orphan_rules()),
         (AWS_GATES, "ClusterRole", rbac::gate_rules()),
+        (AZURE, "ClusterRole", rbac::cloud_rules()),
     ] {
-        let component = &documents(component)[0];
-        let patches = component["patches"].as_array().unwrap();
-        let of_role: Vec<_> = patches.iter().filter(|patch| patch["target"]["kind"] == kind).collect();
-        let [of_role] = of_role[..] else { panic!("one patch of the role") };
-        assert_eq!(of_role["target"]["name"], "berth-controller");
-        let operations: Vec<Value> = serde_saphyr::from_str(of_role["patch"].as_str().unwrap()).unwrap();
+        let operations = patch(path, kind);
         assert!(operations.iter().all(|of| of["op"] == "add" && of["path"] == "/rules/-"), "{operations:?}");
         let added: Vec<Value> = operations.into_iter().map(|of| of["value"].clone()).collect();
         let expected: Vec<_> = rules.iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
-        assert_eq!(added, expected);
+        assert_eq!(added, expected, "{path}");
+    }
+}
+
+/// The operations of the only patch of a kind, which is of the controller.
+fn patch(path: &str, kind: &str) -> Vec<Value> {
+    let component = &documents(path)[0];
+    let patches = component["patches"].as_array().unwrap();
+    let of_kind: Vec<_> = patches.iter().filter(|patch| patch["target"]["kind"] == kind).collect();
+    let [of_kind] = of_kind[..] else { panic!("{path}: one patch of the {kind}") };
+    assert_eq!(of_kind["target"]["name"], "berth-controller", "{path}");
+    serde_saphyr::from_str(of_kind["patch"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn the_controller_takes_the_arguments_that_components_start_it_with_and_finds_its_file_where_it_is_mounted() {
+    for (path, name) in [(AWS, "--aws-cluster-name=prod"), (AZURE, "--azure-cluster-name=prod")] {
+        let operations = patch(path, "Deployment");
+        let words = operations[0]["value"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+        let args = berth_controller::Args::try_parse_from(["berth-controller", name].into_iter().chain(words)).unwrap();
+        args.served_classes().unwrap();
+        if path == AZURE {
+            let mount = &operations[1]["value"][0];
+            assert_eq!(args.azure.config_file().parent().unwrap().to_str(), mount["mountPath"].as_str());
+            assert_eq!(args.azure.config_file().file_name().unwrap(), AZURE_CONFIG);
+            assert_eq!(mount["name"], operations[2]["value"][0]["name"]);
+            assert_eq!(args.default_provider, berth_controller::DefaultProvider::None);
+        }
     }
 }

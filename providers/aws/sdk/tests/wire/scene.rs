@@ -49,6 +49,7 @@ impl World {
             name: format!("node-{number}"),
             provider_id: id.clone(),
             labels: BTreeMap::new(),
+            addresses: Vec::new(),
         };
         let nodes = ground.instances.iter().enumerate().map(node).collect();
         let world = Self { tools, moto, vpc: ground.vpc, nodes, certificates: ground.certificates };
@@ -78,6 +79,7 @@ impl World {
             leaving: Vec::new(),
             failures: Vec::new(),
             log: Vec::new(),
+            comes: false,
         }
     }
 
@@ -114,7 +116,12 @@ pub struct Cluster {
     pub failures: Vec<Failure>,
     /// What was done since the last rest began.
     pub log: Vec<String>,
+    /// Whether something in AWS takes its time.
+    comes: bool,
 }
+
+/// How long what takes its time in AWS is given before it is looked at again.
+const COMES: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Makes a Service, or changes it; its status stays.
@@ -157,6 +164,7 @@ impl Cluster {
     /// Looks at everything once and does what is to be done; how much that was, or went wrong.
     pub async fn round(&mut self) -> usize {
         let mut count = 0;
+        self.comes = false;
         for (shard, wanted) in self.shards() {
             let mut observed = match self.provider.observe(&shard, &wanted).await {
                 Ok(observed) => observed,
@@ -177,6 +185,7 @@ impl Cluster {
                 let intent = self.wanted.get_mut(&key.name).filter(|intent| !failures.contains_key(&intent.id));
                 let Some(intent) = intent else { continue };
                 count += usize::from(intent.published != outcome.ingress);
+                self.comes |= outcome.look_again.is_some();
                 intent.published.clone_from(&outcome.ingress);
             }
             self.failures.extend(failures.into_values());
@@ -200,7 +209,10 @@ impl Cluster {
         self.log.clear();
         let mut still = 0;
         for _ in 0..ROUNDS {
-            still = if self.round().await == 0 { still + 1 } else { 0 };
+            still = if self.round().await == 0 && !self.comes { still + 1 } else { 0 };
+            if self.comes {
+                tokio::time::sleep(COMES).await;
+            }
             if still == 2 {
                 self.leaving.clear();
                 return;

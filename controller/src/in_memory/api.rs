@@ -13,37 +13,44 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tower::service_fn;
 
-use super::pods::Pods;
+use crate::with_aws::pods::Pods;
 
 /// What is in the API server, and what it was asked.
-#[derive(Default)]
-pub(super) struct Api {
+pub(crate) struct Api {
+    /// The class of Services that are made.
+    class: &'static str,
     services: BTreeMap<ServiceKey, Value>,
     version: u64,
     /// Writes that were carried out, such as `finalizer on shop/web`.
-    pub(super) log: Vec<String>,
+    pub(crate) log: Vec<String>,
     /// What writes of finalizers are answered, if they are not carried out.
-    pub(super) refuses: Option<u16>,
+    pub(crate) refuses: Option<u16>,
     /// Somebody else is quicker at the next writes of finalizers.
-    pub(super) overtaken: u32,
+    pub(crate) overtaken: u32,
     /// Reasons of events.
-    pub(super) events: Vec<String>,
+    pub(crate) events: Vec<String>,
     watchers: Vec<mpsc::UnboundedSender<ServiceKey>>,
-    pub(super) pods: Pods,
+    pub(crate) pods: Pods,
     /// Lists of orphans that were written.
-    pub(super) lists: Vec<OrphanList>,
+    pub(crate) lists: Vec<OrphanList>,
     /// What writes of them are answered, if they are not carried out.
-    pub(super) refuses_lists: Option<u16>,
+    pub(crate) refuses_lists: Option<u16>,
 }
 
-pub(super) type Shared = Arc<Mutex<Api>>;
+pub(crate) type Shared = Arc<Mutex<Api>>;
 
-pub(super) fn key(name: &str) -> ServiceKey {
+pub(crate) fn key(name: &str) -> ServiceKey {
     ServiceKey { namespace: "shop".to_owned(), name: name.to_owned() }
 }
 
 impl Api {
-    pub(super) fn watch(&mut self) -> mpsc::UnboundedReceiver<ServiceKey> {
+    /// An empty one, in which Services are made with this class.
+    pub(crate) fn of(class: &'static str) -> Shared {
+        let (services, version, log, refuses, overtaken, events, watchers) = Default::default();
+        Arc::new(Mutex::new(Self { class, services, version, log, refuses, overtaken, events, watchers }))
+    }
+
+    pub(crate) fn watch(&mut self) -> mpsc::UnboundedReceiver<ServiceKey> {
         let (to, from) = mpsc::unbounded_channel();
         self.watchers.push(to);
         from
@@ -63,27 +70,28 @@ impl Api {
         self.watchers.retain(|watcher| watcher.send(key.clone()).is_ok());
     }
 
-    pub(super) fn keys(&self) -> BTreeSet<ServiceKey> {
+    pub(crate) fn keys(&self) -> BTreeSet<ServiceKey> {
         self.services.keys().cloned().collect()
     }
 
-    pub(super) fn service(&self, key: &ServiceKey) -> Option<Service> {
+    pub(crate) fn service(&self, key: &ServiceKey) -> Option<Service> {
         self.services.get(key).map(|service| serde_json::from_value(service.clone()).unwrap())
     }
 
     /// Makes a Service, or changes it: `spec` is merged into what is there, annotations take the place of those there.
-    pub(super) fn apply(&mut self, name: &str, annotations: Value, spec: &Value) {
+    pub(crate) fn apply(&mut self, name: &str, annotations: Value, spec: &Value) {
         let key = key(name);
-        let number = self.version;
+        let (number, class) = (self.version, self.class);
+        let letters = name.bytes().fold(0_u64, |sum, byte| (sum * 257 + u64::from(byte)) % (1 << 48));
         let service = self.services.entry(key.clone()).or_insert_with(|| {
             json!({
                 "metadata": {
-                    "namespace": "shop", "name": name, "uid": format!("uid-{number}-of-{name}"),
+                    "namespace": "shop", "name": name, "uid": format!("{number:08x}-1111-4222-8333-{letters:012x}"),
                     "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", number % 60),
                     "finalizers": ["example.com/other"],
                 },
                 "spec": {
-                    "type": "LoadBalancer", "loadBalancerClass": "berth.dev/aws-nlb", "ipFamilies": ["IPv4"],
+                    "type": "LoadBalancer", "loadBalancerClass": class, "ipFamilies": ["IPv4"],
                     "ports": [{"name": "http", "port": 80, "nodePort": 30_080, "targetPort": 8080, "protocol": "TCP"}],
                 },
             })
@@ -97,7 +105,7 @@ impl Api {
     }
 
     /// Deletes a Service: it stays as long as it has finalizers.
-    pub(super) fn delete(&mut self, name: &str) {
+    pub(crate) fn delete(&mut self, name: &str) {
         let key = key(name);
         if let Some(service) = self.services.get_mut(&key) {
             service["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z".into();
@@ -109,24 +117,31 @@ impl Api {
     }
 
     /// Somebody takes all finalizers off, and it is gone.
-    pub(super) fn remove_by_force(&mut self, name: &str) {
+    pub(crate) fn remove_by_force(&mut self, name: &str) {
         self.services.remove(&key(name));
         self.changed(&key(name));
     }
 
-    pub(super) fn finalizers(&self, name: &str) -> Option<Vec<String>> {
+    pub(crate) fn finalizers(&self, name: &str) -> Option<Vec<String>> {
         let service = self.services.get(&key(name))?;
         serde_json::from_value(service["metadata"]["finalizers"].clone()).unwrap()
     }
 
     /// Where the Service is published.
-    pub(super) fn hostname(&self, name: &str) -> Option<String> {
+    pub(crate) fn hostname(&self, name: &str) -> Option<String> {
         let service = self.services.get(&key(name))?;
         service.pointer("/status/loadBalancer/ingress/0/hostname")?.as_str().map(str::to_owned)
     }
 
+    /// The addresses that are published for the Service.
+    pub(crate) fn addresses(&self, name: &str) -> Vec<String> {
+        let ingress = self.services.get(&key(name)).map(|service| service["status"]["loadBalancer"]["ingress"].clone());
+        let all = ingress.as_ref().and_then(Value::as_array).into_iter().flatten();
+        all.filter_map(|one| one["ip"].as_str().map(str::to_owned)).collect()
+    }
+
     /// A condition, as `True Reason message`.
-    pub(super) fn says(&self, name: &str, kind: &str) -> String {
+    pub(crate) fn says(&self, name: &str, kind: &str) -> String {
         let conditions = self.services.get(&key(name)).map(|service| service["status"]["conditions"].clone());
         let of = |condition: &&Value| condition["type"] == format!("berth.dev/{kind}");
         let conditions = conditions.unwrap_or_default();
@@ -212,7 +227,7 @@ impl Api {
 }
 
 /// A client of it.
-pub(super) fn client(api: &Shared) -> Client {
+pub(crate) fn client(api: &Shared) -> Client {
     let shared = api.clone();
     let service = service_fn(move |request: Request<Body>| {
         let shared = shared.clone();
