@@ -47,7 +47,20 @@ impl Api {
     /// An empty one, in which Services are made with this class.
     pub(crate) fn of(class: &'static str) -> Shared {
         let (services, version, log, refuses, overtaken, events, watchers) = Default::default();
-        Arc::new(Mutex::new(Self { class, services, version, log, refuses, overtaken, events, watchers }))
+        let (pods, lists, refuses_lists) = Default::default();
+        Arc::new(Mutex::new(Self {
+            class,
+            services,
+            version,
+            log,
+            refuses,
+            overtaken,
+            events,
+            watchers,
+            pods,
+            lists,
+            refuses_lists,
+        }))
     }
 
     pub(crate) fn watch(&mut self) -> mpsc::UnboundedReceiver<ServiceKey> {

@@ -30,7 +30,7 @@ use crate::watch::{KINDS, Message, service_news};
 const ALL_KINDS: [&str; KINDS] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
 /// The watch of pods, where their readiness gates are heeded.
-type Gates = fn(Shared, &mut Feed) -> BoxFuture<'static, ()>;
+pub(crate) type Gates = fn(Shared, &mut Feed) -> BoxFuture<'static, ()>;
 
 /// Nodes and endpoints, as the watches would show them to a process that begins.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::pods;
-use crate::in_memory::{Api, Backends, Process, Shared, key};
+use crate::in_memory::{Api, Backends, Gates, Process, Shared, key};
 use crate::lease::Leadership;
 
 /// Long enough for everything but the hourly look.
@@ -75,7 +75,7 @@ impl Cluster {
         self.kill();
         let is_on = providers.contains(&ProviderName::Aws);
         let cloud = is_on.then(|| (ProviderName::Aws, Aws::new(self.cloud.clone(), self.settings.clone())));
-        let gates = self.heeds_gates.then_some(pods::watch);
+        let gates = self.heeds_gates.then_some(pods::watch as Gates);
         self.running = Some(Process::start(&self.api, providers, cloud, leadership, &self.backends, gates));
     }
 
