@@ -12,6 +12,7 @@ pub mod heartbeat_keys;
 pub mod interface;
 pub mod mac;
 pub mod names;
+pub mod orphans;
 pub mod pool;
 pub mod reason;
 pub mod service;

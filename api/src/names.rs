@@ -21,6 +21,9 @@ pub const CLASS_PREFIX: &str = "berth.dev/";
 /// Finalizer of Services for which something was made outside the cluster, or is about to be. It goes when nothing of them is left there.
 pub const FINALIZER: &str = "berth.dev/load-balancer";
 
+/// What the types of our readiness gates begin with; the name of a Service in the pod's namespace follows.
+pub const TARGET_HEALTH_GATE_PREFIX: &str = "target-health.berth.dev/";
+
 /// Server-side-apply field manager of the controller.
 pub const CONTROLLER_FIELD_MANAGER: &str = "berth-controller";
 /// Server-side-apply field manager of the speakers. One for all nodes, because the status of an

@@ -101,6 +101,10 @@ reasons! {
     NoHealthyTargets => "The load balancer finds none of its targets healthy; the message names some. Look at the health check, at the security groups of nodes and pods, and at the pods.",
     TargetsUnhealthy => "The load balancer finds some targets not healthy and sends them nothing; the message names some. Look at the health check, at the security groups of nodes and pods, and at the pods.",
     TargetsRefused => "The cloud does not take any of the targets; the message names some. An instance has to run in the load balancer's VPC.",
+    // Pods: readiness gates.
+    GateUnserved => "A readiness gate of the pod names a Service of the pod's namespace that Berth gives no load balancer in AWS: there is none of that name, its class is another one, or it is disowned. The pod waits until there is one: create it, or remove the gate from the pod's template.",
+    GateNeedsAddresses => "A readiness gate of the pod names a Service whose load balancer sends traffic to nodes, not to pods, so nothing is known of this pod. Let the Service have the annotation `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or remove the gate from the pod's template.",
+    NotATarget => "A readiness gate of the pod names a Service that the pod takes no traffic of: the selector does not select the pod, or the pod has none of the Service's ports, or no address of the Service's first family. Correct the Service, or remove the gate from the pod's template.",
     UnknownClass => "`spec.loadBalancerClass` begins as Berth's do and is none of them, so nobody serves the Service. Correct it.",
     // Pools and advertisements.
     Valid => "The specification is valid and in use.",

@@ -90,6 +90,18 @@ addresses that Services of that namespace hold. The schema of -o json is docs/re
 
 Exit codes: 0 all was moved, or there was nothing to move, 1 some was not, 2 wrong usage, or the cluster could not be reached.";
 
+const ORPHANS_HELP: &str = "Examples:
+  What Services left behind:
+    kubectl berth orphans
+  Its identities, for a script:
+    kubectl berth orphans -o json | jq -r '.orphans[].id'
+  Have what a Service left removed, all of it:
+    kubectl berth orphans --remove shop/web
+
+The controller searches when it begins to lead and then once an hour, and lists in a ConfigMap of its namespace what no Service explains that is here: one whose finalizer was removed by force left it, or a cluster that was restored from a backup forgot it. It removes none of it but what a person names by --remove, which is all that one Service left. Look at it in the cloud before. The controller asks the API server once more whether the Service is there, and removes in the order that the cloud needs; how far it is, and what stands against it, is in the list.
+
+Exit codes: 0 there are none, nobody searched, or what was named is to be removed, 1 there are some, a list could not be read, or somebody said no, 2 wrong usage, or the cluster could not be reached.";
+
 /// Shows what Berth serves, and at which link a Service stops working
 #[derive(Parser, Clone, Debug)]
 #[command(
@@ -149,6 +161,9 @@ pub enum Command {
     /// Move addresses away from nodes that own too many, after asking
     #[command(after_help = REBALANCE_HELP)]
     Rebalance(RebalanceArgs),
+    /// List what carries this cluster's marks in a cloud and belongs to no Service
+    #[command(after_help = ORPHANS_HELP)]
+    Orphans(OrphansArgs),
     /// Show the versions of this plugin, of Berth in the cluster and of Kubernetes
     Version(VersionArgs),
     /// Print a script that completes `kubectl-berth` in a shell
@@ -310,6 +325,20 @@ pub struct RebalanceArgs {
     /// How to print what is planned; by default as tables
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<StatusOutput>,
+}
+
+/// Arguments of `orphans`.
+#[derive(Args, Clone, Debug)]
+pub struct OrphansArgs {
+    /// Have the controller remove all that these Services left, each by NAMESPACE/NAME or by its UID, after asking
+    #[arg(long, value_name = "SERVICE", num_args = 1..)]
+    pub remove: Vec<String>,
+    /// Do not ask
+    #[arg(short, long, requires = "remove")]
+    pub yes: bool,
+    /// How to print it; by default as a table
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<VersionOutput>,
 }
 
 /// Arguments of `version`.

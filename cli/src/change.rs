@@ -1,18 +1,21 @@
-//! What the plugin writes, which is what a person decided and nothing else: an annotation of a Node, and one of an Announcement.
+//! What the plugin writes, which is what a person decided and nothing else: an annotation of a Node, one of an Announcement, and one
+//! of a list of orphans.
 
 use std::time::Duration;
 
 use berth_api::Announcement;
 use berth_api::annotations::{DRAIN, MOVE_TO};
-use berth_api::names::part_label;
+use berth_api::names::{CONTROLLER_NAMESPACE, part_label};
+use berth_api::orphans::{REMOVE, config_map_name};
 use berth_pool::forecast::simulate::UnknownNode;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::collect::{CollectError, Reader};
 use crate::connect::Connection;
+use crate::orphans::Request;
 use crate::report::Unreadable;
 
 /// What writes are said to be by.
@@ -44,7 +47,7 @@ impl ChangeError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Collect(error) => Some(error.hint()),
-            Self::Refused(_) => Some("docs/placement.md lists the rights that it takes"),
+            Self::Refused(_) => Some("docs/placement.md and docs/cli.md list the rights that it takes"),
             Self::UnknownNode(_) | Self::Contended(_) => None,
         }
     }
@@ -55,13 +58,19 @@ pub struct Writer<'a> {
     reader: Reader<'a>,
     nodes: Api<Node>,
     announcements: Api<Announcement>,
+    lists: Api<ConfigMap>,
 }
 
 impl<'a> Writer<'a> {
     /// A writer.
     pub fn new(connection: &'a Connection) -> Self {
         let client = || connection.client.clone();
-        Self { reader: Reader::new(connection), nodes: Api::all(client()), announcements: Api::all(client()) }
+        Self {
+            reader: Reader::new(connection),
+            nodes: Api::all(client()),
+            announcements: Api::all(client()),
+            lists: Api::namespaced(client(), CONTROLLER_NAMESPACE),
+        }
     }
 
     /// Asks a node to give up what it owns, or takes that back.
@@ -124,6 +133,18 @@ impl<'a> Writer<'a> {
         match self.reader.within(self.announcements.get_opt(name)).await? {
             Ok(found) => Ok(found),
             Err(error) => Err(self.refused(&format!("Announcement {name} cannot be read"), error)?),
+        }
+    }
+
+    /// Says whose orphans are to be removed.
+    pub async fn name_orphans(&self, request: &Request) -> Result<(), ChangeError> {
+        let Request { provider, version, uids } = request;
+        let name = config_map_name(provider);
+        let uids: Vec<_> = uids.iter().map(String::as_str).collect();
+        let patch = Patch::Merge(annotation(REMOVE, Some(&uids.join(",")), version.as_deref()));
+        match self.reader.within(self.lists.patch(&name, &params(), &patch)).await? {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.refused(&format!("ConfigMap {name} cannot be annotated"), error)?),
         }
     }
 

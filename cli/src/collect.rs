@@ -3,10 +3,11 @@
 use std::fmt::Debug;
 
 use berth_api::names::{CONTROLLER_NAME, CONTROLLER_NAMESPACE, LEADER_LEASE, SPEAKER_NAME, SPEAKER_NAMESPACE};
+use berth_api::orphans::config_map_name;
 use futures::join;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::connect::Connection;
 use crate::observed::{Cluster, Everything, Seen, Surroundings};
+use crate::orphans::CLOUDS;
 use crate::report::Unreadable;
 
 /// Objects of one answer: what kubectl asks for at a time, so that a large cluster need not answer in one piece.
@@ -200,6 +202,16 @@ impl<'a> Reader<'a> {
             Err(error) => Seen::Unreadable(self.unreadable("the version of Kubernetes", error)?),
         };
         Ok((deployment?, speakers?, kubernetes))
+    }
+
+    /// The lists of orphans of all providers that make something outside the cluster.
+    pub async fn orphans(&self) -> Result<Vec<(&'static str, Seen<Option<ConfigMap>>)>, CollectError> {
+        let mut lists = Vec::new();
+        for provider in CLOUDS {
+            let name = config_map_name(provider);
+            lists.push((provider, self.one::<ConfigMap>("configmaps", CONTROLLER_NAMESPACE, &name).await?));
+        }
+        Ok(lists)
     }
 
     #[allow(clippy::type_complexity, reason = "three fields of one struct, which has a fourth")]

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn kubectl_is_offered_what_may_follow() {
         for (line, expected) in [
-            ("", &["status", "plan", "simulate", "drain", "rebalance", "version", "completion", ":4"][..]),
+            ("", &["status", "plan", "simulate", "drain", "rebalance", "orphans", "version", "completion", ":4"][..]),
             ("st", &["status", ":4"]),
             ("status --all", &["--all-namespaces", ":4"]),
             ("status -o ", &["json", "yaml", "wide", ":4"]),

@@ -19,6 +19,7 @@ mod drain;
 mod finding;
 mod no_proxy;
 mod observed;
+mod orphans;
 mod output;
 mod plan;
 mod rebalance;

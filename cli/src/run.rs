@@ -4,23 +4,26 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 
 use berth_pool::forecast::simulate::UnknownNode;
 
 use crate::args::{
-    self, Cli, ClientArgs, Command, PlanArgs, SimulateArgs, StatusArgs, StatusOutput, VersionArgs, VersionOutput,
+    self, Cli, ClientArgs, Command, OrphansArgs, PlanArgs, SimulateArgs, StatusArgs, StatusOutput, VersionArgs,
+    VersionOutput,
 };
 use crate::chain::Index;
-use crate::change::ChangeError;
+use crate::change::{ChangeError, Writer};
 use crate::collect::{CollectError, Reader};
-use crate::connect::{ConnectError, connect};
+use crate::connect::{ConnectError, Connection, connect};
+use crate::observed::Seen;
 use crate::plan::{self, AwsError, AzureError, ClassesUnknown, FileError, LoadError, RemovalError};
 use crate::render::{self, Look};
 use crate::report::{SingleService, Unreadable};
 use crate::summary::summarise;
 use crate::version::{self, Versions};
-use crate::{completion, drain, output, rebalance, simulate};
+use crate::{completion, drain, orphans, output, rebalance, simulate};
 
 /// Prefixes that kubectl users put before the name of a Service.
 const SERVICE_PREFIXES: [&str; 4] = ["service/", "services/", "svc/", "Service/"];
@@ -77,6 +80,8 @@ pub enum RunError {
     Change(#[from] ChangeError),
     #[error(transparent)]
     Confirm(#[from] output::ConfirmError),
+    #[error(transparent)]
+    NothingOf(#[from] orphans::NothingOf),
     #[error("a plan needs everything that the controller watches, and some of it could not be read: {}", told(.0))]
     Incomplete(Vec<Unreadable>),
     #[error("the output cannot be written: {0}")]
@@ -106,6 +111,7 @@ impl RunError {
             | Self::NothingToPlan(_)
             | Self::UnknownNode(_)
             | Self::Confirm(_)
+            | Self::NothingOf(_)
             | Self::Output(_)
             | Self::Json(_)
             | Self::Yaml(_) => None,
@@ -136,6 +142,7 @@ pub async fn run(words: Vec<String>) -> ExitCode {
         Command::Rebalance(args) => {
             Box::pin(rebalance::rebalance(args, &cli.client, Timestamp::now())).await.map(Outcome::of_doing)
         }
+        Command::Orphans(args) => Box::pin(orphaned(args, &cli.client)).await,
         Command::Version(args) => versions(args, &cli.client).await,
         Command::Completion(args) => {
             let script = completion::script(args.shell);
@@ -196,6 +203,40 @@ async fn simulation(args: &SimulateArgs, client: &ClientArgs) -> Result<Outcome,
     print(args.output, &report, || simulate::tables(&report, wide, output::style()))?;
     notes.iter().for_each(output::note);
     Ok(if report.loses() { Outcome::Breaks } else { Outcome::Well })
+}
+
+async fn orphaned(args: &OrphansArgs, client: &ClientArgs) -> Result<Outcome, RunError> {
+    let connection = connect(client).await?;
+    let lists = Reader::new(&connection).orphans().await?;
+    if !args.remove.is_empty() {
+        return remove(args, &connection, &lists).await;
+    }
+    let report = orphans::report(lists);
+    let format = args.output.map(|format| match format {
+        VersionOutput::Json => StatusOutput::Json,
+        VersionOutput::Yaml => StatusOutput::Yaml,
+    });
+    print(format, &report, || orphans::table(&report, output::style()))?;
+    orphans::notes(&report).iter().for_each(output::note);
+    Ok(Outcome::of_doing(report.orphans.is_empty() && report.unreadable.is_empty()))
+}
+
+async fn remove(
+    args: &OrphansArgs,
+    connection: &Connection,
+    lists: &[(&'static str, Seen<Option<ConfigMap>>)],
+) -> Result<Outcome, RunError> {
+    let (chosen, requests) = orphans::removal(lists, &args.remove)?;
+    output::data(&orphans::table(&chosen, output::style()))?;
+    if !args.yes && !output::confirm("Have all of it removed?")? {
+        return Ok(Outcome::Broken);
+    }
+    let writer = Writer::new(connection);
+    for request in &requests {
+        writer.name_orphans(request).await?;
+    }
+    output::note("the controller removes it; `kubectl berth orphans` says how far it is");
+    Ok(Outcome::Well)
 }
 
 /// Whether wrong words were meant for one of [`PLANNING`].

@@ -33,6 +33,7 @@ use crate::heartbeat_keys::Rotation;
   Run outside the cluster, with the rights of a kubeconfig:
     KUBECONFIG=./kubeconfig berth-controller --leader-elect=false --log-format human"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     /// The providers that are switched on; each serves its class: berth.dev/pool, berth.dev/mock, berth.dev/aws-nlb, berth.dev/azure-lb
     #[arg(
@@ -84,6 +85,10 @@ pub struct Args {
     /// The AWS region [default: the environment's, or the one that the instance is in]
     #[arg(long = "aws-region", env = "BERTH_AWS_REGION", value_name = "REGION", help_heading = "AWS", value_parser = NonEmptyStringValueParser::new())]
     pub aws_region: Option<String>,
+
+    /// Whether readiness gates target-health.berth.dev/SERVICE of pods are set to what the load balancer thinks of them; needs the rights of deploy/aws-readiness-gates
+    #[arg(long = "aws-pod-readiness-gates", env = "BERTH_AWS_POD_READINESS_GATES", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "BOOL", help_heading = "AWS")]
+    pub aws_pod_readiness_gates: bool,
 
     /// How fast AWS is called, in calls a second and at once, for ec2-read, ec2-write, elb-read, elb-write and elb-targets; when AWS asks for fewer calls there are fewer by themselves [default: ec2-read=20/100,ec2-write=10/100,elb-read=40/200,elb-write=20/100,elb-targets=40/200]
     #[arg(

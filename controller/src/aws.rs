@@ -17,12 +17,15 @@ pub(crate) enum Unready {
         "--providers=aws needs --aws-cluster-name NAME, by which what is made is tagged and subnets are found, such as --aws-cluster-name=prod"
     )]
     NoClusterName,
+    /// What is for AWS alone is switched on without it.
+    #[error("--aws-pod-readiness-gates needs --providers=aws, whose load balancers say what they think of pods")]
+    GatesWithoutAws,
 }
 
 /// Whether the flags are such that it can be started, if it is to be.
 pub(crate) fn check(args: &Args) -> Result<(), Unready> {
     if !args.providers.contains(&ProviderName::Aws) {
-        return Ok(());
+        return if args.aws_pod_readiness_gates { Err(Unready::GatesWithoutAws) } else { Ok(()) };
     }
     if cfg!(not(feature = "aws")) {
         return Err(Unready::NotBuilt);

@@ -9,6 +9,7 @@ use berth_provider::{Endpoint, Protocol, TargetNode};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use crate::gates::PodFeed;
 use crate::latest::Latest;
 
 /// Label of an EndpointSlice that names its Service (Kubernetes convention).
@@ -26,6 +27,8 @@ pub(crate) type SliceId = (String, String);
 pub(crate) struct Feed {
     pub(crate) nodes: Latest<String, Option<Arc<NodeState>>>,
     pub(crate) slices: Latest<SliceId, Option<SliceState>>,
+    /// Where readiness gates of pods are heeded.
+    pub(crate) gates: Option<PodFeed>,
 }
 
 /// A node.
@@ -66,16 +69,27 @@ pub(crate) fn eligible<'a>(nodes: impl Iterator<Item = &'a NodeState> + Clone) -
     may.filter(|node| node.is_ready || !any_ready).map(|node| node.target.clone()).collect()
 }
 
-/// An EndpointSlice: the endpoints that take new connections, and whose they are.
+/// An EndpointSlice: its endpoints, and whose they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceState {
     pub(crate) service: ServiceKey,
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<SliceEndpoint>,
+}
+
+/// An endpoint that is not about to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SliceEndpoint {
+    pub(crate) endpoint: Endpoint,
+    /// It takes new connections.
+    pub(crate) is_ready: bool,
+    /// The name of its pod, where readiness gates are heeded.
+    pub(crate) pod: Option<Box<str>>,
 }
 
 impl SliceState {
-    /// `None` for one that is of no Service, or of names in DNS.
-    pub(crate) fn of(slice: &EndpointSlice) -> Option<Self> {
+    /// `None` for one that is of no Service, or of names in DNS. Endpoints that are not ready are kept only with their pods, whose
+    /// readiness gates may be what they wait for.
+    pub(crate) fn of(slice: &EndpointSlice, with_pods: bool) -> Option<Self> {
         let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?.clone();
         let service = ServiceKey { namespace: slice.metadata.namespace.clone()?, name };
         let mut ports = BTreeMap::new();
@@ -90,15 +104,22 @@ impl SliceState {
             ports.insert((port.name.clone().unwrap_or_default(), protocol), number);
         }
         let ports = Arc::new(ports);
-        let takes = slice.endpoints.iter().filter(|endpoint| {
+        let endpoints = slice.endpoints.iter().filter_map(|endpoint| {
             let conditions = endpoint.conditions.as_ref();
             // Ready unless said otherwise (EndpointSlice API). One that is about to end takes no new connections, also where it is
             // published all the same.
-            conditions.and_then(|c| c.ready).unwrap_or(true) && !conditions.and_then(|c| c.terminating).unwrap_or(false)
+            let is_ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+            let ends = conditions.and_then(|c| c.terminating).unwrap_or(false);
+            let pod = endpoint.target_ref.as_ref().filter(|of| with_pods && of.kind.as_deref() == Some("Pod"));
+            let pod = pod.and_then(|of| of.name.clone()).map(String::into_boxed_str);
+            if ends || !(is_ready || pod.is_some()) {
+                return None;
+            }
+            // The addresses of an endpoint are the same to who sends there; the first is what kube-proxy goes by, too.
+            let address = endpoint.addresses.first()?.parse().ok()?;
+            Some(SliceEndpoint { endpoint: Endpoint { address, ports: ports.clone() }, is_ready, pod })
         });
-        // The addresses of an endpoint are the same to who sends there; the first is what kube-proxy goes by, too.
-        let addresses = takes.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());
-        Some(Self { service, endpoints: addresses.map(|address| Endpoint { address, ports: ports.clone() }).collect() })
+        Some(Self { service, endpoints: endpoints.collect() })
     }
 }
 
@@ -160,12 +181,39 @@ mod tests {
                 endpoint("10.0.0.5", json!({"ready": false})),
             ],
         });
-        let state = SliceState::of(&serde_json::from_value(slice).unwrap()).unwrap();
+        let state = SliceState::of(&serde_json::from_value(slice).unwrap(), false).unwrap();
         assert_eq!(state.service.to_string(), "shop/web");
-        let addresses: Vec<_> = state.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        let addresses: Vec<_> = state.endpoints.iter().map(|of| of.endpoint.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
         let ports = [(("dns".to_owned(), Protocol::Udp), 53), (("http".to_owned(), Protocol::Tcp), 8080)];
-        assert_eq!(*state.endpoints[0].ports, BTreeMap::from(ports));
+        assert_eq!(*state.endpoints[0].endpoint.ports, BTreeMap::from(ports));
+    }
+
+    #[test]
+    fn where_gates_are_heeded_endpoints_that_are_not_ready_are_kept_with_their_pods_unless_they_end() {
+        let endpoint = |number: u8, kind: &str, ready: bool, ends: bool| {
+            json!({
+                "addresses": [format!("10.0.0.{number}")], "conditions": {"ready": ready, "terminating": ends},
+                "targetRef": {"kind": kind, "name": format!("web-{number}")},
+            })
+        };
+        let slice = json!({
+            "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "ports": [{"port": 8080}],
+            "endpoints": [
+                endpoint(1, "Pod", true, false), endpoint(2, "Pod", false, false), endpoint(3, "Pod", false, true),
+                endpoint(4, "VirtualMachine", false, false), endpoint(5, "VirtualMachine", true, false),
+            ],
+        });
+        let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+        let seen = |with_pods| {
+            let state = SliceState::of(&slice, with_pods).unwrap();
+            let each = state.endpoints.iter().map(|of| (of.pod.as_deref().unwrap_or("").to_owned(), of.is_ready));
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(seen(false), [(String::new(), true), (String::new(), true)]);
+        let with_pods = [("web-1", true), ("web-2", false), ("", true)].map(|(pod, ready)| (pod.to_owned(), ready));
+        assert_eq!(seen(true), with_pods);
     }
 
     #[test]
@@ -175,7 +223,7 @@ mod tests {
                 "metadata": {"name": "web-1", "namespace": "shop", "labels": labels},
                 "addressType": kind, "endpoints": [{"addresses": [address]}],
             });
-            SliceState::of(&serde_json::from_value(slice).unwrap())
+            SliceState::of(&serde_json::from_value(slice).unwrap(), true)
         };
         assert_eq!(slice(json!({}), "IPv4", "10.0.0.1"), None);
         let named = slice(json!({"kubernetes.io/service-name": "web"}), "FQDN", "web.example.com").unwrap();

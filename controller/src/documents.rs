@@ -13,7 +13,9 @@
 
 mod board;
 mod finalizers;
+mod gates;
 mod look;
+mod orphans;
 mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,11 +32,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::{Feed, NodeState, SliceId, SliceState};
+use crate::gates::{GateWrite, GateWriter, GateWritten, Gates};
 use crate::heritage::Heritage;
 use crate::latest::Latest;
 use crate::lease::Leadership;
+use crate::list_writer::ListWriter;
 use crate::marker::{Marker, Write, Written};
 use crate::metrics::{Metrics, ProviderLabels};
+use crate::orphans::{Orphans, Snapshot};
 use crate::wish::Wish;
 use board::Board;
 use finalizers::{Finalizers, Follows};
@@ -53,6 +58,9 @@ pub(crate) type Asked = Latest<ServiceKey, Wish>;
 /// What is to be said of Services, and which provider says it. One that was made again under its name is another one.
 pub(crate) type Outcomes = Latest<(ServiceId, &'static str), Outcome>;
 
+/// Whose orphans are to be removed, by their UIDs.
+pub(crate) type Named = Latest<(), BTreeSet<String>>;
+
 /// What a driver hears, and where it speaks.
 #[derive(Clone)]
 pub(crate) struct Ties {
@@ -63,6 +71,10 @@ pub(crate) struct Ties {
     /// Whether every Service, node and slice that there is was put into the mailboxes.
     pub(crate) listed: watch::Receiver<bool>,
     pub(crate) marker: Marker,
+    pub(crate) gate_writer: GateWriter,
+    pub(crate) list_writer: ListWriter,
+    /// UIDs of Services whose orphans people want to be removed.
+    pub(crate) named: Named,
     pub(crate) heritage: Heritage,
     pub(crate) metrics: Metrics,
 }
@@ -76,8 +88,11 @@ impl Ties {
         metrics: &Metrics,
     ) -> Self {
         let marker = Marker::new(client.clone(), metrics.clone());
-        let (asked, feed, outcomes, heritage) = Default::default();
-        Self { asked, feed, outcomes, leadership, listed, marker, heritage, metrics: metrics.clone() }
+        let gate_writer = GateWriter::new(client.clone(), metrics.clone());
+        let list_writer = ListWriter::new(client.clone(), metrics.clone());
+        let (asked, feed, outcomes, heritage, named) = Default::default();
+        let metrics = metrics.clone();
+        Self { asked, feed, outcomes, leadership, listed, marker, gate_writer, list_writer, named, heritage, metrics }
     }
 }
 
@@ -88,7 +103,11 @@ pub(crate) struct Documents<P> {
     shards: Shards,
     finalizers: Finalizers,
     board: Board,
+    gates: Gates,
     search: Search,
+    orphans: Orphans,
+    /// The Services that were here when the search under way began.
+    were_here: Snapshot,
     /// What the last look said of each Service.
     said: BTreeMap<ServiceId, Outcome>,
     began: Instant,
@@ -111,22 +130,28 @@ enum Work {
     Looked(Shard, Turn),
     Sent(Shard, BTreeSet<ServiceId>, Result<TargetReport, Failure>),
     Marked(Write, Written),
+    Gated(GateWrite, GateWritten),
     Found(Result<Vec<Owned>, Failure>),
+    Searched(Result<Vec<Owned>, Failure>),
+    Listed(Result<(), Failure>),
+    Asked(ServiceId, Result<bool, Failure>),
 }
 
 impl<P: Provider> Documents<P> {
     pub(crate) fn new(provider: P, ties: Ties) -> Self {
-        let (shards, finalizers, board, search, said) = Default::default();
+        let (shards, finalizers, board, gates, search) = Default::default();
+        let (orphans, were_here, said) = Default::default();
         let (provider, began) = (Arc::new(provider), Instant::now());
-        Self { provider, ties, shards, finalizers, board, search, said, began }
+        Self { provider, ties, shards, finalizers, board, gates, search, orphans, were_here, said, began }
     }
 
     pub(crate) async fn run(mut self, end: CancellationToken) {
         let mut work = JoinSet::new();
         let mut led = Leadership::default();
-        let Ties { asked, feed, mut leadership, mut listed, .. } = self.ties.clone();
+        let Ties { asked, feed, named, mut leadership, mut listed, .. } = self.ties.clone();
         loop {
             let (now, all) = (*leadership.borrow_and_update(), *listed.borrow_and_update());
+            let all = all && feed.gates.as_ref().is_none_or(|feed| *feed.listed.borrow());
             // Whoever begins to lead has to know of every Service, or gives what one has that it has not heard of to another.
             self.hear_all();
             let went_on = now.goes_on_from(led);
@@ -140,6 +165,7 @@ impl<P: Provider> Documents<P> {
                 self.start(&mut work);
             } else if work.is_empty() {
                 self.shards.stand_by();
+                self.orphans_elsewhere();
             }
             let due = self.next_due().filter(|_| leads);
             tokio::select! {
@@ -147,6 +173,9 @@ impl<P: Provider> Documents<P> {
                 news = asked.take() => self.hear(news),
                 news = feed.nodes.take() => self.hear_nodes(news),
                 news = feed.slices.take() => self.hear_slices(news),
+                news = gates::pods(feed.gates.as_ref()) => self.hear_pods(news),
+                () = gates::listed(feed.gates.clone()) => {}
+                news = named.take() => self.hear_named(news),
                 Some(done) = work.join_next() => self.done(done),
                 () = sleep_until(due.map(|due| self.began + due)) => {}
                 // Its end is its own affair: it comes before the last word of this process.
@@ -180,6 +209,9 @@ impl<P: Provider> Documents<P> {
         if let Some(news) = feed.slices.take().now_or_never() {
             self.hear_slices(news);
         }
+        if let Some(news) = gates::pods(feed.gates.as_ref()).now_or_never() {
+            self.hear_pods(news);
+        }
     }
 
     fn take_over(&mut self) {
@@ -202,8 +234,10 @@ impl<P: Provider> Documents<P> {
             }
         }
         self.search = if self.provider.needs_finalizer() { Search::Due(now, 0) } else { Search::Done };
+        self.orphans.begin(self.provider.lists_orphans());
         self.said.clear();
         self.board.begin();
+        self.gates.begin();
         self.all_targets_soon(now);
     }
 
@@ -211,6 +245,7 @@ impl<P: Provider> Documents<P> {
         let at = self.now() + self.provider.gathers();
         let finalizes = self.provider.needs_finalizer();
         for (key, wish) in news {
+            self.gates.touch(&key);
             let before = self.shards.present(&key).map(|intent| intent.id.clone());
             match wish {
                 Wish::Served(seen) => {
@@ -239,6 +274,7 @@ impl<P: Provider> Documents<P> {
             if let Some(id) = before.filter(|id| self.shards.present(&id.key).is_none_or(|now| now.id != *id)) {
                 self.said.remove(&id);
                 self.board.forget(&id);
+                self.gates.forget(&id);
             }
         }
     }
@@ -247,6 +283,7 @@ impl<P: Provider> Documents<P> {
     fn serve(&mut self, intent: Intent, at: Duration) {
         let key = intent.id.key.clone();
         let shard = self.provider.shard(&intent);
+        self.gates.touch(&key);
         self.shards.learn(key, Some((shard.clone(), intent)), at);
         if self.provider.needs_targets() {
             self.board.soon(&shard, at);
@@ -263,6 +300,7 @@ impl<P: Provider> Documents<P> {
         let now = self.now();
         for (id, slice) in news {
             for key in self.board.learn_slice(id, slice) {
+                self.gates.touch(&key);
                 if let Some(shard) = self.shards.shard_of(&key) {
                     self.board.soon(shard, now);
                 }
@@ -282,7 +320,7 @@ impl<P: Provider> Documents<P> {
         let sends = self.board.next_due().filter(|_| self.board.busy() < SENDS_AT_ONCE);
         let marks = self.finalizers.next_due(|id| Self::may_go(&self.provider, &self.shards, &self.search, id));
         let search = if let Search::Due(at, _) = self.search { Some(at) } else { None };
-        [looks, sends, marks, search].into_iter().flatten().min()
+        [looks, sends, marks, search, self.gates.next_due(), self.orphans.next_due()].into_iter().flatten().min()
     }
 
     /// Whether nothing is left of a Service that was to leave.
@@ -297,10 +335,12 @@ impl<P: Provider> Documents<P> {
         let now = self.now();
         self.start_search(work, now);
         self.start_marks(work, now);
+        self.start_gates(work, now);
+        self.start_orphans(work, now);
         while self.board.busy() < SENDS_AT_ONCE
             && let Some(shard) = self.board.next(now)
         {
-            let targets = self.board.targets(self.shards.members(&shard));
+            let targets = self.board.targets(self.shards.members(&shard), &self.gates);
             let services: BTreeSet<_> = targets.services.keys().cloned().collect();
             if services.is_empty() {
                 self.board.forget_shard(&shard);
@@ -337,6 +377,7 @@ impl<P: Provider> Documents<P> {
         let Search::Due(at, failures) = self.search else { return };
         if at <= now {
             self.search = Search::UnderWay(failures);
+            self.were_here = self.snapshot();
             let provider = self.provider.clone();
             work.spawn(async move { Work::Found(caught(provider.list_owned()).await.unwrap_or_else(Err)) });
         }
@@ -373,7 +414,15 @@ impl<P: Provider> Documents<P> {
                 }
                 Follows::Nothing => {}
             },
+            Ok(Work::Gated(write, written)) => {
+                if let Some((failure, is_first)) = self.gates.done(&write, written, now) {
+                    self.gate_failed(&write, &failure, is_first);
+                }
+            }
             Ok(Work::Found(found)) => self.found(found, now),
+            Ok(Work::Searched(found)) => self.searched(found, now),
+            Ok(Work::Listed(written)) => self.listed(written, now),
+            Ok(Work::Asked(id, is_there)) => self.answered(&id, is_there, now),
             // Panics are caught within the task, and nobody ends one.
             Err(error) => tracing::error!(provider = self.provider.name(), %error, "a task ended abnormally"),
         }
@@ -391,6 +440,7 @@ impl<P: Provider> Documents<P> {
                     }
                 }
                 self.search = Search::Done;
+                self.orphans_found(all, now);
             }
             Err(failure) => {
                 self.count(&failure);
@@ -406,6 +456,7 @@ impl<P: Provider> Documents<P> {
             tracing::debug!(provider = self.provider.name(), %shard, class = %failure.class, %failure, "failed");
         }
         let now = self.now();
+        self.hear_removals(&turn, now);
         self.shards.done(shard, &turn, now);
         if turn.done > 0 && self.provider.needs_targets() {
             // There may be something new to send them to.
@@ -424,7 +475,8 @@ impl<P: Provider> Documents<P> {
         }
     }
 
-    fn sent(&mut self, shard: &Shard, services: &BTreeSet<ServiceId>, result: Result<TargetReport, Failure>) {
+    fn sent(&mut self, shard: &Shard, services: &BTreeSet<ServiceId>, mut result: Result<TargetReport, Failure>) {
+        self.hear_thoughts(services, &mut result);
         if let Err(failure) = &result {
             self.count(failure);
             tracing::debug!(provider = self.provider.name(), %shard, class = %failure.class, %failure, "targets not sent");

@@ -4,4 +4,4 @@ mod api;
 mod process;
 
 pub(crate) use api::{Api, Shared, key};
-pub(crate) use process::{Backends, Process};
+pub(crate) use process::{Backends, Gates, Process};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use berth_api::names::CONTROLLER_FIELD_MANAGER;
 use berth_api::service::ServiceKey;
 use berth_pool::driver::{self, WriteError};
-use berth_provider::Failure;
+use berth_provider::{Failure, ServiceId};
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
@@ -53,6 +53,13 @@ pub(crate) struct Marker {
 impl Marker {
     pub(crate) fn new(client: Client, metrics: Metrics) -> Self {
         Self { client, metrics }
+    }
+
+    /// Whether this very Service is there, by the API server itself.
+    pub(crate) async fn is_there(&self, id: &ServiceId) -> Result<bool, Failure> {
+        let api: Api<Service> = Api::namespaced(self.client.clone(), &id.key.namespace);
+        let found = driver::call("get", "Service", &id.key.to_string(), api.get_opt(&id.key.name)).await?;
+        Ok(found.and_then(|service| service.metadata.uid).as_deref() == Some(&id.uid))
     }
 
     pub(crate) async fn write(&self, write: &Write) -> Written {

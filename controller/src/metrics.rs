@@ -28,6 +28,11 @@ pub(crate) struct ProviderLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OrphanLabels {
+    pub(crate) provider: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct PoolLabels {
     pub(crate) pool: String,
     pub(crate) family: &'static str,
@@ -44,6 +49,7 @@ pub(crate) struct Metrics {
     pub(crate) writes: Family<WriteLabels, Counter>,
     pub(crate) apply_seconds: Histogram,
     pub(crate) provider_failures: Family<ProviderLabels, Counter>,
+    pub(crate) orphans: Family<OrphanLabels, Gauge>,
     pub(crate) watch_errors: Family<KindLabels, Counter>,
     pub(crate) malformed: Family<KindLabels, Counter>,
     pub(crate) events_dropped: Counter,
@@ -74,6 +80,10 @@ impl Metrics {
             provider_failures: registry.counter_family(
                 "provider_failures",
                 "Looks and effects of providers that failed, by class of failure.",
+            ),
+            orphans: registry.gauge_family(
+                "provider_orphans",
+                "Things outside the cluster that carry its marks and belong to no Service that is here, by provider; of the leader alone, from its first search on.",
             ),
             watch_errors: registry.counter_family("watch_errors", "Watches that broke off, by kind of object."),
             malformed: registry

@@ -2,7 +2,11 @@
 
 use berth_api::heartbeat_keys::SECRET;
 use berth_api::names::LEADER_LEASE;
+use berth_api::orphans::config_map_name;
 use k8s_openapi::api::rbac::v1::PolicyRule;
+
+/// Providers that make something outside the cluster.
+const CLOUDS: [&str; 1] = ["aws"];
 
 /// Rules of its ClusterRole.
 pub fn rules() -> Vec<PolicyRule> {
@@ -36,6 +40,20 @@ pub fn cloud_rules() -> Vec<PolicyRule> {
         // Its UID tells this cluster from others of its name, in what is made outside.
         PolicyRule { resource_names: Some(vec!["kube-system".to_owned()]), ..rule("", &["namespaces"], &["get"]) },
     ]
+}
+
+/// What its Role in its own namespace has besides where something is made outside the cluster: the lists of orphans, and what people say there.
+pub fn orphan_rules() -> Vec<PolicyRule> {
+    let lists = CLOUDS.map(config_map_name).to_vec();
+    let named =
+        PolicyRule { resource_names: Some(lists), ..rule("", &["configmaps"], &["get", "list", "watch", "patch"]) };
+    // What is to be created has no name yet that a rule could go by.
+    vec![rule("", &["configmaps"], &["create"]), named]
+}
+
+/// What its ClusterRole has besides where readiness gates of pods are set. `deploy/aws-readiness-gates` adds it.
+pub fn gate_rules() -> Vec<PolicyRule> {
+    vec![rule("", &["pods"], &["list", "watch"]), rule("", &["pods/status"], &["patch"])]
 }
 
 /// Rules of its Role in its own namespace: the Lease by which replicas choose a leader.

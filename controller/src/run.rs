@@ -34,8 +34,9 @@ use crate::args::Args;
 use crate::aws;
 use crate::azure;
 use crate::backends::Feed;
-use crate::documents::{Asked, Documents, Ties};
+use crate::documents::{Asked, Documents, Named, Ties};
 use crate::events;
+use crate::gates::PodFeed;
 use crate::heartbeat_keys::HeartbeatKeys;
 use crate::heritage::Heritage;
 use crate::lease::{Candidate, Leadership};
@@ -94,21 +95,31 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let heritage = Heritage::default();
     let (leadership, resign, candidate) = lead(&args, &client, &identity, &heritage, &metrics);
     let (listed, told) = tokio::sync::watch::channel(false);
-    let ties = Ties { heritage, ..Ties::new(&client, leadership.clone(), told, &metrics) };
+    let mut ties = Ties { heritage, ..Ties::new(&client, leadership.clone(), told, &metrics) };
+    ties.list_writer = ties.list_writer.within(&args.namespace);
     let mut driven = Driven::default();
+    let (gates, pods) = args.aws_pod_readiness_gates.then(|| watch::pods::feed(&client, &metrics)).unzip();
     if args.providers.contains(&ProviderName::Mock) {
-        driven.start(ProviderName::Mock, Mock::new(Cloud::new()), &ties, &shutdown);
+        driven.start(ProviderName::Mock, Mock::new(Cloud::new()), &ties, None, &shutdown);
     }
     #[cfg(feature = "aws")]
     if let Some(provider) = aws {
-        driven.start(ProviderName::Aws, provider, &ties, &shutdown);
+        driven.start(ProviderName::Aws, provider, &ties, gates, &shutdown);
     }
+    // Without the provider the flag is refused.
+    #[cfg(not(feature = "aws"))]
+    drop(gates);
     if let Some(provider) = azure {
-        driven.start(ProviderName::Azure, provider, &ties, &shutdown);
+        driven.start(ProviderName::Azure, provider, &ties, None, &shutdown);
     }
-    let Driven { tasks: mut documents, mailboxes, feeds } = driven;
+    let named: Vec<_> = driven.lists(&client, &args.namespace, &metrics);
+    let Driven { tasks: mut documents, mailboxes, feeds, .. } = driven;
     let (to, mut changes) = mpsc::channel(CHANGES);
-    let watches = watch::start(&client, classes.clone(), &metrics, &to, feeds);
+    let mut watches = watch::start(&client, classes.clone(), &metrics, &to, feeds);
+    pods.map(|watch| watches.spawn(watch));
+    for watch in named {
+        watches.spawn(watch);
+    }
     // Whatever is switched on: speakers that are installed wait for it.
     let (rotation, told) = (args.heartbeat_key_rotation, leadership.clone());
     documents.spawn(HeartbeatKeys::new(client.clone(), rotation, told, metrics.clone()).run(shutdown.clone()));
@@ -185,14 +196,40 @@ struct Driven {
     mailboxes: BTreeMap<ProviderName, Mailbox>,
     /// Of those that are sent targets.
     feeds: Vec<Feed>,
+    /// Where those hear whose orphans are to be removed that make something outside the cluster.
+    named: Vec<(&'static str, Named)>,
 }
 
 impl Driven {
+    /// The watches of what people say of the lists of orphans.
+    fn lists(
+        &self,
+        client: &Client,
+        namespace: &str,
+        metrics: &Metrics,
+    ) -> Vec<impl Future<Output = ()> + Send + 'static> {
+        let each = self.named.iter();
+        each.map(|(name, to)| watch::named::follow(client, namespace, name, metrics, to.clone())).collect()
+    }
+
     /// Starts one.
-    fn start<P: Provider>(&mut self, name: ProviderName, provider: P, ties: &Ties, shutdown: &CancellationToken) {
+    fn start<P: Provider>(
+        &mut self,
+        name: ProviderName,
+        provider: P,
+        ties: &Ties,
+        gates: Option<PodFeed>,
+        shutdown: &CancellationToken,
+    ) {
         // Each has mailboxes of its own.
-        let ties = Ties { asked: Asked::default(), feed: Feed::default(), ..ties.clone() };
+        let ties = Ties {
+            asked: Asked::default(),
+            feed: Feed { gates, ..Feed::default() },
+            named: Named::default(),
+            ..ties.clone()
+        };
         self.mailboxes.insert(name, Mailbox { asked: ties.asked.clone(), finalizes: provider.needs_finalizer() });
+        self.named.extend(provider.lists_orphans().then(|| (provider.name(), ties.named.clone())));
         self.feeds.extend(provider.needs_targets().then(|| ties.feed.clone()));
         self.tasks.spawn(Documents::new(provider, ties).run(shutdown.clone()));
     }

@@ -4,6 +4,8 @@
 //! a break tells what vanished meanwhile.
 
 mod known;
+pub(crate) mod named;
+pub(crate) mod pods;
 mod seen;
 
 use std::collections::BTreeSet;
@@ -113,9 +115,9 @@ pub(crate) fn start(
     let fed = feeds.clone();
     tasks.spawn(follow::<EndpointSlice>(client, metrics, to, move |id, slice| {
         if !fed.is_empty() {
-            let state = slice.and_then(SliceState::of);
             for feed in &fed {
-                feed.slices.put(id.clone(), state.clone());
+                let state = slice.and_then(|slice| SliceState::of(slice, feed.gates.is_some()));
+                feed.slices.put(id.clone(), state);
             }
         }
         Change::Slice(id, slice.and_then(SliceView::of)).into()
@@ -186,12 +188,13 @@ where
     async move {
         let kind = KindName::<K>::NAME();
         let (known, listed) = (BTreeSet::new(), BTreeSet::new());
-        let mut follower = Follower { kind, change, known, listed, synced: false, failures: 0, metrics };
+        let mut follower =
+            Follower { kind, change, known, listed, synced: false, outage: Outage::none(kind, &metrics), metrics };
         let config = watcher::Config::default().timeout(WATCH_TIME.as_secs() as u32).page_size(PAGE);
         let mut events = std::pin::pin!(watcher(api, config));
         while let Some(event) = events.next().await {
             if let Err(error) = &event {
-                tokio::time::sleep(follower.broke_off(error)).await;
+                tokio::time::sleep(follower.outage.broke_off(error)).await;
             }
             for message in follower.messages(event) {
                 if to.send(message).await.is_err() {
@@ -228,12 +231,23 @@ struct Follower<F> {
     /// What a list under way has named so far.
     listed: BTreeSet<KnownId>,
     synced: bool,
+    outage: Outage,
+    metrics: Metrics,
+}
+
+/// A watch that does not work, for as long as it does not.
+struct Outage {
+    kind: &'static str,
     /// Failures in a row.
     failures: u32,
     metrics: Metrics,
 }
 
-impl<F> Follower<F> {
+impl Outage {
+    fn none(kind: &'static str, metrics: &Metrics) -> Self {
+        Self { kind, failures: 0, metrics: metrics.clone() }
+    }
+
     /// Counts and tells a failure, once for an outage; returns how long to wait.
     fn broke_off(&mut self, error: &watcher::Error) -> Duration {
         self.metrics.watch_errors.get_or_create(&KindLabels { kind: self.kind }).inc();
@@ -251,15 +265,21 @@ impl<F> Follower<F> {
         backoff::wait(self.failures, self.kind.len() as u64 * 16)
     }
 
+    /// Hears that the watch says something; the beginning of a list is said before it is asked for.
+    fn heard<K>(&mut self, event: &Result<Event<K>, watcher::Error>) {
+        if !matches!(event, Ok(Event::Init) | Err(_)) && std::mem::take(&mut self.failures) > 0 {
+            tracing::info!(kind = self.kind, "watching again");
+        }
+    }
+}
+
+impl<F> Follower<F> {
     fn messages<K>(&mut self, event: Result<Event<Read<K>>, watcher::Error>) -> Vec<Message>
     where
         K: Resource<DynamicType = ()>,
         F: Fn(Id, Option<&K>) -> News,
     {
-        // The beginning of a list is said before it is asked for.
-        if !matches!(event, Ok(Event::Init) | Err(_)) && std::mem::take(&mut self.failures) > 0 {
-            tracing::info!(kind = self.kind, "watching again");
-        }
+        self.outage.heard(&event);
         match event {
             Ok(Event::Init) => {
                 self.listed.clear();

@@ -3,6 +3,9 @@
 #![allow(clippy::too_many_lines, reason = "a life is told from beginning to end")]
 
 mod finalizer;
+mod gates;
+mod orphans;
+pub(crate) mod pods;
 mod process;
 mod refused;
 mod targets;

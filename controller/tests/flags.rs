@@ -28,6 +28,7 @@ fn flags_that_do_not_go_together_end_the_process_at_once_with_what_to_do() {
         } else {
             (&["--providers=aws", "--aws-cluster-name=prod"], "this berth-controller was built without AWS")
         },
+        (&["--aws-pod-readiness-gates"], "--aws-pod-readiness-gates needs --providers=aws"),
         (&["--default-provider=aws"], "--default-provider aws is not one of --providers"),
         (&["--providers=azure"], "--providers=azure needs --azure-cluster-name NAME"),
         (

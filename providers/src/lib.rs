@@ -21,5 +21,5 @@ pub use failure::{Class, Failure, Retry, UnknownClass};
 pub use intent::{Intent, Port, Protocol, ServiceId, TargetPort, Wanted};
 pub use namespaces::{Namespaces, NamespacesError};
 pub use plan::{Carried, Outcome, Plan, PlannedStep, carry_out};
-pub use provider::{LOOK_AGAIN, Owned, Provider, Shard};
-pub use targets::{Endpoint, ServiceTargets, TargetNode, TargetReport, Targets};
+pub use provider::{LOOK_AGAIN, Owned, Provider, Shard, Whom};
+pub use targets::{Endpoint, EndpointHealth, EndpointReport, ServiceTargets, TargetNode, TargetReport, Targets};

@@ -29,6 +29,21 @@ pub struct Owned {
     /// The Service that it was made for, as far as its marks say.
     #[serde(skip)]
     pub service: Option<ServiceId>,
+    /// For whom it is there.
+    #[serde(skip)]
+    pub whom: Whom,
+}
+
+/// For whom something is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whom {
+    /// For the one Service that its marks name.
+    #[default]
+    Service,
+    /// For all Services of its shard. The Service beside it is any of them.
+    Shard,
+    /// For all Services of the cluster. Shard and Service beside it are any of them.
+    Cluster,
 }
 
 /// Drift is found by looking again although nothing was heard; once an hour costs next to nothing.
@@ -53,6 +68,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Whether what a Service has is to be left as it is and forgotten, so that it may go without a finalizer.
     fn leaves_alone(&self, _intent: &Intent) -> bool {
+        false
+    }
+
+    /// Whether what belongs to no Service is searched for and listed.
+    fn lists_orphans(&self) -> bool {
         false
     }
 

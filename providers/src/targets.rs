@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use berth_api::Condition;
 
-use crate::{Intent, Protocol, ServiceId};
+use crate::{Failure, Intent, Protocol, ServiceId};
 
 /// A node that takes traffic of Services on their node ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,9 @@ pub struct ServiceTargets {
     pub intent: Intent,
     /// Its endpoints, each once.
     pub endpoints: Arc<[Endpoint]>,
+    /// Those of them whose pods have a readiness gate for this Service, so that what is thought of them is to be reported; and whether
+    /// their pods wait for it.
+    pub gated: BTreeMap<Endpoint, bool>,
 }
 
 /// Where the traffic of the Services of a shard is to go.
@@ -49,6 +52,34 @@ pub struct Targets {
     pub services: BTreeMap<ServiceId, ServiceTargets>,
 }
 
+/// What is thought of an endpoint by those that send it traffic; of several the last in this order counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EndpointHealth {
+    /// None of its ports is one that traffic is sent to.
+    NoTarget,
+    /// It is healthy for all of them.
+    Healthy,
+    /// It is being looked at, or is about to be. What keeps it from that, if something does.
+    Initial(String),
+    /// It is not taken.
+    Refused(String),
+    /// It does not serve, and why.
+    Unhealthy(String),
+}
+
+/// What is thought of the endpoints of a Service that are asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointReport {
+    /// There is nothing yet that could send them traffic.
+    Nowhere,
+    /// Traffic is sent to nodes, and not to them.
+    Nodes,
+    /// They could not be sent.
+    Unsent(Failure),
+    /// This is thought of each.
+    Known(BTreeMap<Endpoint, EndpointHealth>),
+}
+
 /// What became of targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetReport {
@@ -58,6 +89,8 @@ pub struct TargetReport {
     pub removed: usize,
     /// What is to be said of each Service's targets, beside the conditions of its outcome.
     pub conditions: BTreeMap<ServiceId, Condition>,
+    /// What is thought of the endpoints of each Service that are asked about ([`ServiceTargets::gated`]).
+    pub endpoints: BTreeMap<ServiceId, EndpointReport>,
     /// When to look again although nothing was heard of, because something out there takes its time.
     pub look_again: Option<Duration>,
 }

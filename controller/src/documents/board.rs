@@ -13,7 +13,8 @@ use berth_provider::{
     Class, Endpoint, Failure, Intent, ServiceId, ServiceTargets, Shard, TargetNode, TargetReport, Targets,
 };
 
-use crate::backends::{NodeState, SliceId, SliceState, eligible};
+use crate::backends::{NodeState, SliceEndpoint, SliceId, SliceState, eligible};
+use crate::gates::{ByPod, Gates};
 
 /// Nodes and endpoints, and the shards that have to hear of them.
 #[derive(Debug, Default)]
@@ -112,15 +113,38 @@ impl Board {
         Some(shard)
     }
 
-    /// Where the traffic of these Services is to go.
-    pub(super) fn targets<'a>(&self, services: impl Iterator<Item = &'a Intent>) -> Targets {
+    fn endpoints_of(&self, service: &ServiceKey) -> impl Iterator<Item = &SliceEndpoint> {
+        let slices = self.by_service.get(service).into_iter().flatten();
+        slices.filter_map(|id| self.slices.get(id)).flat_map(|slice| &slice.endpoints)
+    }
+
+    /// The endpoints of a Service by their pods.
+    pub(super) fn by_pod(&self, service: &ServiceKey) -> ByPod<'_> {
+        let mut pods = ByPod::new();
+        for of in self.endpoints_of(service) {
+            if let Some(pod) = &of.pod {
+                pods.entry(pod).or_default().push(&of.endpoint);
+            }
+        }
+        pods
+    }
+
+    /// Where the traffic of these Services is to go: to endpoints that are ready, and to those that only wait for a gate of ours.
+    pub(super) fn targets<'a>(&self, services: impl Iterator<Item = &'a Intent>, gates: &Gates) -> Targets {
         let each = services.map(|intent| {
-            let slices = self.by_service.get(&intent.id.key).into_iter().flatten();
-            let endpoints = slices.filter_map(|id| self.slices.get(id)).flat_map(|slice| &slice.endpoints);
+            let key = &intent.id.key;
             // One may be in two slices for a moment (EndpointSlice API).
-            let endpoints: BTreeSet<&Endpoint> = endpoints.collect();
+            let mut endpoints: BTreeSet<&Endpoint> = BTreeSet::new();
+            let mut asked_about = BTreeMap::new();
+            for of in self.endpoints_of(key) {
+                let stand = of.pod.as_deref().and_then(|pod| gates.stand(key, pod));
+                if of.is_ready || stand.is_some_and(|stand| stand.is_ready_but_for_us) {
+                    endpoints.insert(&of.endpoint);
+                    asked_about.extend(stand.map(|stand| (of.endpoint.clone(), stand.waits)));
+                }
+            }
             let endpoints = endpoints.into_iter().cloned().collect();
-            (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints })
+            (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints, gated: asked_about })
         });
         Targets { services: each.collect(), nodes: self.eligible.clone() }
     }

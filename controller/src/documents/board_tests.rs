@@ -24,7 +24,7 @@ fn slice(service: &str, addresses: &[&str]) -> SliceState {
         "metadata": {"namespace": "shop", "name": "any", "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints,
     });
-    SliceState::of(&serde_json::from_value(slice).unwrap()).unwrap()
+    SliceState::of(&serde_json::from_value(slice).unwrap(), true).unwrap()
 }
 
 fn id(name: &str) -> SliceId {
@@ -36,7 +36,7 @@ fn names(keys: &BTreeSet<ServiceKey>) -> Vec<&str> {
 }
 
 fn addresses(board: &Board, service: &str) -> Vec<String> {
-    let targets = board.targets([intent(service)].iter());
+    let targets = board.targets([intent(service)].iter(), &Gates::default());
     let endpoints = &targets.services.values().next().unwrap().endpoints;
     endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
 }
@@ -74,7 +74,7 @@ fn nodes_concern_all_only_when_others_take_traffic() {
     assert!(!board.learn_nodes(news("b", Some(node("b", false)))));
     assert!(board.learn_nodes(news("b", Some(node("b", true)))));
     assert!(board.learn_nodes(news("a", None)));
-    let targets = board.targets(std::iter::empty());
+    let targets = board.targets(std::iter::empty(), &Gates::default());
     assert_eq!(targets.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["b"]);
 }
 

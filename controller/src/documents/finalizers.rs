@@ -92,6 +92,21 @@ impl Finalizers {
         }
     }
 
+    /// Whether a Service waits for the finalizer.
+    pub(super) fn awaits(&self, key: &ServiceKey) -> bool {
+        self.waiting.get(key).is_some_and(|waiting| waiting.puts_on)
+    }
+
+    /// Every Service that is to get the finalizer, or to lose it.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Intent> {
+        self.waiting.values().map(|waiting| &waiting.seen.intent)
+    }
+
+    /// One of this name, if it is to get the finalizer or to lose it.
+    pub(super) fn named(&self, key: &ServiceKey) -> Option<&Intent> {
+        self.waiting.get(key).map(|waiting| &waiting.seen.intent)
+    }
+
     /// Those that have the finalizer and are to lose it.
     pub(super) fn leaving(&self) -> impl Iterator<Item = (&ServiceKey, &Intent)> {
         self.waiting.iter().filter(|(_, of)| !of.puts_on).map(|(key, of)| (key, &of.seen.intent))

@@ -286,6 +286,17 @@ impl Shards {
         self.present.values().map(|(_, intent)| intent).collect()
     }
 
+    /// Whether a Service is in a shard, or leaves it.
+    pub(super) fn is_inhabited(&self, shard: &Shard) -> bool {
+        self.members.get(shard).is_some_and(|members| !members.is_empty()) || self.leaving.contains_key(shard)
+    }
+
+    /// Every Service that is in a shard or leaves one, and these.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Shard, &ServiceId)> {
+        let present = self.present.values().map(|(shard, intent)| (shard, &intent.id));
+        present.chain(self.leaving.iter().flat_map(|(shard, leaving)| leaving.keys().map(move |id| (shard, id))))
+    }
+
     /// What is published about a Service now, and whether it is still this provider's.
     pub(super) fn present(&self, key: &ServiceKey) -> Option<&Intent> {
         self.present.get(key).map(|(_, intent)| intent)

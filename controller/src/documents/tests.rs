@@ -3,7 +3,6 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::heritage::Heritage;
 use crate::wish::{Mark, Seen};
 use berth_api::Reason;
 
@@ -38,10 +37,9 @@ impl Driven {
         let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             Err::<http::Response<kube::client::Body>, _>(tower::BoxError::from("nobody is asked"))
         });
-        let marker = Marker::new(kube::Client::new(nobody, "default"), metrics.clone());
-        let (feed, asks, says) = (Feed::default(), asked.clone(), outcomes.clone());
-        let heritage = Heritage::default();
-        let ties = Ties { asked: asks, feed, outcomes: says, leadership, listed: told, marker, heritage, metrics };
+        let client = kube::Client::new(nobody, "default");
+        let ties = Ties::new(&client, leadership, told, &metrics);
+        let ties = Ties { asked: asked.clone(), outcomes: outcomes.clone(), ..ties };
         tokio::spawn(Documents::new(mock, ties).run(end.clone()));
         Self { asked, outcomes, lead, listed, end }
     }

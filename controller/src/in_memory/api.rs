@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use berth_api::orphans::OrphanList;
 use berth_api::service::ServiceKey;
 use http::{Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::Service;
@@ -11,6 +12,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tower::service_fn;
+
+use crate::with_aws::pods::Pods;
 
 /// What is in the API server, and what it was asked.
 pub(crate) struct Api {
@@ -27,6 +30,11 @@ pub(crate) struct Api {
     /// Reasons of events.
     pub(crate) events: Vec<String>,
     watchers: Vec<mpsc::UnboundedSender<ServiceKey>>,
+    pub(crate) pods: Pods,
+    /// Lists of orphans that were written.
+    pub(crate) lists: Vec<OrphanList>,
+    /// What writes of them are answered, if they are not carried out.
+    pub(crate) refuses_lists: Option<u16>,
 }
 
 pub(crate) type Shared = Arc<Mutex<Api>>;
@@ -39,7 +47,20 @@ impl Api {
     /// An empty one, in which Services are made with this class.
     pub(crate) fn of(class: &'static str) -> Shared {
         let (services, version, log, refuses, overtaken, events, watchers) = Default::default();
-        Arc::new(Mutex::new(Self { class, services, version, log, refuses, overtaken, events, watchers }))
+        let (pods, lists, refuses_lists) = Default::default();
+        Arc::new(Mutex::new(Self {
+            class,
+            services,
+            version,
+            log,
+            refuses,
+            overtaken,
+            events,
+            watchers,
+            pods,
+            lists,
+            refuses_lists,
+        }))
     }
 
     pub(crate) fn watch(&mut self) -> mpsc::UnboundedReceiver<ServiceKey> {
@@ -108,6 +129,12 @@ impl Api {
         self.changed(&key);
     }
 
+    /// Somebody takes all finalizers off, and it is gone.
+    pub(crate) fn remove_by_force(&mut self, name: &str) {
+        self.services.remove(&key(name));
+        self.changed(&key(name));
+    }
+
     pub(crate) fn finalizers(&self, name: &str) -> Option<Vec<String>> {
         let service = self.services.get(&key(name))?;
         serde_json::from_value(service["metadata"]["finalizers"].clone()).unwrap()
@@ -137,10 +164,37 @@ impl Api {
             .map_or_else(String::new, |c| format!("{} {} {}", word(c, "status"), word(c, "reason"), word(c, "message")))
     }
 
+    /// Answers what is asked of the ConfigMap with the list of orphans.
+    fn list(&mut self, body: &Value) -> (StatusCode, Value) {
+        if let Some(code) = self.refuses_lists {
+            return (StatusCode::from_u16(code).unwrap(), Value::Null);
+        }
+        let version = |lists: usize| lists.to_string();
+        if !body.is_null() {
+            let written_on = body["metadata"]["resourceVersion"].as_str().unwrap_or("0");
+            if written_on != version(self.lists.len()) {
+                return (StatusCode::CONFLICT, Value::Null);
+            }
+            self.lists.push(serde_json::from_str(body["data"]["orphans.json"].as_str().unwrap()).unwrap());
+        }
+        let Some(list) = self.lists.last() else { return (StatusCode::NOT_FOUND, Value::Null) };
+        let data = json!({"orphans.json": serde_json::to_string_pretty(list).unwrap()});
+        let metadata = json!({"name": "berth-orphans-aws", "resourceVersion": version(self.lists.len())});
+        (StatusCode::OK, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}))
+    }
+
     fn answer(&mut self, path: &str, body: &Value) -> (StatusCode, Value) {
         if path.contains("/events") {
             self.events.push(body["reason"].as_str().unwrap_or_default().to_owned());
             return (StatusCode::CREATED, body.clone());
+        }
+        if path.starts_with("/api/v1/namespaces/berth-system/configmaps") {
+            return self.list(body);
+        }
+        if let Some(pod) =
+            path.strip_prefix("/api/v1/namespaces/shop/pods/").and_then(|path| path.strip_suffix("/status"))
+        {
+            return self.pods.apply_status(pod, body);
         }
         let Some(path) = path.strip_prefix("/api/v1/namespaces/shop/services/") else { panic!("{path} is asked for") };
         let (name, status) = path.split_once('/').unwrap_or((path, ""));
@@ -149,6 +203,9 @@ impl Api {
             self.changed(&key);
         }
         let Some(service) = self.services.get_mut(&key) else { return (StatusCode::NOT_FOUND, Value::Null) };
+        if body.is_null() {
+            return (StatusCode::OK, service.clone());
+        }
         let meta = &body["metadata"];
         if meta["resourceVersion"] != service["metadata"]["resourceVersion"]
             || meta["uid"] != service["metadata"]["uid"]

@@ -1,6 +1,6 @@
 //! A controller as a process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use berth_pool::world::World;
 use berth_provider::Provider;
 use berth_provider::class::{Classes, ProviderName};
 use berth_telemetry::Health;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::events::Reporter;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{Shared, client};
 use crate::apply::Applier;
 use crate::backends::{Feed, NodeState, SliceId, SliceState};
-use crate::documents::{Documents, Ties};
+use crate::documents::{Documents, Named, Ties};
 use crate::events;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
@@ -27,6 +28,9 @@ use crate::watch::{KINDS, Message, service_news};
 
 /// Names of kinds, as many as there are.
 const ALL_KINDS: [&str; KINDS] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+/// The watch of pods, where their readiness gates are heeded.
+pub(crate) type Gates = fn(Shared, &mut Feed) -> BoxFuture<'static, ()>;
 
 /// Nodes and endpoints, as the watches would show them to a process that begins.
 #[derive(Default)]
@@ -39,6 +43,7 @@ pub(crate) struct Backends {
 pub(crate) struct Process {
     _tasks: JoinSet<()>,
     feed: Feed,
+    named: Named,
     lead: watch::Sender<Leadership>,
 }
 
@@ -62,7 +67,7 @@ impl Backends {
     pub(crate) fn slice(&mut self, slice: &EndpointSlice, running: Option<&Process>) {
         let meta = &slice.metadata;
         let id = (meta.namespace.clone().unwrap(), meta.name.clone().unwrap());
-        let slice = SliceState::of(slice).unwrap();
+        let slice = SliceState::of(slice, false).unwrap();
         self.slices.insert(id.clone(), slice.clone());
         if let Some(running) = running {
             running.feed.slices.put(id.clone(), Some(slice.clone()));
@@ -78,13 +83,17 @@ impl Process {
         cloud: Option<(ProviderName, P)>,
         leadership: Leadership,
         backends: &Backends,
+        gates: Option<Gates>,
     ) -> Self {
         let mut tasks = JoinSet::new();
         let (client, metrics) = (client(api), Metrics::new().0);
         let classes = Classes::new(&providers.iter().copied().collect(), &[], None).unwrap();
         let (lead, leadership) = watch::channel(leadership);
         let (listed, told) = watch::channel(false);
-        let ties = Ties::new(&client, leadership.clone(), told, &metrics);
+        let mut ties = Ties::new(&client, leadership.clone(), told, &metrics);
+        if let Some(watch) = gates {
+            tasks.spawn(watch(api.clone(), &mut ties.feed));
+        }
         let mut mailboxes = BTreeMap::new();
         if let Some((name, provider)) = cloud {
             mailboxes.insert(name, Mailbox { asked: ties.asked.clone(), finalizes: provider.needs_finalizer() });
@@ -124,7 +133,12 @@ impl Process {
                 to.send(news(key)).await.unwrap();
             }
         });
-        Self { _tasks: tasks, feed: ties.feed, lead }
+        Self { _tasks: tasks, feed: ties.feed, named: ties.named, lead }
+    }
+
+    /// A person names the Services whose orphans are to be removed, by their UIDs.
+    pub(crate) fn name_orphans(&self, uids: BTreeSet<String>) {
+        self.named.put((), uids);
     }
 
     /// Whether it leads.

@@ -10,7 +10,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::in_memory::{Api, Backends, Process, Shared, key};
+use super::pods;
+use crate::in_memory::{Api, Backends, Gates, Process, Shared, key};
 use crate::lease::Leadership;
 
 /// Long enough for everything but the hourly look.
@@ -24,6 +25,8 @@ pub(super) struct Cluster {
     pub(super) cloud: Fake,
     pub(super) settings: Settings,
     backends: Backends,
+    /// Whether readiness gates of pods are heeded.
+    pub(super) heeds_gates: bool,
     running: Option<Process>,
     _time: JoinSet<()>,
 }
@@ -50,7 +53,15 @@ impl Cluster {
             }
         });
         let api = Api::of("berth.dev/aws-nlb");
-        let mut cluster = Self { api, cloud, settings, backends: Backends::default(), running: None, _time: time };
+        let mut cluster = Self {
+            api,
+            cloud,
+            settings,
+            backends: Backends::default(),
+            heeds_gates: false,
+            running: None,
+            _time: time,
+        };
         (1..=3).for_each(|number| cluster.node(number, "True"));
         cluster
     }
@@ -64,7 +75,14 @@ impl Cluster {
         self.kill();
         let is_on = providers.contains(&ProviderName::Aws);
         let cloud = is_on.then(|| (ProviderName::Aws, Aws::new(self.cloud.clone(), self.settings.clone())));
-        self.running = Some(Process::start(&self.api, providers, cloud, leadership, &self.backends));
+        let gates = self.heeds_gates.then_some(pods::watch as Gates);
+        self.running = Some(Process::start(&self.api, providers, cloud, leadership, &self.backends, gates));
+    }
+
+    /// A person names the Services whose orphans are to be removed, by their UIDs.
+    pub(super) fn remove_orphans_of(&self, uids: &[&str]) {
+        let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
+        self.running.as_ref().unwrap().name_orphans(uids);
     }
 
     pub(super) fn kill(&mut self) {

@@ -183,7 +183,7 @@ impl Cluster {
         let wire = Wire { fake: self.fake.clone(), gate: self.gate.clone(), began: self.began };
         let provider = Azure::new(Pipeline::new(wire, Anybody, "http://fake"), self.settings.clone());
         let cloud = providers.contains(&ProviderName::Azure).then_some((ProviderName::Azure, provider));
-        self.running = Some(Process::start(&self.api, providers, cloud, leadership, &self.backends));
+        self.running = Some(Process::start(&self.api, providers, cloud, leadership, &self.backends, None));
     }
 
     pub(super) fn kill(&mut self) {

@@ -16,6 +16,7 @@ pub mod cloud;
 pub mod errors;
 #[cfg(feature = "clap")]
 pub mod flags;
+pub mod gated;
 pub mod intent;
 pub mod model;
 pub mod names;

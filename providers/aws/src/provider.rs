@@ -159,6 +159,10 @@ impl<C: Cloud> Provider for Aws<C> {
         matches!(Holder::of(intent), Holder::Service(_)) && disowns(intent)
     }
 
+    fn lists_orphans(&self) -> bool {
+        true
+    }
+
     fn needs_targets(&self) -> bool {
         true
     }

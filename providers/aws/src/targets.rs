@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use berth_api::condition::types;
 use berth_api::service::TrafficPolicy;
 use berth_api::{Condition, ConditionStatus, IpFamily, Reason};
-use berth_provider::{ServiceTargets, TargetNode};
+use berth_provider::{Endpoint, Intent, Port, ServiceTargets, TargetNode};
 use ipnet::IpNet;
 
 use crate::annotation::{full, map};
@@ -63,18 +63,19 @@ pub fn wanted(
             }
         }
         TargetType::Ip => {
-            let family = of.intent.families.first;
-            for endpoint in
-                of.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv4() == (family == IpFamily::V4))
-            {
-                if let Some(port) = endpoint.ports.get(&(port.name.clone(), port.protocol)) {
-                    let is_outside = is_outside(endpoint.address, ranges);
-                    add(TargetDescription { id: endpoint.address.to_string(), port: *port, is_outside });
-                }
+            for (id, number) in of.endpoints.iter().filter_map(|endpoint| address(&of.intent, port, endpoint)) {
+                add(TargetDescription { id: id.to_string(), port: number, is_outside: is_outside(id, ranges) });
             }
         }
     }
     Some(wanted)
+}
+
+/// Where an endpoint takes the traffic of a port of its Service, if it is a target for it.
+pub fn address(intent: &Intent, port: &Port, endpoint: &Endpoint) -> Option<(IpAddr, u16)> {
+    let is_family = endpoint.address.is_ipv4() == (intent.families.first == IpFamily::V4);
+    let number = endpoint.ports.get(&(port.name.clone(), port.protocol)).filter(|_| is_family)?;
+    Some((endpoint.address, *number))
 }
 
 /// Whether an address is outside the ranges of the VPC.

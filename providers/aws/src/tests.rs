@@ -9,6 +9,7 @@ mod golden;
 mod histories;
 mod lifecycle;
 mod memory;
+mod owned;
 pub mod scene;
 mod snapshot;
 pub mod targets;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_api::condition::types;
 use berth_api::{Condition, ConditionStatus, IpFamily, Reason};
 use berth_provider::{
-    Class, Failure, Intent, Outcome, Owned, Plan, PlannedStep, Port, Protocol, Provider, ServiceId, Shard, Wanted,
+    Class, Failure, Intent, Outcome, Owned, Plan, PlannedStep, Port, Protocol, Provider, ServiceId, Shard, Wanted, Whom,
 };
 use k8s_openapi::api::core::v1::LoadBalancerIngress;
 use serde::Serialize;
@@ -285,7 +285,7 @@ impl Provider for Mock {
             let of = |id: String, kind: &str, tag: &Option<ServiceId>| {
                 let service = tag.clone()?;
                 let shard = Shard(service.key.to_string());
-                Some(Owned { id, kind: kind.to_owned(), shard, service: Some(service) })
+                Some(Owned { id, kind: kind.to_owned(), shard, service: Some(service), whom: Whom::Service })
             };
             let addresses = state.addresses.iter().filter_map(|(a, tag)| of(a.to_string(), "address", tag));
             let balancers = state.load_balancers.iter().filter_map(|(id, lb)| of(id.clone(), "load balancer", &lb.tag));

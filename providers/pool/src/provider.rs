@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use berth_api::{Announcement, IPAddressPool, L2Advertisement, RouteAdvertisement, SpeakerNode};
-use berth_provider::{Class, Failure, Intent, Owned, Plan, PlannedStep, Provider, ServiceId, Shard, Wanted};
+use berth_provider::{Class, Failure, Intent, Owned, Plan, PlannedStep, Provider, ServiceId, Shard, Wanted, Whom};
 use futures::try_join;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Namespace, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -155,6 +155,7 @@ impl Provider for Pool {
                 kind: "Announcement".to_owned(),
                 shard: Shard(SHARD.to_owned()),
                 service,
+                whom: Whom::Service,
             }
         });
         Ok(owned.collect())

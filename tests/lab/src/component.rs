@@ -30,6 +30,7 @@ struct Patch {
 struct Target {
     kind: String,
     name: String,
+    namespace: Option<String>,
 }
 
 /// An operation of a JSON patch (RFC 6902).
@@ -54,7 +55,9 @@ pub(crate) fn lay_over(objects: &mut [DynamicObject], name: &str) -> Result<()> 
     );
     for Patch { target, patch } in component.patches {
         let is_it = |object: &&mut DynamicObject| {
-            object.types.as_ref().is_some_and(|types| types.kind == target.kind) && object.name_any() == target.name
+            object.types.as_ref().is_some_and(|types| types.kind == target.kind)
+                && object.name_any() == target.name
+                && (target.namespace.is_none() || object.namespace() == target.namespace)
         };
         let what = || format!("{} {} of the component {name}", target.kind, target.name);
         let object = objects.iter_mut().find(is_it).with_context(|| format!("no such object: {}", what()))?;

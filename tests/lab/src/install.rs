@@ -65,6 +65,8 @@ pub struct BerthConfig {
     pub routes: bool,
     /// Whether the component `deploy/aws` is laid over it.
     pub aws: bool,
+    /// Whether the component `deploy/aws-readiness-gates` is laid over that.
+    pub aws_readiness_gates: bool,
     /// Whether the component `deploy/azure` is laid over it; the Secret that it names is for whoever installs.
     pub azure: bool,
 }
@@ -108,7 +110,12 @@ pub enum Workload {
 /// The manifest, with components over it.
 fn laid_over(config: &BerthConfig) -> Result<Vec<DynamicObject>> {
     let mut objects = manifest()?;
-    for (name, is_laid) in [("routes", config.routes), ("aws", config.aws), ("azure", config.azure)] {
+    for (name, is_laid) in [
+        ("routes", config.routes),
+        ("aws", config.aws),
+        ("aws-readiness-gates", config.aws_readiness_gates),
+        ("azure", config.azure),
+    ] {
         if is_laid {
             component::lay_over(&mut objects, name)?;
         }

@@ -5,13 +5,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use berth_api::names::{CONTROLLER_NAME, CONTROLLER_NAMESPACE};
+use berth_api::orphans::{LIST_KEY, REMOVE, config_map_name};
 use berth_lab::{BerthConfig, Lab, LabConfig, PodEdit, lab_test};
 use berth_moto::{Fate, Ground, Moto, Proxy, Tools, environment};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+/// Longest wait for a search that a controller makes when it begins to lead, and for the minute that follows it.
+const SEARCHED: Duration = Duration::from_mins(3);
 /// Longest wait for what takes seconds on an idle machine.
 const SOON: Duration = Duration::from_mins(1);
 const LAB: LabConfig = LabConfig { nodes: 2, kube_proxy: true };
@@ -28,6 +33,10 @@ struct Cluster {
 
 impl Cluster {
     async fn start(lab: Lab) -> Result<Self> {
+        Self::start_with(lab, false).await
+    }
+
+    async fn start_with(lab: Lab, aws_readiness_gates: bool) -> Result<Self> {
         let tools = berth_moto::ready(&|_| ())?;
         let moto = Moto::start(&tools)?;
         let ground = tools.lay(&moto.endpoint(), usize::from(LAB.nodes) + 1)?;
@@ -45,7 +54,8 @@ impl Cluster {
         let mut controller = PodEdit::args(&[&flags[..], &[&vpc]].concat());
         controller.env = environment().map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         controller.env.push(("AWS_ENDPOINT_URL".to_owned(), proxy.endpoint()));
-        lab.install_berth_with(&BerthConfig { controller, aws: true, ..BerthConfig::default() }).await?;
+        let config = BerthConfig { controller, aws: true, aws_readiness_gates, ..BerthConfig::default() };
+        lab.install_berth_with(&config).await?;
         Ok(Self { lab, tools, moto, proxy, ground })
     }
 
@@ -126,6 +136,66 @@ impl Cluster {
         self.lab.eventually(&format!("{name} is gone"), SOON, ask).await
     }
 
+    /// How many controllers run.
+    async fn controllers(&self, count: usize) -> Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.lab.admin(), CONTROLLER_NAMESPACE);
+        let patch = Patch::Merge(json!({ "spec": { "replicas": count } }));
+        deployments.patch(CONTROLLER_NAME, &PatchParams::default(), &patch).await?;
+        let pods: Api<Pod> = Api::namespaced(self.lab.admin(), CONTROLLER_NAMESPACE);
+        let ask = async || {
+            let there = pods.list_metadata(&ListParams::default()).await?.items.len();
+            ensure!(there == count, "{there} are there");
+            Ok(Some(()))
+        };
+        self.lab.eventually(&format!("{count} controllers run"), SOON, ask).await
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.lab.admin(), "default")
+    }
+
+    /// A pod with a readiness gate for a Service, whose containers are ready: what a kubelet says then is said here.
+    async fn gated_pod(&self, name: &str, service: &str, address: &str) -> Result<()> {
+        let node = self.lab.nodes().first().context("no node")?.name().to_owned();
+        let pod = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { "app": "web" } },
+            "spec": {
+                "nodeName": node, "automountServiceAccountToken": false,
+                "readinessGates": [{ "conditionType": gate(service) }],
+                "containers": [{ "name": "web", "image": "lab", "ports": [{ "containerPort": 8080 }] }],
+            },
+        }))?;
+        self.pods().create(&PostParams::default(), &pod).await?;
+        let conditions = json!([
+            { "type": "ContainersReady", "status": "True" },
+            { "type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady" },
+        ]);
+        self.say(
+            name,
+            json!({ "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }], "conditions": conditions }),
+        )
+        .await
+    }
+
+    async fn say(&self, pod: &str, status: Value) -> Result<()> {
+        let patch = json!({ "status": status });
+        self.pods().patch_status(pod, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        Ok(())
+    }
+
+    /// Waits until a condition of a pod says so, as `True Reason`.
+    async fn says(&self, pod: &str, kind: &str, text: &str) -> Result<()> {
+        let ask = async || {
+            let status = self.pods().get(pod).await?.status.unwrap_or_default();
+            let conditions = status.conditions.unwrap_or_default();
+            let of = conditions.iter().find(|condition| condition.type_ == kind);
+            let said = of.map(|of| format!("{} {}", of.status, of.reason.as_deref().unwrap_or_default()));
+            ensure!(said.as_deref() == Some(text), "{conditions:?}");
+            Ok(Some(()))
+        };
+        self.lab.eventually(&format!("{pod}'s {kind} is {text}"), SOON, ask).await
+    }
+
     /// Waits until what boto3 sees is so.
     async fn seen(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
         let ask = async || {
@@ -134,6 +204,10 @@ impl Cluster {
         };
         self.lab.eventually(what, SOON, ask).await
     }
+}
+
+fn gate(service: &str) -> String {
+    format!("target-health.berth.dev/{service}")
 }
 
 fn count(seen: &Value, kind: &str) -> usize {
@@ -276,5 +350,72 @@ lab_test! { LAB;
         let after = cluster.tools.look(&cluster.moto.endpoint())?;
         ensure!(before == after, "{before}\n{after}");
         Ok(())
+    }
+}
+
+lab_test! { LAB;
+    async fn a_pod_that_waits_for_its_readiness_gate_is_a_target_and_its_gate_opens(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start_with(lab, true).await?;
+        cluster.gated_pod("web-0", "web", "198.51.100.10").await?;
+        cluster.gated_pod("lost-0", "absent", "198.51.100.11").await?;
+        cluster.says("web-0", &gate("web"), "False GateUnserved").await?;
+        cluster.says("lost-0", &gate("absent"), "False GateUnserved").await?;
+        cluster.create("web").await?;
+        cluster.served("web").await?;
+        // Of nodes by default.
+        cluster.says("web-0", &gate("web"), "False GateNeedsAddresses").await?;
+        cluster.gone("web").await?;
+        let service = serde_json::from_value(json!({
+            "metadata": {
+                "name": "web",
+                "annotations": { "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type": "ip" },
+            },
+            "spec": {
+                "type": "LoadBalancer", "loadBalancerClass": CLASS, "selector": { "app": "web" },
+                "ports": [{ "port": 80, "targetPort": 8080 }],
+            },
+        }))?;
+        cluster.services().create(&PostParams::default(), &service).await?;
+        cluster.served("web").await?;
+        cluster.says("web-0", &gate("web"), "True TargetsHealthy").await?;
+        cluster.says("web-0", "Ready", "False ReadinessGatesNotReady").await?;
+        let is_it = |seen: &Value| targets(seen) == 1;
+        cluster.seen("the pod that waited is the only target", is_it).await?;
+        cluster.say("web-0", json!({ "conditions": [{ "type": "Ready", "status": "True", "reason": null }] })).await?;
+        cluster.seen("it stays one when it is ready", is_it).await?;
+        cluster.says("lost-0", &gate("absent"), "False GateUnserved").await
+    }
+}
+
+lab_test! { LAB;
+    async fn what_a_service_left_is_listed_and_removed_once_a_person_names_it(lab: Lab) -> Result<()> {
+        let cluster = Cluster::start(lab).await?;
+        cluster.create("web").await?;
+        cluster.served("web").await?;
+        let uid = cluster.services().get("web").await?.metadata.uid.context("no uid")?;
+        let lists: Api<ConfigMap> = Api::namespaced(cluster.lab.admin(), CONTROLLER_NAMESPACE);
+        let listed = async |what: &str, is: fn(&str) -> bool| {
+            let ask = async || {
+                let list = lists.get(&config_map_name("aws")).await?.data.unwrap_or_default();
+                let text = list.get(LIST_KEY).cloned().unwrap_or_default();
+                if is(&text) { Ok(Some(())) } else { anyhow::bail!("{text}") }
+            };
+            cluster.lab.eventually(what, SEARCHED, ask).await
+        };
+        listed("nothing is listed", |text| text.contains("\"orphans\": []")).await?;
+
+        // Its finalizer is taken off by force while no controller runs.
+        cluster.controllers(0).await?;
+        cluster.services().patch("web", &PatchParams::default(), &Patch::Merge(json!({ "metadata": { "finalizers": null } }))).await?;
+        cluster.gone("web").await?;
+        cluster.controllers(2).await?;
+        listed("it is listed", |text| text.contains("no Service default/web is served")).await?;
+        let seen = cluster.tools.look(&cluster.moto.endpoint())?;
+        ensure!(count(&seen, "LoadBalancers") == 1, "{seen}");
+
+        let patch = json!({ "metadata": { "annotations": { REMOVE: uid } } });
+        lists.patch(&config_map_name("aws"), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        cluster.seen("all of it is gone", |seen| count(seen, "LoadBalancers") + count(seen, "TargetGroups") == 0).await?;
+        listed("nothing is listed any more", |text| text.contains("\"orphans\": []")).await
     }
 }

@@ -31,13 +31,15 @@ const WORKLOADS: [(&str, &str); 3] = [
 ];
 
 /// What is laid over the rest by those who want it.
-const COMPONENTS: [(&str, &str); 3] = [
+const COMPONENTS: [(&str, &str); 4] = [
     (AWS, include_str!("templates/aws.yaml")),
+    (AWS_GATES, include_str!("templates/aws-readiness-gates.yaml")),
     (AZURE, include_str!("templates/azure.yaml")),
     (ROUTES, include_str!("templates/routes.yaml")),
 ];
 const AWS: &str = "deploy/aws/kustomization.yaml";
 const AZURE: &str = "deploy/azure/kustomization.yaml";
+const AWS_GATES: &str = "deploy/aws-readiness-gates/kustomization.yaml";
 const ROUTES: &str = "deploy/routes/kustomization.yaml";
 
 /// Where a pod of the controller finds the configuration for Azure: its own folder, so that a Secret can be mounted there whole.

@@ -18,8 +18,16 @@ use anyhow::Context as _;
 use crate::{output, workspace};
 
 /// Folders in which every file is generated; what else lies there is left over and goes.
-const OWNED_FOLDERS: [&str; 7] =
-    ["deploy/admission", "deploy/aws", "deploy/azure", "deploy/crds", "deploy/rbac", "deploy/routes", "docs/reference"];
+const OWNED_FOLDERS: [&str; 8] = [
+    "deploy/admission",
+    "deploy/aws",
+    "deploy/aws-readiness-gates",
+    "deploy/azure",
+    "deploy/crds",
+    "deploy/rbac",
+    "deploy/routes",
+    "docs/reference",
+];
 
 /// A file as it should be.
 struct Generated {

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_provider::{Owned, Shard};
+use berth_provider::{Owned, Shard, Whom};
 
 use super::sync::Group;
 use crate::cloud::{By, CallError, Cloud, GroupFilter, LoadBalancer, Pairs, TargetType};
+use crate::model::Holder;
 use crate::settings::Settings;
 use crate::tags::{self, Resource};
 
@@ -149,11 +150,15 @@ impl Index {
                     kind: kind(of).to_owned(),
                     shard: shard.unwrap_or(Shard(String::new())),
                     service,
+                    whom: Whom::Cluster,
                 };
             }
             // What a group shares is there for any of its Services.
-            let service = tags::service(of).or_else(|| members.get(&shard).cloned());
-            Owned { id: id.clone(), kind: kind(of).to_owned(), shard, service }
+            let made_for = tags::service(of);
+            let is_shared = made_for.is_none() && Holder::is_of_group(&shard.0);
+            let whom = if is_shared { Whom::Shard } else { Whom::Service };
+            let service = made_for.or_else(|| members.get(&shard).filter(|_| is_shared).cloned());
+            Owned { id: id.clone(), kind: kind(of).to_owned(), shard, service, whom }
         });
         each.collect()
     }

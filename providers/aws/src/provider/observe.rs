@@ -4,16 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use berth_provider::{Shard, Wanted};
+use berth_provider::{Intent, Shard, Wanted};
 use tokio::time::Instant;
 
 use super::index::{Index, TAGS_AT_ONCE, is_load_balancer, is_security_group, is_target_group, tags_of};
 use super::{Aws, INDEX_LASTS, SUBNETS_LAST};
 use crate::cloud::{By, CallError, Cloud, GroupFilter, Pairs, Protocol, SecurityGroup, Subnet};
 use crate::intent::{Asks, Front, Security};
+use crate::model::Holder;
 use crate::observed::{Counts, Observed, SeenListener, SeenLoadBalancer, SeenTargetGroup};
 use crate::plan::{is_published, with_rivals};
 use crate::tags;
+
+/// Whether a load balancer is there that is for a Service, and not for one that had its name.
+fn has_one(intent: &Intent, observed: &Observed) -> bool {
+    let holder = Holder::of(intent).service().map(|service| service.uid.clone());
+    observed.load_balancers.iter().any(|seen| seen.holder() == holder)
+}
 
 impl<C: Cloud> Aws<C> {
     pub(super) async fn look(&self, shard: &Shard, wanted: &Wanted) -> Result<Observed, CallError> {
@@ -80,7 +87,8 @@ impl<C: Cloud> Aws<C> {
         let chooses = |front: &Front| {
             !front.subnets.is_empty() || there.len() != 1 || there.iter().any(|seen| seen.is.scheme != front.scheme)
         };
-        if self.fronts(wanted).iter().any(chooses) {
+        let is_new = |intent: &Intent| !has_one(intent, observed);
+        if self.fronts(wanted).iter().any(chooses) || wanted.present.values().any(is_new) {
             observed.subnets = self.subnets().await?;
         }
         Ok(())

@@ -7,7 +7,9 @@ use std::time::Duration;
 use berth_api::condition::types;
 use berth_api::service::TrafficPolicy;
 use berth_api::{Condition, ConditionStatus};
-use berth_provider::{Class, Failure, Provider as _, ServiceId, ServiceTargets, Shard, TargetReport, Targets};
+use berth_provider::{
+    Class, EndpointReport, Failure, Provider as _, ServiceId, ServiceTargets, Shard, TargetReport, Targets,
+};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -15,6 +17,7 @@ use super::doors::{Needs, Notes};
 use super::{Aws, VPC_LASTS};
 use crate::backend::Demand;
 use crate::cloud::{CallError, Cloud, TargetDescription, TargetState, TargetType};
+use crate::gated::{self, Looked};
 use crate::intent::Asks;
 use crate::names::digest;
 use crate::targets::{Health, Key, Thought, condition, gone, key, new, wanted};
@@ -30,6 +33,14 @@ const LOOKS_FIRST: Duration = Duration::from_secs(15);
 const LOOKS_LONGEST: Duration = Duration::from_mins(5);
 /// Looks at the health of targets that do not become healthy; later it is seen with what changes, or within the hour.
 const LOOKS_MAX: u32 = 10;
+/// Between two looks while a pod waits for what AWS thinks of it, which holds up a rollout: half of AWS's shortest interval of health
+/// checks, so that little is added to what they take.
+const AWAITED_EVERY: Duration = Duration::from_secs(5);
+/// How long it is looked at so often: health checks at their slowest, ten of them 300 s apart, are not worth it, those of any usual
+/// interval are through by then.
+const AWAITED_FOR: Duration = Duration::from_mins(5);
+/// Between two looks after that, for as long as a pod waits.
+const AWAITED_LATER: Duration = Duration::from_mins(1);
 /// When a target that AWS does not take is offered again: an instance may be starting.
 const REFUSED_AGAIN: Duration = Duration::from_mins(1);
 /// Into so many parts the second half of that time is divided, so that not all groups are looked at together.
@@ -62,13 +73,18 @@ pub(super) struct Sent {
     looks_at: Option<Instant>,
     /// How often it was looked at since a target was registered.
     looks: u32,
+    /// Since when pods have waited for what is thought of them; anew with each target that is registered.
+    awaited: Option<Instant>,
 }
 
 impl Sent {
     /// Those of a group that was made this moment.
     pub(super) fn nothing() -> Self {
-        let until = Instant::now() + REGISTERED_LASTS;
-        Self { until, registered: BTreeMap::new(), refused: BTreeMap::new(), looks_at: None, looks: 0 }
+        Self::of(Instant::now() + REGISTERED_LASTS, BTreeMap::new())
+    }
+
+    fn of(until: Instant, registered: BTreeMap<Key, Thought>) -> Self {
+        Self { until, registered, refused: BTreeMap::new(), looks_at: None, looks: 0, awaited: None }
     }
 
     /// Those that the leader before left, if these are the ones that are wanted now.
@@ -79,7 +95,7 @@ impl Sent {
         let part = u32::try_from(place % u64::from(PARTS)).unwrap_or_default();
         let until = Instant::now() + REGISTERED_LASTS * (PARTS + part) / (2 * PARTS);
         let same = left.targets == in_short(wanted.targets.keys());
-        same.then_some(Self { until, registered, refused: BTreeMap::new(), looks_at: None, looks: 0 })
+        same.then(|| Self::of(until, registered))
     }
 
     /// What another leader may go by without a look.
@@ -94,6 +110,32 @@ impl Sent {
             .then(|| Settled { targets: in_short(self.registered.keys()), state: first })
     }
 
+    /// Says when health is looked at next.
+    fn plan_look(&mut self, now: Instant, is_new: bool, is_settled: bool, is_awaited: bool) {
+        if is_new {
+            (self.looks_at, self.looks, self.awaited) = (None, 0, None);
+        }
+        self.awaited = if is_awaited { self.awaited.or(Some(now)) } else { None };
+        let longer = LOOKS_FIRST.saturating_mul(1 << self.looks.min(LOOKS_MAX)).min(LOOKS_LONGEST);
+        let wait = match self.awaited {
+            Some(since) if now.saturating_duration_since(since) < AWAITED_FOR => AWAITED_EVERY,
+            Some(_) => AWAITED_LATER,
+            None if is_settled || self.looks >= LOOKS_MAX => {
+                self.looks_at = None;
+                return;
+            }
+            None => longer,
+        };
+        let planned = self.looks_at.filter(|at| *at > now);
+        let at = now + wait;
+        self.looks_at = Some(match planned {
+            // One that waits is no reason to look later than was planned.
+            Some(planned) if is_awaited => planned.min(at),
+            Some(planned) => planned,
+            None => at,
+        });
+    }
+
     /// When something may be otherwise than it is known to be.
     fn next(&self) -> Instant {
         let again = [Some(self.until), self.looks_at, self.refused.values().min().copied()];
@@ -105,7 +147,7 @@ impl Sent {
 #[derive(Default)]
 struct Round {
     report: TargetReport,
-    health: BTreeMap<ServiceId, Vec<Health>>,
+    health: BTreeMap<ServiceId, Vec<Looked>>,
     failed: Option<Failure>,
     /// When something may be otherwise.
     again: Option<Instant>,
@@ -175,7 +217,12 @@ impl<C: Cloud> Aws<C> {
         if let Some(failure) = failed {
             return Err(failure);
         }
+        for (service, of) in &targets.services {
+            let groups = health.get(service).map_or(&[][..], Vec::as_slice);
+            report.endpoints.entry(service.clone()).or_insert_with(|| gated::report(of, groups));
+        }
         for (service, groups) in health {
+            let groups: Vec<_> = groups.into_iter().map(|looked| looked.health).collect();
             let policy = targets.services.get(&service).map_or(TrafficPolicy::Cluster, |of| of.intent.policy);
             report.conditions.entry(service).or_insert_with(|| noted(condition(&groups, policy), &notes));
         }
@@ -193,6 +240,7 @@ impl<C: Cloud> Aws<C> {
         if failure.class.is_for_a_person() {
             round.report.conditions.insert(service.clone(), unsent(&failure));
             round.soon(Some(Instant::now() + failure.wait(1)));
+            round.report.endpoints.insert(service.clone(), EndpointReport::Unsent(failure));
         } else {
             // What there is of others is seen to all the same; it is tried again for this one.
             round.failed.get_or_insert(failure);
@@ -241,14 +289,10 @@ impl<C: Cloud> Aws<C> {
             Some(sent) if !is_due(&sent) => sent,
             known => {
                 let registered = self.look_at_targets(arn).await?;
-                let (looks, refused) = known.map(|sent| (sent.looks, sent.refused)).unwrap_or_default();
-                Sent {
-                    until: now + REGISTERED_LASTS,
-                    registered,
-                    refused,
-                    looks_at: Some(now),
-                    looks: looks.saturating_add(1),
-                }
+                let before = known.unwrap_or_else(|| Sent::of(now, BTreeMap::new()));
+                // Looks for pods that wait are not those that the others have.
+                let looks = before.looks.saturating_add(u32::from(before.awaited.is_none()));
+                Sent { until: now + REGISTERED_LASTS, registered, looks_at: None, looks, ..before }
             }
         };
         sent.refused.retain(|key, again| wanted.targets.contains_key(key) && *again > now);
@@ -285,18 +329,12 @@ impl<C: Cloud> Aws<C> {
             left_out: wanted.left_out.clone(),
             refused: sent.refused.keys().cloned().collect::<BTreeSet<_>>(),
         };
-        if is_new {
-            (sent.looks_at, sent.looks) = (None, 0);
-        }
-        sent.looks_at = if health.is_settled(of.intent.policy) || sent.looks >= LOOKS_MAX {
-            None
-        } else {
-            let wait = LOOKS_FIRST.saturating_mul(1 << sent.looks.min(LOOKS_MAX)).min(LOOKS_LONGEST);
-            sent.looks_at.filter(|at| *at > now).or(Some(now + wait))
-        };
+        let is_awaited = group.kind == TargetType::Ip && gated::awaits(of, group.port, &health);
+        sent.plan_look(now, is_new, health.is_settled(of.intent.policy), is_awaited);
         round.soon(Some(sent.next()));
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(arn.clone(), sent);
-        round.health.entry(group.service.clone()).or_default().push(health);
+        let looked = Looked { kind: group.kind, port: group.port, health };
+        round.health.entry(group.service.clone()).or_default().push(looked);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ fn endpoint(address: &str, port: &str, number: u16) -> Endpoint {
 fn web(annotations: &[(&str, &str)], endpoints: Vec<Endpoint>) -> ServiceTargets {
     let mut intent = service("web", &[], json!({}));
     intent.annotations = annotated(annotations);
-    ServiceTargets { intent, endpoints: endpoints.into() }
+    ServiceTargets { intent, endpoints: endpoints.into(), gated: BTreeMap::new() }
 }
 
 fn ids(wanted: &Wanted) -> Vec<String> {

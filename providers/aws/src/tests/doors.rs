@@ -72,7 +72,11 @@ impl World {
         };
         let endpoints: Arc<[Endpoint]> = self.pods.iter().map(endpoint).collect();
         let mine = self.scene.wanted.values().filter(|intent| self.scene.provider.shard(intent) == *shard);
-        let of = |intent: &Intent| ServiceTargets { intent: intent.clone(), endpoints: endpoints.clone() };
+        let of = |intent: &Intent| ServiceTargets {
+            intent: intent.clone(),
+            endpoints: endpoints.clone(),
+            gated: BTreeMap::new(),
+        };
         let services = mine.map(|intent| (intent.id.clone(), of(intent))).collect();
         Targets { nodes: self.nodes.clone().into(), services }
     }

@@ -32,7 +32,7 @@ async fn served(names: &[&str]) -> Scene {
 async fn send(scene: &Scene, provider: &Aws<Fake>) {
     for _ in 0..3 {
         for intent in scene.wanted.values() {
-            let of = berth_provider::ServiceTargets { intent: intent.clone(), endpoints: [].into() };
+            let of = berth_provider::ServiceTargets { intent: intent.clone(), endpoints: [].into(), gated: [].into() };
             let targets = Targets { nodes: nodes(0..3), services: [(intent.id.clone(), of)].into() };
             provider.sync_targets(&provider.shard(intent), &targets).await.unwrap();
         }
@@ -171,7 +171,7 @@ async fn targets_that_were_left_as_they_are_to_be_are_neither_looked_at_nor_sent
     // A node that came meanwhile is sent to, and first it is looked what is there.
     let next = next_leader(&scene, Some(&told));
     let intent = scene.wanted.values().next().unwrap();
-    let of = berth_provider::ServiceTargets { intent: intent.clone(), endpoints: [].into() };
+    let of = berth_provider::ServiceTargets { intent: intent.clone(), endpoints: [].into(), gated: [].into() };
     let targets = Targets { nodes: nodes(0..4), services: [(intent.id.clone(), of)].into() };
     let report = next.sync_targets(&next.shard(intent), &targets).await.unwrap();
     assert_eq!((report.added, health(&scene), writes(&scene)), (1, before.0 + 1, before.1 + 1));
@@ -294,7 +294,7 @@ async fn what_takes_no_traffic_any_more_is_deregistered_also_while_nothing_can_b
     let scene = served(&["a"]).await;
     send(&scene, &scene.provider).await;
     let intent = scene.wanted.values().next().unwrap();
-    let of = berth_provider::ServiceTargets { intent: intent.clone(), endpoints: [].into() };
+    let of = berth_provider::ServiceTargets { intent: intent.clone(), endpoints: [].into(), gated: [].into() };
     let targets = Targets { nodes: nodes(1..3), services: [(intent.id.clone(), of)].into() };
     // Interfaces and groups are looked at again within the hour, and EC2 does not answer then.
     tokio::time::advance(Duration::from_mins(59)).await;

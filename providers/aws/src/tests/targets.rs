@@ -58,7 +58,7 @@ impl Sender {
         let before = std::mem::take(&mut self.targets.services);
         for intent in self.scene.wanted.values() {
             let endpoints = before.get(&intent.id).map(|of| of.endpoints.clone()).unwrap_or_default();
-            let of = berth_provider::ServiceTargets { intent: intent.clone(), endpoints };
+            let of = berth_provider::ServiceTargets { intent: intent.clone(), endpoints, gated: BTreeMap::new() };
             self.targets.services.insert(intent.id.clone(), of);
         }
     }

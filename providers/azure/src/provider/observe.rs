@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use berth_provider::{Failure, Owned, ServiceId, Shard, Wanted};
+use berth_provider::{Failure, Owned, ServiceId, Shard, Wanted, Whom};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -135,7 +135,11 @@ pub(super) fn owned(
     services: &BTreeMap<String, ServiceId>,
     shard: &Shard,
 ) -> Vec<Owned> {
-    let thing = |id: String, kind: &str, service| Owned { id, kind: kind.to_owned(), shard: shard.clone(), service };
+    // What names no Service may be any Service's of the load balancer.
+    let thing = |id: String, kind: &str, service: Option<ServiceId>| {
+        let whom = if service.is_some() && kind != "load balancer" { Whom::Service } else { Whom::Shard };
+        Owned { id, kind: kind.to_owned(), shard: shard.clone(), service, whom }
+    };
     let mut owned = Vec::new();
     let ours = observed.public_ips.iter().filter(|(_, document)| tags::is_ours(settings, document));
     let ours: BTreeMap<&Id, Option<ServiceId>> = ours.map(|(id, document)| (id, tags::service(document))).collect();

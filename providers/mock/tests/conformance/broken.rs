@@ -10,7 +10,7 @@ use berth_api::PerFamily;
 use berth_api::service::Request;
 use berth_mock::{Mock, Observed, Script, Step};
 use berth_provider::conformance::Check;
-use berth_provider::{Class, Failure, Intent, Owned, Plan, PlannedStep, Protocol, Provider, Shard, Wanted};
+use berth_provider::{Class, Failure, Intent, Owned, Plan, PlannedStep, Protocol, Provider, Shard, Wanted, Whom};
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
@@ -328,6 +328,7 @@ impl Provider for Broken {
                 kind: "load balancer".to_owned(),
                 shard: Shard("nobody/nothing".to_owned()),
                 service: None,
+                whom: Whom::Service,
             }),
             _ => {}
         }

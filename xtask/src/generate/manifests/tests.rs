@@ -133,7 +133,7 @@ fn the_installation_is_everything_and_in_an_order_that_an_api_server_takes() {
     let rest: Vec<_> = manifests.filter(|path| !listed.contains(path)).collect();
     assert_eq!(
         rest,
-        [KUSTOMIZATION, INSTALL, AWS, AZURE, ROUTES, "deploy/aws/iam-policy.json", "deploy/azure/role.json"]
+        [KUSTOMIZATION, INSTALL, AWS, AWS_GATES, AZURE, ROUTES, "deploy/aws/iam-policy.json", "deploy/azure/role.json"]
     );
     let distinct: BTreeSet<_> = installed.iter().map(identity).collect();
     assert_eq!(distinct.len(), installed.len());
@@ -165,11 +165,12 @@ fn the_component_of_routes_changes_what_it_names_and_nothing_else_adds_its_capab
 
 #[test]
 fn the_components_of_clouds_change_what_is_there_and_their_instructions_name_what_is_there() {
-    for path in [AWS, AZURE] {
+    let common = ["Deployment", "NetworkPolicy", "ClusterRole"];
+    for (path, more) in [(AWS, &["Role"][..]), (AZURE, &[])] {
         let component = &documents(path)[0];
         let targets: Vec<_> =
             component["patches"].as_array().unwrap().iter().map(|patch| &patch["target"]["kind"]).collect();
-        assert_eq!(targets, ["Deployment", "NetworkPolicy", "ClusterRole"], "{path}");
+        assert_eq!(targets, [&common[..], more].concat(), "{path}");
     }
     let pod = &documents("deploy/controller.yaml")[0]["spec"]["template"]["spec"];
     assert!(pod.get("volumes").is_none(), "the component for Azure adds all of them");
@@ -191,14 +192,19 @@ fn the_documentation_names_the_numbers_that_the_policies_hold() {
 }
 
 #[test]
-fn the_components_for_clouds_add_the_rights_that_something_outside_the_cluster_takes_and_no_others() {
-    for path in [AWS, AZURE] {
-        let operations = patch(path, "ClusterRole");
+fn the_components_for_clouds_add_the_rights_that_they_take_and_no_others() {
+    use berth_controller::rbac;
+    for (path, kind, rules) in [
+        (AWS, "ClusterRole", rbac::cloud_rules()),
+        (AWS, "Role", rbac::orphan_rules()),
+        (AWS_GATES, "ClusterRole", rbac::gate_rules()),
+        (AZURE, "ClusterRole", rbac::cloud_rules()),
+    ] {
+        let operations = patch(path, kind);
         assert!(operations.iter().all(|of| of["op"] == "add" && of["path"] == "/rules/-"), "{operations:?}");
-        let rules: Vec<Value> = operations.into_iter().map(|of| of["value"].clone()).collect();
-        let expected: Vec<_> =
-            berth_controller::rbac::cloud_rules().iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
-        assert_eq!(rules, expected, "{path}");
+        let added: Vec<Value> = operations.into_iter().map(|of| of["value"].clone()).collect();
+        let expected: Vec<_> = rules.iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
+        assert_eq!(added, expected, "{path}");
     }
 }
 

@@ -189,8 +189,9 @@ impl Cluster {
                 intent.published.clone_from(&outcome.ingress);
             }
             self.failures.extend(failures.into_values());
-            let of =
-                |intent: &Intent| (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints: [].into() });
+            let of = |intent: &Intent| {
+                (intent.id.clone(), ServiceTargets { intent: intent.clone(), endpoints: [].into(), gated: [].into() })
+            };
             let targets = Targets { nodes: self.nodes.clone(), services: wanted.present.values().map(of).collect() };
             match self.provider.sync_targets(&shard, &targets).await {
                 Ok(report) => count += report.added + report.removed,
