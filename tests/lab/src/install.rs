@@ -61,14 +61,8 @@ pub struct BerthConfig {
     pub controller_replicas: Option<u32>,
     /// Changes of the speakers' template.
     pub speaker: PodEdit,
-    /// Whether the component `deploy/routes` is laid over it.
-    pub routes: bool,
-    /// Whether the component `deploy/aws` is laid over it.
-    pub aws: bool,
-    /// Whether the component `deploy/aws-readiness-gates` is laid over that.
-    pub aws_readiness_gates: bool,
-    /// Whether the component `deploy/azure` is laid over it; the Secret that it names is for whoever installs.
-    pub azure: bool,
+    /// Components of `deploy/` that are laid over it, in this order. A Secret that one names is for whoever installs.
+    pub components: &'static [&'static str],
 }
 
 impl BerthConfig {
@@ -110,15 +104,8 @@ pub enum Workload {
 /// The manifest, with components over it.
 fn laid_over(config: &BerthConfig) -> Result<Vec<DynamicObject>> {
     let mut objects = manifest()?;
-    for (name, is_laid) in [
-        ("routes", config.routes),
-        ("aws", config.aws),
-        ("aws-readiness-gates", config.aws_readiness_gates),
-        ("azure", config.azure),
-    ] {
-        if is_laid {
-            component::lay_over(&mut objects, name)?;
-        }
+    for component in config.components {
+        component::lay_over(&mut objects, component)?;
     }
     Ok(objects)
 }

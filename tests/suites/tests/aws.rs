@@ -33,10 +33,10 @@ struct Cluster {
 
 impl Cluster {
     async fn start(lab: Lab) -> Result<Self> {
-        Self::start_with(lab, false).await
+        Self::start_with(lab, &["aws"]).await
     }
 
-    async fn start_with(lab: Lab, aws_readiness_gates: bool) -> Result<Self> {
+    async fn start_with(lab: Lab, components: &'static [&'static str]) -> Result<Self> {
         let tools = berth_moto::ready(&|_| ())?;
         let moto = Moto::start(&tools)?;
         let ground = tools.lay(&moto.endpoint(), usize::from(LAB.nodes) + 1)?;
@@ -54,7 +54,7 @@ impl Cluster {
         let mut controller = PodEdit::args(&[&flags[..], &[&vpc]].concat());
         controller.env = environment().map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         controller.env.push(("AWS_ENDPOINT_URL".to_owned(), proxy.endpoint()));
-        let config = BerthConfig { controller, aws: true, aws_readiness_gates, ..BerthConfig::default() };
+        let config = BerthConfig { controller, components, ..BerthConfig::default() };
         lab.install_berth_with(&config).await?;
         Ok(Self { lab, tools, moto, proxy, ground })
     }
@@ -210,6 +210,9 @@ fn gate(service: &str) -> String {
     format!("target-health.berth.dev/{service}")
 }
 
+/// What is edited: its name for people, annotations, spec, and what boto3 sees then: of which kind of thing, where in it, and what.
+type Edit = (&'static str, &'static [(&'static str, &'static str)], Value, &'static str, &'static str, Value);
+
 fn count(seen: &Value, kind: &str) -> usize {
     seen[kind].as_object().map_or(0, serde_json::Map::len)
 }
@@ -255,7 +258,7 @@ lab_test! { LAB;
         cluster.create("web").await?;
         let first = cluster.served("web").await?;
         cluster.seen("both nodes are targets", |seen| targets(seen) == 2).await?;
-        let edits: Vec<(&str, &[(&str, &str)], Value, &str, &str, Value)> = vec![
+        let edits: Vec<Edit> = vec![
             ("health checks", &[("healthcheck-interval", "30")], json!({}), "TargetGroups", "/HealthCheckIntervalSeconds", json!(30)),
             (
                 "attributes of target groups", &[("target-group-attributes", "deregistration_delay.timeout_seconds=17")], json!({}),
@@ -355,7 +358,7 @@ lab_test! { LAB;
 
 lab_test! { LAB;
     async fn a_pod_that_waits_for_its_readiness_gate_is_a_target_and_its_gate_opens(lab: Lab) -> Result<()> {
-        let cluster = Cluster::start_with(lab, true).await?;
+        let cluster = Cluster::start_with(lab, &["aws", "aws-readiness-gates"]).await?;
         cluster.gated_pod("web-0", "web", "198.51.100.10").await?;
         cluster.gated_pod("lost-0", "absent", "198.51.100.11").await?;
         cluster.says("web-0", &gate("web"), "False GateUnserved").await?;

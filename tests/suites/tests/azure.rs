@@ -103,7 +103,7 @@ impl Cluster {
             "--azure-reference-namespaces=default",
         ]);
         controller.env.push(("AZURE_AUTHORITY_HOST".to_owned(), url));
-        lab.install_berth_with(&BerthConfig { controller, azure: true, ..BerthConfig::default() }).await?;
+        lab.install_berth_with(&BerthConfig { controller, components: &["azure"], ..BerthConfig::default() }).await?;
         Ok(Self { lab, fake, before, _server: server })
     }
 

@@ -32,7 +32,7 @@ spec: {ipAddressPools: [routed]}
 
 /// A cluster that may make routes.
 async fn start(lab: &Lab, advertisement: &str) -> Result<Cluster> {
-    lab.install_berth_with(&BerthConfig { routes: true, ..BerthConfig::default() }).await?;
+    lab.install_berth_with(&BerthConfig { components: &["routes"], ..BerthConfig::default() }).await?;
     lab.apply_yaml(POOL).await?;
     lab.apply_yaml(advertisement).await?;
     Ok(Cluster { lab: lab.clone() })
@@ -397,7 +397,7 @@ lab_test! {
         }
 
         // With it they have that and NET_ADMIN, and no other.
-        lab.install_berth_with(&BerthConfig { routes: true, ..BerthConfig::default() }).await?;
+        lab.install_berth_with(&BerthConfig { components: &["routes"], ..BerthConfig::default() }).await?;
         cluster.reason("web", "berth.dev/Announced", "Announced").await?;
         for node in NODES {
             has_routes(&lab, node, &both).await?;
