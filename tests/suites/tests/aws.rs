@@ -264,10 +264,6 @@ lab_test! { LAB;
                 "attributes of target groups", &[("target-group-attributes", "deregistration_delay.timeout_seconds=17")], json!({}),
                 "TargetGroups", "/Attributes/deregistration_delay.timeout_seconds", json!("17"),
             ),
-            (
-                "attributes of listeners", &[("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=400")], json!({}),
-                "LoadBalancers", "/Listeners/80/Attributes/tcp.idle_timeout.seconds", json!("400"),
-            ),
             ("tags", &[("additional-resource-tags", "team=shop")], json!({}), "LoadBalancers", "/Tags/team", json!("shop")),
             (
                 "another protocol", &[], json!({ "ports": [{ "port": 53, "protocol": "UDP", "targetPort": 53 }] }),
@@ -276,6 +272,10 @@ lab_test! { LAB;
             (
                 "another port", &[], json!({ "ports": [{ "port": 81, "targetPort": 8080 }] }),
                 "LoadBalancers", "/Listeners/81/Protocol", json!("TCP"),
+            ),
+            (
+                "attributes of listeners", &[("listener-attributes.TCP-81", "tcp.idle_timeout.seconds=400")], json!({}),
+                "LoadBalancers", "/Listeners/81/Attributes/tcp.idle_timeout.seconds", json!("400"),
             ),
         ];
         for (what, annotations, spec, kind, path, expected) in edits {
