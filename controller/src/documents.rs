@@ -301,7 +301,7 @@ impl<P: Provider> Documents<P> {
         for (id, slice) in news {
             for key in self.board.learn_slice(id, slice) {
                 self.gates.touch(&key);
-                if let Some(shard) = self.shards.shard_of(&key) {
+                if let Some(shard) = self.shards.shard_of(&key).filter(|_| self.provider.targets_follow_endpoints()) {
                     self.board.soon(shard, now);
                 }
             }

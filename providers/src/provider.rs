@@ -81,6 +81,11 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whether targets are others when endpoints are, and not when nodes are alone.
+    fn targets_follow_endpoints(&self) -> bool {
+        true
+    }
+
     /// How long changes of a shard are gathered before it is planned, so that many Services make one write.
     fn gathers(&self) -> Duration {
         Duration::ZERO

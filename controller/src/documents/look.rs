@@ -46,8 +46,10 @@ pub(super) async fn look<P: Provider>(
     if carried.failures.is_empty() && !carried.stopped {
         provider.learned(shard, wanted, &observed);
     }
+    let concerns = plan.steps.iter().flat_map(|planned| planned.services.iter().cloned()).collect();
     let (steps, Carried { done, failures, stopped }) = (plan.steps.len(), carried);
-    Turn { steps, done, stopped, outcomes, farewells, failures, unseen: None, rests: Some(provider.rests(shard)) }
+    let rests = Some(provider.rests(shard));
+    Turn { steps, concerns, done, stopped, outcomes, farewells, failures, unseen: None, rests }
 }
 
 /// What a failure means for a Service. One that is served goes on being served by what is there, and its conditions say so

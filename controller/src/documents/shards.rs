@@ -41,6 +41,8 @@ pub(super) struct Shards {
 pub(super) struct Turn {
     /// Steps that were planned.
     pub steps: usize,
+    /// The Services that they are for.
+    pub concerns: BTreeSet<ServiceId>,
     /// Steps that were carried out.
     pub done: usize,
     /// Whether it was stopped in between.
@@ -200,6 +202,11 @@ impl Shards {
                 self.told.remove(id);
             }
         }
+        if turn.unseen.is_none() && !turn.stopped {
+            // Nothing is left of those that this look was told of and that no step is for, whatever others of the shard wait for.
+            let is_left = |id: &ServiceId| turn.concerns.contains(id) || turn.failures.contains_key(id);
+            self.forget_left(shard, |id| asked_to_leave.contains(id) && !is_left(id));
+        }
         let failures: Vec<_> = turn.failures.values().chain(&turn.unseen).collect();
         if turn.steps > 0 || !failures.is_empty() || turn.stopped {
             self.unchanged.remove(shard);
@@ -209,13 +216,6 @@ impl Shards {
         }
         self.failures.remove(shard);
         self.restless.remove(shard);
-        if let Some(leaving) = self.leaving.get_mut(shard) {
-            // Nothing is left of those that this look was told of.
-            leaving.retain(|id, _| !asked_to_leave.contains(id));
-            if leaving.is_empty() {
-                self.leaving.remove(shard);
-            }
-        }
         if self.members.get(shard).is_none_or(BTreeSet::is_empty) && !self.leaving.contains_key(shard) {
             self.members.remove(shard);
             self.unchanged.remove(shard);
@@ -228,6 +228,16 @@ impl Shards {
             turn.rests.unwrap_or(LOOK_AGAIN)
         };
         self.soon(shard.clone(), now + again);
+    }
+
+    /// These leave a shard no more.
+    fn forget_left(&mut self, shard: &Shard, is_gone: impl Fn(&ServiceId) -> bool) {
+        if let Some(leaving) = self.leaving.get_mut(shard) {
+            leaving.retain(|id, _| !is_gone(id));
+            if leaving.is_empty() {
+                self.leaving.remove(shard);
+            }
+        }
     }
 
     /// The wait for what does not depend on us: twice as long each time that nothing has changed.

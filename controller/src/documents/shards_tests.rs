@@ -36,6 +36,11 @@ fn steps(steps: usize) -> Turn {
     Turn { steps, done: steps, ..Turn::default() }
 }
 
+/// Steps for the Service `a` of this UID.
+fn steps_for(uid: &str, count: usize) -> Turn {
+    Turn { concerns: BTreeSet::from([intent("a", uid).id]), ..steps(count) }
+}
+
 #[test]
 fn services_of_one_shard_are_planned_together_and_one_shard_at_a_time() {
     let mut shards = Shards::default();
@@ -60,11 +65,40 @@ fn a_service_leaves_until_nothing_is_left_of_it() {
     shards.learn(key("a"), None, NOW);
     for planned in [2, 1] {
         assert_eq!(names(&shards.next(NOW).unwrap().1), (vec![], vec!["1"]));
-        shards.done(&x, &steps(planned), NOW);
+        shards.done(&x, &steps_for("1", planned), NOW);
     }
     assert_eq!(names(&shards.next(NOW).unwrap().1), (vec![], vec!["1"]));
     shards.done(&x, &steps(0), NOW);
     assert!(shards.next_due().is_none(), "nobody has to do with this shard any more");
+}
+
+#[test]
+fn one_of_which_nothing_is_left_is_held_up_by_nobody_else_of_its_shard() {
+    let mut shards = Shards::default();
+    for (name, uid) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        learn(&mut shards, name, uid, "x");
+    }
+    let (x, _) = shards.next(NOW).unwrap();
+    shards.done(&x, &steps(0), NOW);
+    shards.learn(key("b"), None, NOW);
+    shards.learn(key("c"), None, NOW);
+    let failing = |turn: Turn| {
+        let failures = BTreeMap::from([(intent("a", "1").id, Failure::new(Class::Transient, "no"))]);
+        Turn { failures, ..turn }
+    };
+    let id = |name, uid| intent(name, uid).id;
+    for (turn, leaving) in [
+        // What was not looked at, or stopped, says nothing of anybody.
+        (Turn { unseen: Some(Failure::new(Class::Transient, "no")), ..Turn::default() }, [true, true]),
+        (Turn { stopped: true, ..failing(steps_for("1", 1)) }, [true, true]),
+        (failing(Turn { concerns: BTreeSet::from([id("a", "1"), id("b", "2")]), ..steps(2) }), [true, false]),
+        (failing(steps_for("1", 1)), [false, false]),
+    ] {
+        shards.all_due(NOW);
+        shards.next(NOW).unwrap();
+        shards.done(&x, &turn, NOW);
+        assert_eq!([shards.is_leaving(&id("b", "2")), shards.is_leaving(&id("c", "3"))], leaving, "{turn:?}");
+    }
 }
 
 #[test]
@@ -116,7 +150,8 @@ fn one_that_was_never_seen_here_leaves_until_nothing_is_left_of_it_and_its_shard
         assert!(shards.is_leaving(&intent("a", "1").id));
         let (x, wanted) = shards.next(NOW).unwrap();
         assert_eq!((x.0.as_str(), names(&wanted)), ("x", (vec![], vec!["1"])));
-        shards.done(&x, &steps(planned), NOW);
+        let turn = if planned > 0 { steps_for("1", planned) } else { steps(0) };
+        shards.done(&x, &turn, NOW);
     }
     assert!(!shards.is_leaving(&intent("a", "1").id));
     assert!(shards.next_due().is_none(), "nobody has to do with this shard any more");

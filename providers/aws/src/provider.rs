@@ -95,11 +95,13 @@ impl<C: Cloud> Aws<C> {
         }
     }
 
-    /// Fails where nothing was seen of a shard that may only be too new to be seen: another process may have made it just before it ended,
-    /// and what AWS lists may be behind. It is looked for once more then.
-    async fn is_really_nothing(&self) -> Result<(), Failure> {
-        let Some(leads) = *self.leads.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
-        let certain = leads + LISTED_WITHIN;
+    /// Fails where nothing was seen of a shard that may only be too new to be seen: this process may have made it a moment ago, or another
+    /// one just before it ended, and what AWS lists may be behind. It is looked for once more then.
+    async fn is_really_nothing(&self, shard: &Shard) -> Result<(), Failure> {
+        let leads = *self.leads.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.memory.lock().unwrap_or_else(PoisonError::into_inner).made(shard);
+        let Some(last) = leads.into_iter().chain(made).max() else { return Ok(()) };
+        let certain = last + LISTED_WITHIN;
         let mut known = self.known.lock().await;
         if known.index.as_ref().is_some_and(|(at, _)| *at >= certain) {
             return Ok(());
@@ -186,7 +188,7 @@ impl<C: Cloud> Provider for Aws<C> {
             && wanted.present.is_empty()
             && seen.is_nothing()
         {
-            self.is_really_nothing().await?;
+            self.is_really_nothing(shard).await?;
         }
         // Something that we know of is not there any more.
         if observed.as_ref().is_err_and(CallError::is_not_found) {
@@ -202,7 +204,7 @@ impl<C: Cloud> Provider for Aws<C> {
 
     async fn apply(&self, shard: &Shard, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
         // Until it is known what came of it.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).forget(shard);
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).changes(shard, step.makes_something());
         let applied = self.carry_out(shard, step, observed).await;
         // What came of a call without an answer, or what it met, is seen by looking at all. What AWS refused for itself changed
         // nothing; above all, whoever asks for fewer calls is not asked for everything anew.

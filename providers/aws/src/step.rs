@@ -255,6 +255,13 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Whether something is there afterwards that was not before, and that is found by its tags.
+    pub fn makes_something(&self) -> bool {
+        matches!(self, Self::CreateSecurityGroup { .. } | Self::CreateTargetGroup(_) | Self::CreateLoadBalancer { .. })
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -137,6 +137,11 @@ impl<A: Arm> Provider for Azure<A> {
         disowns(intent)
     }
 
+    fn targets_follow_endpoints(&self) -> bool {
+        // Pools hold nodes, whichever of them have endpoints.
+        false
+    }
+
     fn needs_targets(&self) -> bool {
         true
     }

@@ -67,6 +67,8 @@ pub async fn measure(lab: &Lab, services: usize, tell: &dyn Fn(String)) -> Resul
     cluster.add_node().await?;
     rows.push(cluster.row("node-added", services, tell).await);
 
+    rows.extend(Box::pin(endpoints(&mut cluster, services, tell)).await?);
+
     cluster.begin();
     cluster.delete("lb").await?;
     rows.push(cluster.row("delete", services, tell).await);
@@ -74,7 +76,6 @@ pub async fn measure(lab: &Lab, services: usize, tell: &dyn Fn(String)) -> Resul
 
     rows.push(Box::pin(throttled(&mut cluster, tell)).await?);
     cluster.delete("first").await?;
-    rows.extend(Box::pin(endpoints(&mut cluster, tell)).await?);
     rows.push(Box::pin(shared_pod(&mut cluster, tell)).await?);
     Ok(rows)
 }
@@ -106,8 +107,8 @@ async fn throttled(cluster: &mut Cluster, tell: &dyn Fn(String)) -> Result<Row> 
     Ok(row)
 }
 
-/// From the change of an endpoint to the call that says it.
-async fn endpoints(cluster: &mut Cluster, tell: &dyn Fn(String)) -> Result<Vec<Row>> {
+/// From the change of an endpoint to the call that says it, beside so many Services.
+async fn endpoints(cluster: &mut Cluster, services: usize, tell: &dyn Fn(String)) -> Result<Vec<Row>> {
     cluster.create("pods", 1, "ip").await?;
     cluster.served("pods", 1).await?;
     cluster.quiet().await;
@@ -128,7 +129,8 @@ async fn endpoints(cluster: &mut Cluster, tell: &dyn Fn(String)) -> Result<Vec<R
     }
     tell(format!("{CHANGES} endpoints came and went"));
     cluster.delete("pods").await?;
-    Ok(vec![Row::change("register", &mut added, to_add), Row::change("deregister", &mut removed, to_remove)])
+    let rows = [Row::change("register", &mut added, to_add), Row::change("deregister", &mut removed, to_remove)];
+    Ok(rows.into_iter().map(|row| Row { services, ..row }).collect())
 }
 
 /// How long it took until a call named the address. The change is timed from before the API server is told of it.

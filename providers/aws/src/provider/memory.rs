@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use berth_provider::{Intent, Shard, Wanted};
+use berth_provider::{Intent, ServiceId, Shard, Wanted};
 use tokio::time::Instant;
 
 use super::Aws;
@@ -37,12 +37,16 @@ pub(super) struct Memory {
     inherited: BTreeMap<Shard, Rest>,
     /// When each is looked at in depth again.
     until: BTreeMap<Shard, Instant>,
+    /// When something was made in it last.
+    made: BTreeMap<Shard, Instant>,
 }
 
 /// What is known of one.
 struct Kept {
     /// What its Services asked for then.
     asks: String,
+    /// Those of which all that there is was seen, whether they stay or go.
+    services: BTreeSet<ServiceId>,
     observed: Observed,
     /// Whether nothing is to be done, and everybody has what he asks for.
     is_at_rest: bool,
@@ -89,9 +93,10 @@ impl Memory {
     fn of(&self, shard: &Shard, wanted: &Wanted, now: Instant) -> Option<&Observed> {
         let kept = self.kept.get(shard)?;
         let is_fresh = self.until.get(shard).is_some_and(|until| *until > now);
-        // What a Service that goes has is known, whatever it asked for last.
+        // What a Service that goes has is known, whatever it asked for last, if it was here.
         let same = wanted.present.is_empty() || kept.asks == asks(wanted);
-        (is_fresh && same).then_some(&kept.observed)
+        let was_here = wanted.leaving.keys().all(|id| kept.services.contains(id));
+        (is_fresh && same && was_here).then_some(&kept.observed)
     }
 
     pub(super) fn forget(&mut self, shard: &Shard) {
@@ -101,6 +106,19 @@ impl Memory {
 
     pub(super) fn forget_all(&mut self) {
         (self.kept, self.inherited, self.until) = Default::default();
+    }
+
+    /// Something is about to be changed in a shard, or made.
+    pub(super) fn changes(&mut self, shard: &Shard, is_made: bool) {
+        self.forget(shard);
+        if is_made {
+            self.made.insert(shard.clone(), Instant::now());
+        }
+    }
+
+    /// When something was made in a shard last, if it is known.
+    pub(super) fn made(&self, shard: &Shard) -> Option<Instant> {
+        self.made.get(shard).copied()
     }
 
     /// The shards for which nothing is to be done, as far as is known.
@@ -120,7 +138,9 @@ impl Memory {
 
     /// Whether nothing is to be done for a shard, as far as the leader before knew.
     fn is_at_rest(&self, shard: &Shard, wanted: &Wanted, index: &Index, now: Instant) -> bool {
-        self.until.get(shard).is_some_and(|until| *until > now)
+        // Whoever goes may have something here, also where the leader before had not been told to take it away.
+        wanted.leaving.is_empty()
+            && self.until.get(shard).is_some_and(|until| *until > now)
             && self
                 .inherited
                 .get(shard)
@@ -161,7 +181,8 @@ impl<C: Cloud> Aws<C> {
     pub(super) fn looked(&self, shard: &Shard) {
         let (mut memory, now) = (self.memory.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         // Shards that are gone are nobody's to look at.
-        let Memory { kept, inherited, until } = &mut *memory;
+        let Memory { kept, inherited, until, made } = &mut *memory;
+        made.retain(|_, made| *made + LASTS > now);
         until.retain(|_, until| *until > now);
         kept.retain(|shard, _| until.contains_key(shard));
         inherited.retain(|shard, _| until.contains_key(shard));
@@ -176,7 +197,10 @@ impl<C: Cloud> Aws<C> {
         }
         let plan = crate::plan::plan(&self.settings, wanted, observed);
         let is_met = |key| plan.outcomes.get(key).is_some_and(|outcome| outcome.met);
-        let is_at_rest = plan.steps.is_empty() && wanted.leaving.is_empty() && wanted.present.keys().all(is_met);
+        let is_at_rest = plan.steps.is_empty()
+            && wanted.leaving.is_empty()
+            && !wanted.present.is_empty()
+            && wanted.present.keys().all(is_met);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if observed.is_doubtful {
             memory.forget(shard);
@@ -185,7 +209,8 @@ impl<C: Cloud> Aws<C> {
         let mut observed = observed.clone();
         // Asked for anew when they are needed.
         observed.subnets.clear();
-        memory.kept.insert(shard.clone(), Kept { asks: asks(wanted), observed, is_at_rest });
+        let services = wanted.present.values().map(|intent| &intent.id).chain(wanted.leaving.keys()).cloned().collect();
+        memory.kept.insert(shard.clone(), Kept { asks: asks(wanted), services, observed, is_at_rest });
     }
 
     /// How long what is known of a shard will be gone by.

@@ -124,6 +124,10 @@ impl<C: Cloud> Aws<C> {
             Some((at, index)) if at.elapsed() < INDEX_LASTS => Ok(index.clone()),
             _ => {
                 let index = Arc::new(Index::sweep(&self.cloud, &self.settings).await?);
+                // What somebody else deleted is nobody's to send to.
+                let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+                sent.retain(|arn, _| index.things.contains_key(arn));
+                drop(sent);
                 known.index = Some((Instant::now(), index.clone()));
                 Ok(index)
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use berth_api::Reason;
-use berth_provider::{Class, Failure, Provider as _, Targets, Wanted};
+use berth_provider::{Class, Failure, Provider as _, Shard, Targets, Wanted};
 use serde_json::json;
 
 use super::scene::{Scene, ports, service, settings};
@@ -129,6 +129,46 @@ async fn what_is_not_as_it_was_left_is_looked_at() {
         scene.provider = next;
         scene.plan().await;
         assert_eq!(calls(&scene) - before, cost, "{what}");
+    }
+}
+
+/// One look at a shard, and what is planned for it.
+async fn look(scene: &Scene, shard: &Shard, wanted: &Wanted) -> Vec<String> {
+    let observed = scene.provider.observe(shard, wanted).await.unwrap();
+    scene.provider.learned(shard, wanted, &observed);
+    scene.provider.plan(wanted, &observed).steps.iter().map(|planned| planned.step.to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_after_a_handover_leaves_nothing_although_all_was_at_rest_for_those_who_stay() {
+    const EDGE: (&str, &str) = ("berth.dev/load-balancer-group", "edge");
+    // One that moves away is not looked at where it was until people are told of where it is.
+    let mut scene = served(&["a"]).await;
+    let intent = scene.wanted.values().next().unwrap().clone();
+    let shard = scene.provider.shard(&intent);
+    assert_eq!(look(&scene, &shard, &Wanted::default()).await, [""; 0]);
+    let told = scene.provider.hands_over().unwrap();
+    scene.provider = next_leader(&scene, Some(&told));
+    let goes = Wanted { leaving: [(intent.id.clone(), intent)].into(), ..Wanted::default() };
+    let steps = look(&scene, &shard, &goes).await;
+    assert!(steps.iter().any(|step| step.starts_with("delete the load balancer")), "{steps:#?}");
+    // One of a group that goes, while the others stay as they are.
+    let mut scene = Scene::new();
+    scene.apply(service("a", &[EDGE], ports(&["TCP/1000:31000"])));
+    scene.apply(service("b", &[EDGE], ports(&["TCP/2000:32000"])));
+    scene.rest().await;
+    let gone = scene.wanted.values().next().unwrap().clone();
+    let shard = scene.provider.shard(&gone);
+    scene.wanted.remove(&gone.id.key);
+    let stays: Wanted = Wanted { present: scene.wanted.clone(), ..Wanted::default() };
+    look(&scene, &shard, &stays).await;
+    for handed_over in [true, false] {
+        let told = scene.provider.hands_over().filter(|_| handed_over);
+        scene.provider = next_leader(&scene, told.as_deref());
+        look(&scene, &shard, &stays).await;
+        let goes = Wanted { leaving: [(gone.id.clone(), gone.clone())].into(), ..stays.clone() };
+        let steps = look(&scene, &shard, &goes).await;
+        assert!(steps.iter().any(|step| step.starts_with("delete the listener 1000")), "{handed_over}: {steps:#?}");
     }
 }
 
@@ -270,6 +310,33 @@ async fn nothing_is_only_nothing_when_it_is_looked_for_again_after_what_aws_list
     assert_eq!((failure.class, failure.wait(1)), (Class::NotReady, Duration::from_secs(30)));
     scene.fake.with(|state| (state.balancers, state.targets, state.listeners, state.groups) = hidden);
     tokio::time::advance(Duration::from_secs(30)).await;
+    scene.rest().await;
+    assert_eq!(scene.ours(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_process_made_a_moment_ago_is_looked_for_again_where_a_list_does_not_have_it() {
+    let mut scene = served(&["a"]).await;
+    scene.apply(service("b", &[], json!({})));
+    scene.round().await;
+    // A call for another Service fails, so that all is swept again, and AWS does not list what is new.
+    let hidden = scene.fake.with(|state| {
+        let all = (state.balancers.clone(), state.targets.clone(), state.listeners.clone(), state.groups.clone());
+        state.balancers.retain(|_, of| !of.is.name.starts_with("berth-shop-b"));
+        state.targets.retain(|_, of| !of.is.name.starts_with("berth-shop-b"));
+        state.listeners.retain(|_, of| state.balancers.contains_key(&of.balancer));
+        state.groups.retain(|_, of| !of.name.starts_with("berth-shop-b"));
+        all
+    });
+    scene.apply(service("a", &[("healthcheck-interval", "30")], json!({})));
+    scene.fake.with(|state| state.answers = Some("ServiceUnavailable"));
+    scene.round().await;
+    scene.fake.with(|state| state.answers = None);
+    scene.delete("b");
+    scene.round().await;
+    assert!(scene.log.iter().any(|line| line.contains("it is looked for once more")), "{:#?}", scene.log);
+    scene.fake.with(|state| (state.balancers, state.targets, state.listeners, state.groups) = hidden);
+    scene.delete("a");
     scene.rest().await;
     assert_eq!(scene.ours(), [""; 0]);
 }

@@ -15,8 +15,8 @@ use crate::intent::Scheme;
 use crate::names;
 use crate::observed::{addresses, load_balancer};
 
-/// Load balancers and their pools are made within seconds.
-const SOON: Duration = Duration::from_secs(1);
+/// When pools are looked for again that are not there. Whoever makes one is followed by this without it; a Service that is disowned makes none.
+const NO_POOL_AGAIN: Duration = Duration::from_mins(1);
 /// How often a pool is read again and written anew that somebody else wrote in between.
 const TRIES: usize = 3;
 /// The label by which a node is kept out of Azure's load balancers.
@@ -60,7 +60,7 @@ impl<A: Arm> Azure<A> {
             }
         }
         if pools == 0 && !targets.services.is_empty() {
-            report.look_again = Some(SOON);
+            report.look_again = Some(NO_POOL_AGAIN);
         }
         Ok(report)
     }
