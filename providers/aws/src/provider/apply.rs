@@ -418,6 +418,9 @@ impl<C: Cloud> Aws<C> {
             // It keeps the security groups that it has.
             let theirs = observed.load_balancers.iter().filter(|seen| seen.is.arn == id);
             let theirs: Vec<_> = theirs.flat_map(|seen| &seen.is.security_groups).cloned().collect();
+            observed.load_balancers.retain(|seen| seen.is.arn != id);
+            observed.target_groups.retain(|seen| seen.is.arn != id);
+            observed.security_groups.retain(|seen| seen.id != id);
             self.note(|index| {
                 index.things.remove(&id);
                 index.theirs.extend(theirs);
