@@ -170,6 +170,16 @@ async fn whoever_goes_after_a_handover_leaves_nothing_although_all_was_at_rest_f
         let steps = look(&scene, &shard, &goes).await;
         assert!(steps.iter().any(|step| step.starts_with("delete the listener 1000")), "{handed_over}: {steps:#?}");
     }
+    // Who was never seen here is looked for: what has lost its tags meanwhile is nobody's.
+    scene.provider = next_leader(&scene, None);
+    look(&scene, &shard, &stays).await;
+    scene.fake.with(|state| {
+        let of_gone = state.targets.values_mut().filter(|of| of.tags[crate::tags::SERVICE_UID] == gone.id.uid);
+        of_gone.for_each(|of| of.tags.clear());
+    });
+    let goes = Wanted { leaving: [(gone.id.clone(), gone)].into(), ..stays };
+    let steps = look(&scene, &shard, &goes).await;
+    assert!(!steps.iter().any(|step| step.starts_with("delete the target group")), "{steps:#?}");
 }
 
 #[tokio::test(start_paused = true)]
