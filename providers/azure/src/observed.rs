@@ -28,6 +28,8 @@ pub struct Observed {
     pub closed_groups: BTreeMap<String, Refusal>,
     /// Subnets that internal Services are to be in, by name; `None` for one that is not there.
     pub subnets: BTreeMap<String, Option<Value>>,
+    /// Those of them that cannot be looked at, and why.
+    pub closed_subnets: BTreeMap<String, Refusal>,
     /// Services for which Azure refused a load balancer, what they asked for then, and how it was refused.
     pub blamed: BTreeMap<ServiceId, (Asks, Refusal)>,
     /// Whether this process was filling a backend pool meanwhile: a load balancer is busy then, and all that is in it serves.

@@ -32,6 +32,8 @@ use security::Security;
 
 /// Azure makes a public IP, and tells a new frontend's address, within a few seconds.
 const SOON: Duration = Duration::from_secs(1);
+/// How soon it is looked again where a right to look is missing: that it was given is heard of by looking alone.
+const GRANTED: Duration = Duration::from_mins(1);
 
 /// What becomes of a Service in this plan.
 #[derive(Clone, Debug)]
@@ -223,7 +225,10 @@ impl<'a> Planner<'a> {
         let soon = self.world.observed.patience.unwrap_or(SOON);
         let placed = match verdict {
             Verdict::Disowned => return disowned(intent),
-            Verdict::Refused(refusal) => return unmet(intent, refusal.reason(), refusal.to_string(), None),
+            Verdict::Refused(refusal) => {
+                let look_again = (refusal.reason() == Reason::PermissionDenied).then_some(GRANTED);
+                return unmet(intent, refusal.reason(), refusal.to_string(), look_again);
+            }
             Verdict::Waits(message) => return unmet(intent, Reason::Provisioning, message.clone(), Some(soon)),
             Verdict::Placed(placed) => placed,
         };

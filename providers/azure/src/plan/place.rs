@@ -109,6 +109,9 @@ impl Planner<'_> {
     fn subnet(&self, asks: &Asks, one: &FrontAsks) -> Result<Option<Id>, Refusal> {
         let settings = self.world.settings;
         let called = asks.front.subnet_name(settings);
+        if let Some(refusal) = self.world.observed.closed_subnets.get(called) {
+            return Err(refusal.clone());
+        }
         let Some(seen) = self.world.observed.subnets.get(called) else { return Ok(None) };
         let Some(seen) = seen else {
             let network = &settings.network.name;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Azure;
-use crate::arm::{Arm, Called, Id, collection};
+use crate::arm::{Arm, ArmError, Called, Id, collection};
 use crate::document::{name, parts, text};
 use crate::intent::{Asks, Scheme};
 use crate::names;
@@ -51,12 +51,9 @@ impl<A: Arm> Azure<A> {
                 Ok(documents) => documents,
                 // One that a Service names is that Service's trouble and no other's.
                 Err(error)
-                    if matches!(error.status, 400 | 403 | 404)
-                        && !group.eq_ignore_ascii_case(&settings.resource_group) =>
+                    if is_closed(&error) && !group.eq_ignore_ascii_case(&settings.resource_group) =>
                 {
-                    let failure = Failure::from(error);
-                    let refusal = Refusal::Arm(failure.message, failure.class, failure.reason);
-                    closed_groups.insert(group.to_lowercase(), refusal);
+                    closed_groups.insert(group.to_lowercase(), refusal(error));
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -69,10 +66,13 @@ impl<A: Arm> Azure<A> {
         }
         let internal = asks.values().filter(|asks| asks.front.scheme == Scheme::Internal);
         let called: BTreeSet<String> = internal.map(|asks| asks.front.subnet_name(settings).to_owned()).collect();
-        let mut subnets = BTreeMap::new();
+        let (mut subnets, mut closed_subnets) = (BTreeMap::new(), BTreeMap::new());
         for called in called {
-            let document = self.arm.get(&subnet(settings, &called)).await?;
-            subnets.insert(called, document);
+            match self.arm.get(&subnet(settings, &called)).await {
+                Ok(document) => drop(subnets.insert(called, document)),
+                Err(error) if is_closed(&error) => drop(closed_subnets.insert(called, refusal(error))),
+                Err(error) => return Err(error),
+            }
         }
         let (blamed, at_once) = self.memory(|memory| {
             memory.asks = asks;
@@ -87,6 +87,7 @@ impl<A: Arm> Azure<A> {
             public_ips,
             closed_groups,
             subnets,
+            closed_subnets,
             blamed,
             fills_pools,
             patience,
@@ -126,6 +127,16 @@ impl<A: Arm> Azure<A> {
             None => Ok(None),
         }
     }
+}
+
+/// Whether it is this one thing that cannot be looked at, and not Azure: that is the trouble of who names it.
+fn is_closed(error: &ArmError) -> bool {
+    matches!(error.status, 400 | 403 | 404)
+}
+
+fn refusal(error: ArmError) -> Refusal {
+    let failure = Failure::from(error);
+    Refusal::Arm(failure.message, failure.class, failure.reason)
 }
 
 /// What carries our marks.

@@ -164,6 +164,38 @@ async fn a_group_that_azure_cannot_list_is_the_trouble_of_who_names_it() {
     assert!(scene.outcomes[&key("good")].met);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_subnet_that_cannot_be_read_is_the_trouble_of_who_names_it() {
+    for (status, code, reason) in [
+        (403, "AuthorizationFailed", "PermissionDenied"),
+        (404, "ResourceGroupNotFound", "InvalidRequest"),
+        (400, "InvalidResourceName", "InvalidRequest"),
+    ] {
+        let mut scene = Scene::new();
+        let apps = [("azure-load-balancer-internal-subnet", "apps")];
+        scene.apply(service("bad", &apps, json!({})));
+        scene.rest().await;
+        let address = scene.says("bad");
+        // Subnets are read by name, and this one comes first.
+        scene.fake().fault(Fault::next("GET", "subnets", super::lifecycle::answer(status, code)));
+        scene.apply(service("bad", &[apps[0], ("azure-load-balancer-tcp-idle-timeout", "9")], json!({})));
+        scene.apply(service("db", &[], json!({})));
+        scene.apply(service("web", &[PUBLIC], json!({})));
+        scene.round().await;
+        assert_eq!(scene.failures, Vec::<String>::new(), "{code}");
+        let says = scene.says("bad");
+        assert!(says.starts_with(reason) && says.contains(code), "{says}");
+        assert_eq!(scene.addresses("bad"), [address.as_str()], "it keeps what it has");
+        assert!(scene.parts("loadBalancers/prod-internal", "frontendIPConfigurations").len() == 2, "{code}");
+        // That a right was given is told by nobody.
+        assert_eq!(scene.outcomes[&key("bad")].look_again.is_some(), status == 403, "{code}");
+        for _ in 0..3 {
+            scene.round().await;
+        }
+        assert!(["bad", "db", "web"].iter().all(|name| scene.outcomes[&key(name)].met), "{code}");
+    }
+}
+
 #[test]
 fn a_load_balancer_that_somebody_else_left_failed_is_written_only_with_a_part_of_ours() {
     let theirs = json!({"name": "prod", "properties": {"provisioningState": "Failed", "frontendIPConfigurations": [
