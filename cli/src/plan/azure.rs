@@ -330,6 +330,7 @@ fn request(step: &Step) -> serde_json::Value {
             request
         }
         Step::Delete { kind, id } => serde_json::json!({"method": "DELETE", "type": kind, "id": id}),
+        Step::Wait { kind, id, .. } => serde_json::json!({"method": "GET", "type": kind, "id": id}),
     }
 }
 

@@ -96,6 +96,7 @@ pub fn differences(before: Option<&Value>, step: &Step) -> Vec<Difference> {
             };
             return vec![Difference::new(Change::Delete, arm(*kind), id.name(), detail)];
         }
+        Step::Wait { .. } => return Vec::new(),
         Step::Put { kind, id, body, .. } => (*kind, id, body),
     };
     let mut all = Vec::new();

@@ -81,9 +81,13 @@ impl Observed {
 
 /// The resource groups of the public IPs that a load balancer refers to.
 pub fn groups_of(document: &Value) -> BTreeSet<String> {
-    let ids = parts(document, "frontendIPConfigurations").iter();
-    let ids = ids.filter_map(|frontend| text(frontend, &["properties", "publicIPAddress", "id"]));
-    ids.filter_map(|id| id.split('/').nth(4).map(str::to_owned)).collect()
+    parts(document, "frontendIPConfigurations").iter().filter_map(group_of).collect()
+}
+
+/// The resource group of the public IP that a frontend refers to.
+pub fn group_of(frontend: &Value) -> Option<String> {
+    let id = text(frontend, &["properties", "publicIPAddress", "id"])?;
+    id.split('/').nth(4).map(str::to_owned)
 }
 
 /// The addresses in a backend pool.

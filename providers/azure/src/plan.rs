@@ -17,13 +17,16 @@ use berth_api::condition::types;
 use berth_api::{Condition, ConditionStatus, Reason};
 use berth_provider::{Intent, Outcome, Plan, PlannedStep, ServiceId, Wanted};
 use k8s_openapi::api::core::v1::LoadBalancerIngress;
+use serde_json::Value;
 
+use crate::arm::{Id, collection};
+use crate::document::{name, parts};
 use crate::intent::{Asks, Scheme, disowns};
 use crate::names;
-use crate::observed::Observed;
+use crate::observed::{Observed, group_of};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::step::Step;
+use crate::step::{Kind, Step};
 
 use addresses::PublicIps;
 use draft::Draft;
@@ -74,6 +77,8 @@ struct World<'a> {
     present: BTreeMap<String, &'a Intent>,
     /// The same for those that leave, and are not disowned.
     leaving: BTreeMap<String, &'a ServiceId>,
+    /// Those that leave and may have something in a resource group that cannot be looked into: the group, and why.
+    held: BTreeMap<&'a ServiceId, (String, Refusal)>,
     refused: BTreeMap<ServiceId, Refusal>,
 }
 
@@ -92,18 +97,44 @@ impl<'a> World<'a> {
         let has: BTreeSet<&str> = observed
             .load_balancers
             .values()
-            .flat_map(|document| crate::document::parts(document, "loadBalancingRules"))
-            .filter_map(|rule| names::base_of(crate::document::name(rule)))
+            .flat_map(|document| parts(document, draft::RULES))
+            .filter_map(|rule| names::base_of(name(rule)))
             .collect();
         // Who has something keeps it; then who came first.
         served.sort_by_key(|(asks, _)| {
             (!has.contains(names::base(&asks.service.uid).as_str()), asks.created, asks.service.clone())
         });
         let present = wanted.present.values().map(|intent| (names::base(&intent.id.uid), intent)).collect();
-        let leaving = wanted.leaving.iter().filter(|(_, intent)| !disowns(intent));
-        let leaving = leaving.map(|(id, _)| (names::base(&id.uid), id)).collect();
-        Self { settings, wanted, observed, served, present, leaving, refused }
+        let (mut leaving, mut held) = (BTreeMap::new(), BTreeMap::new());
+        for (id, intent) in wanted.leaving.iter().filter(|(_, intent)| !disowns(intent)) {
+            let base = names::base(&id.uid);
+            match holds(settings, observed, intent, &base) {
+                Some(held_by) => drop(held.insert(id, held_by)),
+                None => drop(leaving.insert(base, id)),
+            }
+        }
+        Self { settings, wanted, observed, served, present, leaving, held, refused }
     }
+}
+
+/// The resource group that a Service which leaves may have something in, and that cannot be looked into.
+fn holds(settings: &Settings, observed: &Observed, intent: &Intent, base: &str) -> Option<(String, Refusal)> {
+    let refers = |frontend: &str, rule: &Value| draft::refers(rule, "frontendIPConfiguration", frontend);
+    let referred = observed.load_balancers.values().flat_map(|document| {
+        let rules = parts(document, draft::RULES);
+        let mine = move |frontend: &&Value| {
+            let called = name(frontend);
+            belongs(called, base) || rules.iter().any(|rule| belongs(name(rule), base) && refers(called, rule))
+        };
+        parts(document, draft::FRONTENDS).iter().filter(mine).filter_map(group_of)
+    });
+    // A group that is not there has nothing of anybody.
+    let asked = Asks::of(intent, settings).ok().map(|asks| asks.front.group);
+    let asked = asked.filter(|group| {
+        !matches!(observed.closed_groups.get(&group.to_lowercase()), Some(Refusal::NotFound(_)))
+    });
+    let mut groups = referred.chain(asked);
+    groups.find_map(|group| Some((group.clone(), observed.closed_groups.get(&group.to_lowercase())?.clone())))
 }
 
 struct Planner<'a> {
@@ -202,6 +233,7 @@ impl<'a> Planner<'a> {
         plan.steps.extend(self.public_ips.removals(self.world, &self.drafts, &self.verdicts));
         // Last: what of it fails shall not keep others' steps from being done.
         plan.steps.extend(changes);
+        plan.steps.extend(self.world.held.iter().map(|(id, (group, refusal))| self.held(id, group, refusal)));
         for intent in self.world.wanted.present.values() {
             if let Some(verdict) = self.verdicts.get(&intent.id) {
                 let mut outcome = self.outcome(intent, verdict);
@@ -212,6 +244,17 @@ impl<'a> Planner<'a> {
             }
         }
         plan
+    }
+
+    /// What keeps a Service from being gone, and says why.
+    fn held(&self, id: &ServiceId, group: &str, refusal: &Refusal) -> PlannedStep<Step> {
+        let message = format!(
+            "what it has in the resource group {group} cannot be seen, and so is not deleted: {refusal}. It goes once that is mended, or \
+             with the annotation berth.dev/disown, which leaves what it has"
+        );
+        let refusal = Refusal::Arm(message, refusal.class(), refusal.reason());
+        let id_there = Id::new(collection(self.world.settings, group, "publicIPAddresses"));
+        PlannedStep::of(id, Step::Wait { kind: Kind::PublicIp, id: id_there, refusal })
     }
 
     fn placed(&self) -> impl Iterator<Item = (&ServiceId, &Placed)> {

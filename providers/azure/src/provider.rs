@@ -169,7 +169,11 @@ impl<A: Arm> Provider for Azure<A> {
     }
 
     async fn apply(&self, _shard: &Shard, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
-        let Step::Delete { kind, id } = step else { return self.put(step, observed).await };
+        let (kind, id) = match step {
+            Step::Put { .. } => return self.put(step, observed).await,
+            Step::Wait { refusal, .. } => return Err(refusal.clone().into()),
+            Step::Delete { kind, id } => (kind, id),
+        };
         if *kind == Kind::PublicIp {
             return self.delete_public_ip(id, observed).await;
         }

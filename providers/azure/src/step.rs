@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::arm::{Condition, Id};
+use crate::refusal::Refusal;
 
 /// What kind of resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -64,6 +65,18 @@ pub enum Step {
         /// Which.
         id: Id,
     },
+    /// Nothing: a Service that leaves may have something where nobody can look, and so cannot be gone yet.
+    #[serde(rename = "GET")]
+    Wait {
+        /// Of which kind it would be.
+        #[serde(rename = "type")]
+        kind: Kind,
+        /// Where they all are.
+        id: Id,
+        /// Why it cannot be seen.
+        #[serde(skip)]
+        refusal: Refusal,
+    },
 }
 
 impl Step {
@@ -82,6 +95,7 @@ impl fmt::Display for Step {
                 if summary.is_empty() { Ok(()) } else { write!(f, ": {summary}") }
             }
             Self::Delete { kind, id } => write!(f, "delete the {kind} {}", id.name()),
+            Self::Wait { kind, id, .. } => write!(f, "wait until it can be seen whether a {kind} is left in {id}"),
         }
     }
 }

@@ -135,7 +135,11 @@ fn is_closed(error: &ArmError) -> bool {
 }
 
 fn refusal(error: ArmError) -> Refusal {
+    let is_no_group = error.status == 404 && error.code.starts_with("ResourceGroup");
     let failure = Failure::from(error);
+    if is_no_group {
+        return Refusal::NotFound(failure.message);
+    }
     Refusal::Arm(failure.message, failure.class, failure.reason)
 }
 
