@@ -161,7 +161,7 @@ impl<A: Arm> Provider for Azure<A> {
 
     async fn observe(&self, _shard: &Shard, wanted: &Wanted) -> Result<Observed, Failure> {
         self.remember(wanted.present.values().chain(wanted.leaving.values()));
-        Ok(self.look(wanted).await?)
+        Ok(self.look_for(wanted).await?)
     }
 
     fn plan(&self, wanted: &Wanted, observed: &Observed) -> Plan<Step> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use berth_provider::{Failure, Owned, ServiceId, Shard, Wanted, Whom};
+use berth_provider::{Failure, Intent, Owned, ServiceId, Shard, Wanted, Whom};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -22,14 +22,25 @@ const PATIENCE: [(Duration, Duration); 2] =
     [(Duration::from_mins(5), Duration::from_mins(1)), (Duration::from_secs(30), Duration::from_secs(10))];
 
 impl<A: Arm> Azure<A> {
+    /// A look for a plan, with what is to be remembered until the plan is carried out.
+    pub(super) async fn look_for(&self, wanted: &Wanted) -> Called<Observed> {
+        let asks = self.asks(wanted);
+        let mut observed = self.look(wanted).await?;
+        observed.patience = self.patience_with(&observed);
+        self.memory(|memory| memory.asks = asks);
+        Ok(observed)
+    }
+
+    fn asks(&self, wanted: &Wanted) -> BTreeMap<ServiceId, Asks> {
+        let read = |intent: &Intent| Some((intent.id.clone(), Asks::of(intent, &self.settings).ok()?));
+        wanted.present.values().filter_map(read).collect()
+    }
+
+    /// A look, also by who searches beside a plan: it leaves nothing behind.
     pub(super) async fn look(&self, wanted: &Wanted) -> Called<Observed> {
         let settings = &self.settings;
         let pools = self.pool_writes();
-        let asks: BTreeMap<ServiceId, Asks> = wanted
-            .present
-            .values()
-            .filter_map(|intent| Some((intent.id.clone(), Asks::of(intent, settings).ok()?)))
-            .collect();
+        let asks = self.asks(wanted);
         let leaving = wanted.leaving.values().filter_map(|intent| Asks::of(intent, settings).ok());
         let mut groups: BTreeSet<String> = asks.values().cloned().chain(leaving).map(|asks| asks.front.group).collect();
         groups.insert(settings.resource_group.clone());
@@ -74,13 +85,9 @@ impl<A: Arm> Azure<A> {
                 Err(error) => return Err(error),
             }
         }
-        let (blamed, at_once) = self.memory(|memory| {
-            memory.asks = asks;
-            (memory.blame.blamed(), memory.blame.at_once())
-        });
+        let (blamed, at_once) = self.memory(|memory| (memory.blame.blamed(), memory.blame.at_once()));
         // Under way before, or begun since.
         let fills_pools = pools.begun > pools.over || self.pool_writes().begun > pools.begun;
-        let patience = self.patience_with(&load_balancers, security_group.as_ref(), &public_ips);
         Ok(Observed {
             load_balancers,
             security_group,
@@ -90,23 +97,18 @@ impl<A: Arm> Azure<A> {
             closed_subnets,
             blamed,
             fills_pools,
-            patience,
+            patience: None,
             at_once,
         })
     }
 
     /// How soon it is worth looking again: what has taken long takes longer, and each look is a handful of calls.
-    fn patience_with(
-        &self,
-        load_balancers: &BTreeMap<Scheme, Value>,
-        security_group: Option<&Value>,
-        public_ips: &BTreeMap<Id, Value>,
-    ) -> Option<Duration> {
+    fn patience_with(&self, observed: &Observed) -> Option<Duration> {
         let settings = &self.settings;
-        let balancers = load_balancers.iter().map(|(scheme, document)| (load_balancer(settings, *scheme), document));
+        let balancers = observed.load_balancers.iter().map(|(scheme, document)| (load_balancer(settings, *scheme), document));
         let group = settings.security_group.as_ref().map(|place| Id::at(settings, "networkSecurityGroups", place));
-        let ours = public_ips.iter().filter(|(_, document)| tags::is_ours(settings, document));
-        let all = balancers.chain(group.zip(security_group)).chain(ours.map(|(id, document)| (id.clone(), document)));
+        let ours = observed.public_ips.iter().filter(|(_, document)| tags::is_ours(settings, document));
+        let all = balancers.chain(group.zip(observed.security_group.as_ref())).chain(ours.map(|(id, document)| (id.clone(), document)));
         let busy: BTreeSet<Id> =
             all.filter(|(_, document)| !matches!(state(document), "Succeeded" | "Failed")).map(|(id, _)| id).collect();
         let now = Instant::now();

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use berth_arm_fake::{Fault, Limits};
-use berth_provider::{Provider as _, TargetNode, Targets, Wanted};
+use berth_arm_fake::{Action, Fault, Limits};
+use berth_provider::{Class, Provider as _, TargetNode, Targets, Wanted, carry_out};
 use serde_json::json;
 
 use super::scene::{GROUP, PUBLIC, Scene, key, ports, service, settings, shard};
@@ -194,6 +194,41 @@ async fn a_subnet_that_cannot_be_read_is_the_trouble_of_who_names_it() {
         }
         assert!(["bad", "db", "web"].iter().all(|name| scene.outcomes[&key(name)].met), "{code}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_beside_a_plan_takes_nothing_of_what_the_plan_remembers() {
+    let mut scene = Scene::new();
+    scene.apply(service("good", &[], json!({})));
+    scene.rest().await;
+    scene.apply(service("bad", &[("azure-load-balancer-ipv4", "10.0.0.66")], json!({})));
+    let wanted = scene.wanted();
+    let mut observed = scene.provider.observe(&shard(), &wanted).await.unwrap();
+    scene.provider.list_owned().await.unwrap();
+    let plan = scene.provider.plan(&wanted, &observed);
+    let answer = super::lifecycle::answer(400, "PrivateIPAddressInUse");
+    scene.fake().fault(Fault::next("PUT", "loadBalancers", answer));
+    let carried = carry_out(&scene.provider, &shard(), &plan, &mut observed, || true).await;
+    assert_eq!(carried.failures.values().map(|failure| failure.class).collect::<Vec<_>>(), [Class::Conflict]);
+    // Who was to blame is known, although nobody was named.
+    scene.round().await;
+    assert!(scene.says("bad").contains("PrivateIPAddressInUse"), "{}", scene.says("bad"));
+    // Nor does it forget since when something is under way.
+    scene.fake().takes(std::time::Duration::from_secs(2));
+    scene.fake().fault(Fault::next("PUT", "publicIPAddresses", Action::Stick));
+    scene.apply(service("new", &[PUBLIC], json!({})));
+    for _ in 0..2 {
+        scene.round().await;
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        scene.provider.list_owned().await.unwrap();
+    }
+    scene.round().await;
+    let soon = scene.outcomes[&key("new")].look_again;
+    assert!(soon.is_some_and(|soon| soon.as_secs() == 1), "{soon:?}");
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    scene.round().await;
+    let soon = scene.outcomes[&key("new")].look_again;
+    assert!(soon.is_some_and(|soon| soon.as_secs() == 10), "{soon:?}");
 }
 
 #[test]
