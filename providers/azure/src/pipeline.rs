@@ -169,9 +169,10 @@ impl<T: Transport, C: Tokens> Pipeline<T, C> {
             let asks = Call { verb: Verb::Read, id: call.id };
             let answer = match self.send(asks, Method::GET, url, None, HeaderMap::new()).await {
                 Ok(answer) => answer,
-                // Not to be told how it goes says nothing of how it goes.
-                Err(error) if error.status == 429 || error.status == 0 || error.status >= 500 => {
-                    pause = error.retry_after.unwrap_or(POLL);
+                // Not to be told how it goes says nothing of how it goes; nor does a token that is not taken, which is got anew.
+                Err(error) if matches!(error.status, 0 | 401 | 429) || error.status >= 500 => {
+                    let often = if error.status == 401 { POLL_LONGEST } else { POLL };
+                    pause = error.retry_after.unwrap_or(often);
                     continue;
                 }
                 Err(error) if matches!(operation, Operation::Result(_)) => {
