@@ -31,6 +31,11 @@ impl Id {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
+    /// The resource group that it is in.
+    pub fn group(&self) -> Option<&str> {
+        self.0.split('/').nth(4)
+    }
+
     /// A part of the resource.
     #[must_use]
     pub fn child(&self, kind: &str, name: &str) -> Self {

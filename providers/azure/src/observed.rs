@@ -24,8 +24,10 @@ pub struct Observed {
     pub security_group: Option<Value>,
     /// Public IPs of the resource groups that are asked for.
     pub public_ips: BTreeMap<Id, Value>,
-    /// Resource groups that Services name and that cannot be looked into, in small letters, and why.
+    /// Resource groups that Services name, or that had something of ours, and that cannot be looked into, in small letters, and why.
     pub closed_groups: BTreeMap<String, Refusal>,
+    /// Whose public IPs were in those when they were last looked into.
+    pub shut_in: BTreeMap<String, BTreeSet<ServiceId>>,
     /// Subnets that internal Services are to be in, by name; `None` for one that is not there.
     pub subnets: BTreeMap<String, Option<Value>>,
     /// Those of them that cannot be looked at, and why.
@@ -86,8 +88,7 @@ pub fn groups_of(document: &Value) -> BTreeSet<String> {
 
 /// The resource group of the public IP that a frontend refers to.
 pub fn group_of(frontend: &Value) -> Option<String> {
-    let id = text(frontend, &["properties", "publicIPAddress", "id"])?;
-    id.split('/').nth(4).map(str::to_owned)
+    Id::new(text(frontend, &["properties", "publicIPAddress", "id"])?).group().map(str::to_owned)
 }
 
 /// The addresses in a backend pool.

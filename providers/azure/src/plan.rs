@@ -128,12 +128,12 @@ fn holds(settings: &Settings, observed: &Observed, intent: &Intent, base: &str) 
         };
         parts(document, draft::FRONTENDS).iter().filter(mine).filter_map(group_of)
     });
+    let had = observed.shut_in.iter().filter(|(_, services)| services.contains(&intent.id)).map(|(group, _)| group.clone());
     // A group that is not there has nothing of anybody.
+    let is_there =
+        |group: &String| !matches!(observed.closed_groups.get(&group.to_lowercase()), Some(Refusal::NotFound(_)));
     let asked = Asks::of(intent, settings).ok().map(|asks| asks.front.group);
-    let asked = asked.filter(|group| {
-        !matches!(observed.closed_groups.get(&group.to_lowercase()), Some(Refusal::NotFound(_)))
-    });
-    let mut groups = referred.chain(asked);
+    let mut groups = referred.chain(had.chain(asked).filter(is_there));
     groups.find_map(|group| Some((group.clone(), observed.closed_groups.get(&group.to_lowercase())?.clone())))
 }
 

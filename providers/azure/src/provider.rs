@@ -5,6 +5,7 @@ mod observe;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ struct Memory {
     /// Since when Azure has something of these under way.
     busy: BTreeMap<Id, Instant>,
     pools: PoolWrites,
+    /// Where a public IP of ours was seen or asked for, and whose: resource groups in small letters. One that is to be deleted is not
+    /// lost when no Service names its group any more.
+    places: BTreeMap<String, BTreeSet<ServiceId>>,
 }
 
 /// Writes of backend pools, which are sent beside looks and plans.
@@ -80,6 +84,10 @@ impl<A: Arm> Azure<A> {
     async fn put(&self, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
         let Step::Put { kind, id, if_match, body, changes, .. } = step else { return Ok(()) };
         let wait = if *kind == Kind::PublicIp { wait_for(observed, id) } else { Wait::Done };
+        if let Some(group) = id.group().filter(|_| *kind == Kind::PublicIp) {
+            // Before it is sent: the answer may be lost.
+            self.memory(|memory| memory.places.entry(group.to_lowercase()).or_default().extend(changes.iter().cloned()));
+        }
         let answer = self.arm.put(id, body, &Step::condition(if_match.as_ref()), wait).await;
         let document = match answer {
             Ok(document) => document,
@@ -146,7 +154,10 @@ impl<A: Arm> Provider for Azure<A> {
     }
 
     fn takes_over(&self, services: &[&Intent]) {
-        self.memory(|memory| *memory = Memory { pools: memory.pools, ..Memory::default() });
+        self.memory(|memory| {
+            // What is there is there, whoever led.
+            *memory = Memory { pools: memory.pools, places: take(&mut memory.places), ..Memory::default() };
+        });
         self.remember(services.iter().copied());
     }
 

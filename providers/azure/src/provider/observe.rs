@@ -27,7 +27,14 @@ impl<A: Arm> Azure<A> {
         let asks = self.asks(wanted);
         let mut observed = self.look(wanted).await?;
         observed.patience = self.patience_with(&observed);
-        self.memory(|memory| memory.asks = asks);
+        let places = places(&self.settings, &observed);
+        self.memory(|memory| {
+            memory.asks = asks;
+            // Of what could not be looked into nothing new is known.
+            let is_hidden = |refusal: &Refusal| !matches!(refusal, Refusal::NotFound(_));
+            memory.places.retain(|group, _| observed.closed_groups.get(group).is_some_and(is_hidden));
+            memory.places.extend(places);
+        });
         Ok(observed)
     }
 
@@ -44,6 +51,8 @@ impl<A: Arm> Azure<A> {
         let leaving = wanted.leaving.values().filter_map(|intent| Asks::of(intent, settings).ok());
         let mut groups: BTreeSet<String> = asks.values().cloned().chain(leaving).map(|asks| asks.front.group).collect();
         groups.insert(settings.resource_group.clone());
+        let places = self.memory(|memory| memory.places.clone());
+        groups.extend(places.keys().cloned());
         let (public, internal) = (load_balancer(settings, Scheme::Public), load_balancer(settings, Scheme::Internal));
         let (public, internal, security_group) =
             tokio::try_join!(self.arm.get(&public), self.arm.get(&internal), self.security_group())?;
@@ -92,6 +101,7 @@ impl<A: Arm> Azure<A> {
             load_balancers,
             security_group,
             public_ips,
+            shut_in: places.into_iter().filter(|(group, _)| closed_groups.contains_key(group)).collect(),
             closed_groups,
             subnets,
             closed_subnets,
@@ -129,6 +139,17 @@ impl<A: Arm> Azure<A> {
             None => Ok(None),
         }
     }
+}
+
+/// Where public IPs of ours are, and whose they are.
+fn places(settings: &Settings, observed: &Observed) -> BTreeMap<String, BTreeSet<ServiceId>> {
+    let mut places: BTreeMap<String, BTreeSet<ServiceId>> = BTreeMap::new();
+    for (id, document) in observed.public_ips.iter().filter(|(_, document)| tags::is_ours(settings, document)) {
+        if let Some(group) = id.group() {
+            places.entry(group.to_lowercase()).or_default().extend(tags::service(document));
+        }
+    }
+    places
 }
 
 /// Whether it is this one thing that cannot be looked at, and not Azure: that is the trouble of who names it.
