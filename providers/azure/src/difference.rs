@@ -87,7 +87,7 @@ impl Difference {
 /// What a step changes of what is there.
 pub fn differences(before: Option<&Value>, step: &Step) -> Vec<Difference> {
     let (kind, id, after) = match step {
-        Step::Delete { kind, id } => {
+        Step::Delete { kind, id, .. } => {
             let detail = match (kind, before) {
                 (Kind::PublicIp, Some(before)) => {
                     text(before, &["properties", "ipAddress"]).unwrap_or_default().to_owned()

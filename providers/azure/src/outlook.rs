@@ -180,7 +180,7 @@ fn by_node(settings: &Settings, wanted: &Wanted) -> BTreeSet<ServiceKey> {
 
 /// What is there of what a step writes or deletes.
 fn document<'a>(settings: &Settings, observed: &'a Observed, step: &Step) -> Option<&'a Value> {
-    let (Step::Put { kind, id, .. } | Step::Delete { kind, id } | Step::Wait { kind, id, .. }) = step;
+    let (Step::Put { kind, id, .. } | Step::Delete { kind, id, .. } | Step::Wait { kind, id, .. }) = step;
     match kind {
         Kind::PublicIp => observed.public_ips.get(id),
         Kind::SecurityGroup => observed.security_group.as_ref(),
@@ -197,7 +197,7 @@ fn carry_out(settings: &Settings, step: &Step, observed: &mut Observed, given: &
     let (kind, id, body) = match step {
         Step::Put { kind, id, body, .. } => (*kind, id, body),
         Step::Wait { .. } => return,
-        Step::Delete { kind, id } => {
+        Step::Delete { kind, id, .. } => {
             match kind {
                 Kind::PublicIp => drop(observed.public_ips.remove(id)),
                 Kind::SecurityGroup => observed.security_group = None,

@@ -13,6 +13,7 @@ use berth_provider::{Class, Failure, Intent, Owned, Plan, Provider, ServiceId, S
 use tokio::time::{Instant, sleep};
 
 use crate::arm::{Arm, Id, Wait};
+use crate::document::etag;
 use crate::intent::{Asks, Scheme, disowns};
 use crate::names;
 use crate::observed::{Observed, load_balancer, state};
@@ -110,7 +111,7 @@ impl<A: Arm> Azure<A> {
     /// Deletes a public IP; one that is being deleted is waited for.
     async fn delete_public_ip(&self, id: &Id, observed: &mut Observed) -> Result<(), Failure> {
         if observed.public_ips.get(id).is_none_or(|there| state(there) != "Deleting") {
-            self.arm.delete(id, wait_for(observed, id)).await?;
+            self.arm.delete(id, None, wait_for(observed, id)).await?;
             observed.public_ips.remove(id);
             return Ok(());
         }
@@ -122,6 +123,17 @@ impl<A: Arm> Azure<A> {
             sleep(SECOND).await;
         }
         Err(Failure::new(Class::NotReady, format!("Azure is still deleting the public IP {}", id.name())))
+    }
+
+    /// Deletes a document that is as it was looked at: somebody may have put a part of theirs into it since. Of a deletion ARM does not say
+    /// that it heeds a condition, so it is looked at again besides.
+    async fn delete_unchanged(&self, id: &Id, if_match: Option<&str>) -> Result<(), Failure> {
+        let Some(document) = self.arm.get(id).await? else { return Ok(()) };
+        if if_match.is_some() && etag(&document) != if_match {
+            let message = format!("{} was changed since it was looked at; its deletion is planned anew", id.name());
+            return Err(Failure::new(Class::Conflict, message));
+        }
+        Ok(self.arm.delete(id, if_match, Wait::Done).await?)
     }
 
     fn scheme(&self, id: &Id) -> Option<Scheme> {
@@ -180,15 +192,15 @@ impl<A: Arm> Provider for Azure<A> {
     }
 
     async fn apply(&self, _shard: &Shard, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
-        let (kind, id) = match step {
+        let (kind, id, if_match) = match step {
             Step::Put { .. } => return self.put(step, observed).await,
             Step::Wait { refusal, .. } => return Err(refusal.clone().into()),
-            Step::Delete { kind, id } => (kind, id),
+            Step::Delete { kind, id, if_match } => (kind, id, if_match.as_deref()),
         };
         if *kind == Kind::PublicIp {
             return self.delete_public_ip(id, observed).await;
         }
-        self.arm.delete(id, Wait::Done).await?;
+        self.delete_unchanged(id, if_match).await?;
         match kind {
             Kind::PublicIp => {}
             Kind::SecurityGroup => observed.security_group = None,

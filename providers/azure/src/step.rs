@@ -64,6 +64,9 @@ pub enum Step {
         kind: Kind,
         /// Which.
         id: Id,
+        /// The ETag of the one that was looked at, where more than that it is there was planned on.
+        #[serde(rename = "ifMatch", skip_serializing_if = "Option::is_none")]
+        if_match: Option<String>,
     },
     /// Nothing: a Service that leaves may have something where nobody can look, and so cannot be gone yet.
     #[serde(rename = "GET")]
@@ -94,7 +97,7 @@ impl fmt::Display for Step {
                 write!(f, "{verb} the {kind} {}", id.name())?;
                 if summary.is_empty() { Ok(()) } else { write!(f, ": {summary}") }
             }
-            Self::Delete { kind, id } => write!(f, "delete the {kind} {}", id.name()),
+            Self::Delete { kind, id, .. } => write!(f, "delete the {kind} {}", id.name()),
             Self::Wait { kind, id, .. } => write!(f, "wait until it can be seen whether a {kind} is left in {id}"),
         }
     }

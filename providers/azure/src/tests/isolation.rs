@@ -197,6 +197,32 @@ async fn a_subnet_that_cannot_be_read_is_the_trouble_of_who_names_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_load_balancer_that_somebody_changed_since_it_was_looked_at_is_not_deleted() {
+    let mut scene = Scene::new();
+    scene.apply(service("web", &[], json!({})));
+    scene.rest().await;
+    scene.delete("web");
+    let wanted = scene.wanted();
+    let mut observed = scene.provider.observe(&shard(), &wanted).await.unwrap();
+    let plan = scene.provider.plan(&wanted, &observed);
+    assert!(matches!(&plan.steps[..], [planned] if matches!(planned.step, Step::Delete { .. })), "{:?}", plan.steps);
+    let path = "loadBalancers/prod-internal";
+    let mut document = scene.document(path).unwrap();
+    let theirs = json!({"name": "theirs", "properties": {
+        "subnet": {"id": format!("{GROUP}/virtualNetworks/prod-vnet/subnets/apps")}, "privateIPAllocationMethod": "Dynamic",
+    }});
+    document["properties"]["frontendIPConfigurations"].as_array_mut().unwrap().push(theirs);
+    scene.fake().plant(&format!("{GROUP}/{path}"), document).unwrap();
+    let carried = carry_out(&scene.provider, &shard(), &plan, &mut observed, || true).await;
+    assert_eq!(carried.failures.values().map(|failure| failure.class).collect::<Vec<_>>(), [Class::Conflict]);
+    assert_eq!(scene.counted("DELETE loadBalancers"), 0);
+    // Planned anew, it loses what is ours and is there.
+    scene.rest().await;
+    assert_eq!(scene.parts(path, "frontendIPConfigurations").into_keys().collect::<Vec<_>>(), ["theirs"]);
+    assert!(scene.parts(path, "loadBalancingRules").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_search_beside_a_plan_takes_nothing_of_what_the_plan_remembers() {
     let mut scene = Scene::new();
     scene.apply(service("good", &[], json!({})));
