@@ -19,7 +19,7 @@ use crate::names;
 use crate::observed::{Observed, load_balancer, state};
 use crate::settings::Settings;
 use crate::step::{Kind, Step};
-use blame::Blame;
+use blame::{Blame, Write};
 
 /// How long changes are gathered: many Services that are made together become one write, which takes Azure seconds.
 const GATHERS: Duration = Duration::from_secs(1);
@@ -93,11 +93,21 @@ impl<A: Arm> Azure<A> {
         let document = match answer {
             Ok(document) => document,
             Err(error) if *kind == Kind::PublicIp => return Err(error.into()),
-            Err(error) => return Err(self.memory(|memory| memory.blame.failed(&memory.asks, changes, error))),
+            Err(error) => {
+                let before = match kind {
+                    Kind::SecurityGroup => observed.security_group.as_ref(),
+                    _ => self.scheme(id).and_then(|scheme| observed.load_balancers.get(&scheme)),
+                };
+                let write = Write { body, had_failed: before.is_some_and(|before| state(before) == "Failed") };
+                return Err(self.memory(|memory| memory.blame.failed(&memory.asks, changes, &write, error)));
+            }
         };
         match kind {
             Kind::PublicIp => drop(observed.public_ips.insert(id.clone(), document)),
-            Kind::SecurityGroup => observed.security_group = Some(document),
+            Kind::SecurityGroup => {
+                observed.security_group = Some(document);
+                self.memory(|memory| memory.blame.succeeded());
+            }
             Kind::LoadBalancer => {
                 if let Some(scheme) = self.scheme(id) {
                     observed.load_balancers.insert(scheme, document);

@@ -68,6 +68,52 @@ async fn where_azure_names_nobody_it_is_found_out_whose_fault_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_rules_alone_change_it_is_found_out_too_whose_fault_it_is() {
+    let mut scene = Scene::new();
+    let named = |number: u8| format!("s{number}");
+    let spec = |number: u8| ports(&[&format!("TCP/80:{}", 30_000 + u32::from(number))]);
+    for number in 0..8 {
+        scene.apply(service(&named(number), &[], spec(number)));
+    }
+    scene.rest().await;
+    // One of others is there, and there is room for seven.
+    scene.fake().limits(Limits { security_rules: 8, ..Limits::default() });
+    for number in 0..8 {
+        let range = format!("192.0.2.{number}/32");
+        scene.apply(service(&named(number), &[("azure-allowed-ip-ranges", &range)], spec(number)));
+    }
+    scene.rest().await;
+    let unmet: Vec<_> = (0..8).map(named).filter(|name| !scene.outcomes[&key(name)].met).collect();
+    let [unmet] = &unmet[..] else { panic!("one is one too many: {unmet:?}") };
+    assert!(scene.says(unmet).contains("NetworkSecurityGroupRuleCountLimitReached"), "{}", scene.says(unmet));
+    assert_eq!(scene.parts("networkSecurityGroups/prod-nsg", "securityRules").len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_the_last_one_left_beside_another_that_made_the_document_fail_is_not_blamed() {
+    let mut scene = Scene::new();
+    scene.apply(service("good", &[], json!({})));
+    scene.apply(service("bad", &[], json!({})));
+    scene.rest().await;
+    let later = Action::FailLater { code: "NotLiked".to_owned(), message: String::new() };
+    scene.fake().fault(Fault::next("PUT", "loadBalancers", later));
+    scene.apply(service("bad", &[("azure-load-balancer-tcp-idle-timeout", "9")], json!({})));
+    scene.round().await;
+    // What it wrote is still there, and still not taken.
+    let still = Fault { times: 2, ..Fault::next("PUT", "loadBalancers", super::lifecycle::answer(400, "NotLiked")) };
+    scene.fake().fault(still);
+    for _ in 0..2 {
+        scene.round().await;
+        assert!(scene.says("bad").contains("NotLiked"), "{}", scene.says("bad"));
+        assert!(matches!(&scene.failures[..], [said] if said.contains("may be another's")), "{:?}", scene.failures);
+    }
+    scene.rest().await;
+    let blamed = scene.provider.observe(&shard(), &scene.wanted()).await.unwrap().blamed;
+    assert_eq!(blamed.keys().map(|id| id.key.name.as_str()).collect::<Vec<_>>(), ["bad"]);
+    assert!(scene.outcomes[&key("good")].met);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_public_ip_that_azure_refuses_is_one_services_failure() {
     let mut scene = Scene::new();
     scene.fake().limits(Limits { public_ips: 1, ..Limits::default() });
