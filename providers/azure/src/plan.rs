@@ -128,7 +128,8 @@ fn holds(settings: &Settings, observed: &Observed, intent: &Intent, base: &str) 
         };
         parts(document, draft::FRONTENDS).iter().filter(mine).filter_map(group_of)
     });
-    let had = observed.shut_in.iter().filter(|(_, services)| services.contains(&intent.id)).map(|(group, _)| group.clone());
+    let had =
+        observed.shut_in.iter().filter(|(_, services)| services.contains(&intent.id)).map(|(group, _)| group.clone());
     // A group that is not there has nothing of anybody.
     let is_there =
         |group: &String| !matches!(observed.closed_groups.get(&group.to_lowercase()), Some(Refusal::NotFound(_)));

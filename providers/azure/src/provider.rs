@@ -87,7 +87,9 @@ impl<A: Arm> Azure<A> {
         let wait = if *kind == Kind::PublicIp { wait_for(observed, id) } else { Wait::Done };
         if let Some(group) = id.group().filter(|_| *kind == Kind::PublicIp) {
             // Before it is sent: the answer may be lost.
-            self.memory(|memory| memory.places.entry(group.to_lowercase()).or_default().extend(changes.iter().cloned()));
+            self.memory(|memory| {
+                memory.places.entry(group.to_lowercase()).or_default().extend(changes.iter().cloned())
+            });
         }
         let answer = self.arm.put(id, body, &Step::condition(if_match.as_ref()), wait).await;
         let document = match answer {

@@ -70,9 +70,7 @@ impl<A: Arm> Azure<A> {
             let documents = match self.arm.list(&collection(settings, &group, "publicIPAddresses")).await {
                 Ok(documents) => documents,
                 // One that a Service names is that Service's trouble and no other's.
-                Err(error)
-                    if is_closed(&error) && !group.eq_ignore_ascii_case(&settings.resource_group) =>
-                {
+                Err(error) if is_closed(&error) && !group.eq_ignore_ascii_case(&settings.resource_group) => {
                     closed_groups.insert(group.to_lowercase(), refusal(error));
                     continue;
                 }
@@ -115,10 +113,13 @@ impl<A: Arm> Azure<A> {
     /// How soon it is worth looking again: what has taken long takes longer, and each look is a handful of calls.
     fn patience_with(&self, observed: &Observed) -> Option<Duration> {
         let settings = &self.settings;
-        let balancers = observed.load_balancers.iter().map(|(scheme, document)| (load_balancer(settings, *scheme), document));
+        let balancers =
+            observed.load_balancers.iter().map(|(scheme, document)| (load_balancer(settings, *scheme), document));
         let group = settings.security_group.as_ref().map(|place| Id::at(settings, "networkSecurityGroups", place));
         let ours = observed.public_ips.iter().filter(|(_, document)| tags::is_ours(settings, document));
-        let all = balancers.chain(group.zip(observed.security_group.as_ref())).chain(ours.map(|(id, document)| (id.clone(), document)));
+        let all = balancers
+            .chain(group.zip(observed.security_group.as_ref()))
+            .chain(ours.map(|(id, document)| (id.clone(), document)));
         let busy: BTreeSet<Id> =
             all.filter(|(_, document)| !matches!(state(document), "Succeeded" | "Failed")).map(|(id, _)| id).collect();
         let now = Instant::now();
