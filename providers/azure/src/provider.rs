@@ -88,7 +88,7 @@ impl<A: Arm> Azure<A> {
         if let Some(group) = id.group().filter(|_| *kind == Kind::PublicIp) {
             // Before it is sent: the answer may be lost.
             self.memory(|memory| {
-                memory.places.entry(group.to_lowercase()).or_default().extend(changes.iter().cloned())
+                memory.places.entry(group.to_lowercase()).or_default().extend(changes.iter().cloned());
             });
         }
         let answer = self.arm.put(id, body, &Step::condition(if_match.as_ref()), wait).await;
