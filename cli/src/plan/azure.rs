@@ -323,14 +323,21 @@ fn call(foreseen: &Foreseen) -> PlannedCall {
 fn request(step: &Step) -> serde_json::Value {
     match step {
         Step::Put { kind, id, if_match, body, .. } => {
-            let mut request = serde_json::json!({"method": "PUT", "type": kind, "id": id, "body": body});
-            if let Some(etag) = if_match {
-                request["ifMatch"] = etag.as_str().into();
-            }
-            request
+            let request = serde_json::json!({"method": "PUT", "type": kind, "id": id, "body": body});
+            conditional(request, if_match.as_deref())
         }
-        Step::Delete { kind, id } => serde_json::json!({"method": "DELETE", "type": kind, "id": id}),
+        Step::Delete { kind, id, if_match } => {
+            conditional(serde_json::json!({"method": "DELETE", "type": kind, "id": id}), if_match.as_deref())
+        }
+        Step::Wait { kind, id, .. } => serde_json::json!({"method": "GET", "type": kind, "id": id}),
     }
+}
+
+fn conditional(mut request: serde_json::Value, if_match: Option<&str>) -> serde_json::Value {
+    if let Some(etag) = if_match {
+        request["ifMatch"] = etag.into();
+    }
+    request
 }
 
 // Both stand for what the API server chooses.

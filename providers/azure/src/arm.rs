@@ -31,6 +31,11 @@ impl Id {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
+    /// The resource group that it is in.
+    pub fn group(&self) -> Option<&str> {
+        self.0.split('/').nth(4)
+    }
+
     /// A part of the resource.
     #[must_use]
     pub fn child(&self, kind: &str, name: &str) -> Self {
@@ -117,8 +122,8 @@ pub trait Arm: Send + Sync + 'static {
         wait: Wait,
     ) -> impl Future<Output = Called<Value>> + Send;
 
-    /// Deletes a resource. One that is not there is gone.
-    fn delete(&self, id: &Id, wait: Wait) -> impl Future<Output = Called<()>> + Send;
+    /// Deletes a resource; where an ETag is given, that one alone. One that is not there is gone.
+    fn delete(&self, id: &Id, if_match: Option<&str>, wait: Wait) -> impl Future<Output = Called<()>> + Send;
 }
 
 /// What kind of call.

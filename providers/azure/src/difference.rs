@@ -87,7 +87,7 @@ impl Difference {
 /// What a step changes of what is there.
 pub fn differences(before: Option<&Value>, step: &Step) -> Vec<Difference> {
     let (kind, id, after) = match step {
-        Step::Delete { kind, id } => {
+        Step::Delete { kind, id, .. } => {
             let detail = match (kind, before) {
                 (Kind::PublicIp, Some(before)) => {
                     text(before, &["properties", "ipAddress"]).unwrap_or_default().to_owned()
@@ -96,6 +96,7 @@ pub fn differences(before: Option<&Value>, step: &Step) -> Vec<Difference> {
             };
             return vec![Difference::new(Change::Delete, arm(*kind), id.name(), detail)];
         }
+        Step::Wait { .. } => return Vec::new(),
         Step::Put { kind, id, body, .. } => (*kind, id, body),
     };
     let mut all = Vec::new();

@@ -24,10 +24,14 @@ pub struct Observed {
     pub security_group: Option<Value>,
     /// Public IPs of the resource groups that are asked for.
     pub public_ips: BTreeMap<Id, Value>,
-    /// Resource groups that Services name and that cannot be looked into, in small letters, and why.
+    /// Resource groups that Services name, or that had something of ours, and that cannot be looked into, in small letters, and why.
     pub closed_groups: BTreeMap<String, Refusal>,
+    /// Whose public IPs were in those when they were last looked into.
+    pub shut_in: BTreeMap<String, BTreeSet<ServiceId>>,
     /// Subnets that internal Services are to be in, by name; `None` for one that is not there.
     pub subnets: BTreeMap<String, Option<Value>>,
+    /// Those of them that cannot be looked at, and why.
+    pub closed_subnets: BTreeMap<String, Refusal>,
     /// Services for which Azure refused a load balancer, what they asked for then, and how it was refused.
     pub blamed: BTreeMap<ServiceId, (Asks, Refusal)>,
     /// Whether this process was filling a backend pool meanwhile: a load balancer is busy then, and all that is in it serves.
@@ -79,9 +83,12 @@ impl Observed {
 
 /// The resource groups of the public IPs that a load balancer refers to.
 pub fn groups_of(document: &Value) -> BTreeSet<String> {
-    let ids = parts(document, "frontendIPConfigurations").iter();
-    let ids = ids.filter_map(|frontend| text(frontend, &["properties", "publicIPAddress", "id"]));
-    ids.filter_map(|id| id.split('/').nth(4).map(str::to_owned)).collect()
+    parts(document, "frontendIPConfigurations").iter().filter_map(group_of).collect()
+}
+
+/// The resource group of the public IP that a frontend refers to.
+pub fn group_of(frontend: &Value) -> Option<String> {
+    Id::new(text(frontend, &["properties", "publicIPAddress", "id"])?).group().map(str::to_owned)
 }
 
 /// The addresses in a backend pool.

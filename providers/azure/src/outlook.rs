@@ -130,7 +130,7 @@ impl Outlook {
                     *id = Id::new(named(id.as_str()));
                     each_text(body, &named);
                 }
-                Step::Delete { id, .. } => *id = Id::new(named(id.as_str())),
+                Step::Delete { id, .. } | Step::Wait { id, .. } => *id = Id::new(named(id.as_str())),
             }
             for difference in &mut foreseen.differences {
                 difference.name = named(&difference.name);
@@ -180,7 +180,7 @@ fn by_node(settings: &Settings, wanted: &Wanted) -> BTreeSet<ServiceKey> {
 
 /// What is there of what a step writes or deletes.
 fn document<'a>(settings: &Settings, observed: &'a Observed, step: &Step) -> Option<&'a Value> {
-    let (Step::Put { kind, id, .. } | Step::Delete { kind, id }) = step;
+    let (Step::Put { kind, id, .. } | Step::Delete { kind, id, .. } | Step::Wait { kind, id, .. }) = step;
     match kind {
         Kind::PublicIp => observed.public_ips.get(id),
         Kind::SecurityGroup => observed.security_group.as_ref(),
@@ -196,7 +196,8 @@ fn scheme(settings: &Settings, id: &Id) -> Scheme {
 fn carry_out(settings: &Settings, step: &Step, observed: &mut Observed, given: &mut BTreeMap<IpAddr, String>) {
     let (kind, id, body) = match step {
         Step::Put { kind, id, body, .. } => (*kind, id, body),
-        Step::Delete { kind, id } => {
+        Step::Wait { .. } => return,
+        Step::Delete { kind, id, .. } => {
             match kind {
                 Kind::PublicIp => drop(observed.public_ips.remove(id)),
                 Kind::SecurityGroup => observed.security_group = None,

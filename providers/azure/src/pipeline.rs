@@ -10,7 +10,7 @@ mod wire;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -169,9 +169,10 @@ impl<T: Transport, C: Tokens> Pipeline<T, C> {
             let asks = Call { verb: Verb::Read, id: call.id };
             let answer = match self.send(asks, Method::GET, url, None, HeaderMap::new()).await {
                 Ok(answer) => answer,
-                // Not to be told how it goes says nothing of how it goes.
-                Err(error) if error.status == 429 || error.status == 0 || error.status >= 500 => {
-                    pause = error.retry_after.unwrap_or(POLL);
+                // Not to be told how it goes says nothing of how it goes; nor does a token that is not taken, which is got anew.
+                Err(error) if matches!(error.status, 0 | 401 | 429) || error.status >= 500 => {
+                    let often = if error.status == 401 { POLL_LONGEST } else { POLL };
+                    pause = error.retry_after.unwrap_or(often);
                     continue;
                 }
                 Err(error) if matches!(operation, Operation::Result(_)) => {
@@ -235,7 +236,7 @@ impl<T: Transport, C: Tokens> Arm for Pipeline<T, C> {
             Condition::Is(etag) => (header::IF_MATCH, etag.as_str()),
         };
         let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().map_err(|_| call.error(0, "", format!("the ETag {value} cannot be sent")))?);
+        headers.insert(name, sendable(call, value)?);
         let response = self.send(call, Method::PUT, &self.url(id.as_str()), Some(body), headers).await?;
         if wait == Wait::Accepted || operation(response.headers()).is_none() {
             return parsed(call, response.body());
@@ -245,15 +246,23 @@ impl<T: Transport, C: Tokens> Arm for Pipeline<T, C> {
         self.get(id).await?.ok_or_else(missing)
     }
 
-    async fn delete(&self, id: &Id, wait: Wait) -> Called<()> {
+    async fn delete(&self, id: &Id, if_match: Option<&str>, wait: Wait) -> Called<()> {
         let call = Call { verb: Verb::Delete, id };
-        match self.send(call, Method::DELETE, &self.url(id.as_str()), None, HeaderMap::new()).await {
+        let mut headers = HeaderMap::new();
+        if let Some(etag) = if_match {
+            headers.insert(header::IF_MATCH, sendable(call, etag)?);
+        }
+        match self.send(call, Method::DELETE, &self.url(id.as_str()), None, headers).await {
             Ok(_) if wait == Wait::Accepted => Ok(()),
             Ok(response) => self.wait(call, &response).await,
             Err(error) if error.status == 404 => Ok(()),
             Err(error) => Err(error),
         }
     }
+}
+
+fn sendable(call: Call<'_>, etag: &str) -> Called<HeaderValue> {
+    etag.parse().map_err(|_| call.error(0, "", format!("the ETag {etag} cannot be sent")))
 }
 
 fn parsed(call: Call<'_>, body: &[u8]) -> Called<Value> {

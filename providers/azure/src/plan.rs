@@ -17,13 +17,16 @@ use berth_api::condition::types;
 use berth_api::{Condition, ConditionStatus, Reason};
 use berth_provider::{Intent, Outcome, Plan, PlannedStep, ServiceId, Wanted};
 use k8s_openapi::api::core::v1::LoadBalancerIngress;
+use serde_json::Value;
 
+use crate::arm::{Id, collection};
+use crate::document::{name, parts};
 use crate::intent::{Asks, Scheme, disowns};
 use crate::names;
-use crate::observed::Observed;
+use crate::observed::{Observed, group_of};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::step::Step;
+use crate::step::{Kind, Step};
 
 use addresses::PublicIps;
 use draft::Draft;
@@ -32,6 +35,8 @@ use security::Security;
 
 /// Azure makes a public IP, and tells a new frontend's address, within a few seconds.
 const SOON: Duration = Duration::from_secs(1);
+/// How soon it is looked again where a right to look is missing: that it was given is heard of by looking alone.
+const GRANTED: Duration = Duration::from_mins(1);
 
 /// What becomes of a Service in this plan.
 #[derive(Clone, Debug)]
@@ -72,6 +77,8 @@ struct World<'a> {
     present: BTreeMap<String, &'a Intent>,
     /// The same for those that leave, and are not disowned.
     leaving: BTreeMap<String, &'a ServiceId>,
+    /// Those that leave and may have something in a resource group that cannot be looked into: the group, and why.
+    held: BTreeMap<&'a ServiceId, (String, Refusal)>,
     refused: BTreeMap<ServiceId, Refusal>,
 }
 
@@ -90,18 +97,45 @@ impl<'a> World<'a> {
         let has: BTreeSet<&str> = observed
             .load_balancers
             .values()
-            .flat_map(|document| crate::document::parts(document, "loadBalancingRules"))
-            .filter_map(|rule| names::base_of(crate::document::name(rule)))
+            .flat_map(|document| parts(document, draft::RULES))
+            .filter_map(|rule| names::base_of(name(rule)))
             .collect();
         // Who has something keeps it; then who came first.
         served.sort_by_key(|(asks, _)| {
             (!has.contains(names::base(&asks.service.uid).as_str()), asks.created, asks.service.clone())
         });
         let present = wanted.present.values().map(|intent| (names::base(&intent.id.uid), intent)).collect();
-        let leaving = wanted.leaving.iter().filter(|(_, intent)| !disowns(intent));
-        let leaving = leaving.map(|(id, _)| (names::base(&id.uid), id)).collect();
-        Self { settings, wanted, observed, served, present, leaving, refused }
+        let (mut leaving, mut held) = (BTreeMap::new(), BTreeMap::new());
+        for (id, intent) in wanted.leaving.iter().filter(|(_, intent)| !disowns(intent)) {
+            let base = names::base(&id.uid);
+            match holds(settings, observed, intent, &base) {
+                Some(held_by) => drop(held.insert(id, held_by)),
+                None => drop(leaving.insert(base, id)),
+            }
+        }
+        Self { settings, wanted, observed, served, present, leaving, held, refused }
     }
+}
+
+/// The resource group that a Service which leaves may have something in, and that cannot be looked into.
+fn holds(settings: &Settings, observed: &Observed, intent: &Intent, base: &str) -> Option<(String, Refusal)> {
+    let refers = |frontend: &str, rule: &Value| draft::refers(rule, "frontendIPConfiguration", frontend);
+    let referred = observed.load_balancers.values().flat_map(|document| {
+        let rules = parts(document, draft::RULES);
+        let mine = move |frontend: &&Value| {
+            let called = name(frontend);
+            belongs(called, base) || rules.iter().any(|rule| belongs(name(rule), base) && refers(called, rule))
+        };
+        parts(document, draft::FRONTENDS).iter().filter(mine).filter_map(group_of)
+    });
+    let had =
+        observed.shut_in.iter().filter(|(_, services)| services.contains(&intent.id)).map(|(group, _)| group.clone());
+    // A group that is not there has nothing of anybody.
+    let is_there =
+        |group: &String| !matches!(observed.closed_groups.get(&group.to_lowercase()), Some(Refusal::NotFound(_)));
+    let asked = Asks::of(intent, settings).ok().map(|asks| asks.front.group);
+    let mut groups = referred.chain(had.chain(asked).filter(is_there));
+    groups.find_map(|group| Some((group.clone(), observed.closed_groups.get(&group.to_lowercase())?.clone())))
 }
 
 struct Planner<'a> {
@@ -200,6 +234,7 @@ impl<'a> Planner<'a> {
         plan.steps.extend(self.public_ips.removals(self.world, &self.drafts, &self.verdicts));
         // Last: what of it fails shall not keep others' steps from being done.
         plan.steps.extend(changes);
+        plan.steps.extend(self.world.held.iter().map(|(id, (group, refusal))| self.held(id, group, refusal)));
         for intent in self.world.wanted.present.values() {
             if let Some(verdict) = self.verdicts.get(&intent.id) {
                 let mut outcome = self.outcome(intent, verdict);
@@ -210,6 +245,17 @@ impl<'a> Planner<'a> {
             }
         }
         plan
+    }
+
+    /// What keeps a Service from being gone, and says why.
+    fn held(&self, id: &ServiceId, group: &str, refusal: &Refusal) -> PlannedStep<Step> {
+        let message = format!(
+            "what it has in the resource group {group} cannot be seen, and so is not deleted: {refusal}. It goes once that is mended, or \
+             with the annotation berth.dev/disown, which leaves what it has"
+        );
+        let refusal = Refusal::Arm(message, refusal.class(), refusal.reason());
+        let id_there = Id::new(collection(self.world.settings, group, "publicIPAddresses"));
+        PlannedStep::of(id, Step::Wait { kind: Kind::PublicIp, id: id_there, refusal })
     }
 
     fn placed(&self) -> impl Iterator<Item = (&ServiceId, &Placed)> {
@@ -223,7 +269,10 @@ impl<'a> Planner<'a> {
         let soon = self.world.observed.patience.unwrap_or(SOON);
         let placed = match verdict {
             Verdict::Disowned => return disowned(intent),
-            Verdict::Refused(refusal) => return unmet(intent, refusal.reason(), refusal.to_string(), None),
+            Verdict::Refused(refusal) => {
+                let look_again = (refusal.reason() == Reason::PermissionDenied).then_some(GRANTED);
+                return unmet(intent, refusal.reason(), refusal.to_string(), look_again);
+            }
             Verdict::Waits(message) => return unmet(intent, Reason::Provisioning, message.clone(), Some(soon)),
             Verdict::Placed(placed) => placed,
         };

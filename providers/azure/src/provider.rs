@@ -5,6 +5,7 @@ mod observe;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use berth_provider::{Class, Failure, Intent, Owned, Plan, Provider, ServiceId, S
 use tokio::time::{Instant, sleep};
 
 use crate::arm::{Arm, Id, Wait};
+use crate::document::etag;
 use crate::intent::{Asks, Scheme, disowns};
 use crate::names;
 use crate::observed::{Observed, load_balancer, state};
 use crate::settings::Settings;
 use crate::step::{Kind, Step};
-use blame::Blame;
+use blame::{Blame, Write};
 
 /// How long changes are gathered: many Services that are made together become one write, which takes Azure seconds.
 const GATHERS: Duration = Duration::from_secs(1);
@@ -46,6 +48,9 @@ struct Memory {
     /// Since when Azure has something of these under way.
     busy: BTreeMap<Id, Instant>,
     pools: PoolWrites,
+    /// Where a public IP of ours was seen or asked for, and whose: resource groups in small letters. One that is to be deleted is not
+    /// lost when no Service names its group any more.
+    places: BTreeMap<String, BTreeSet<ServiceId>>,
 }
 
 /// Writes of backend pools, which are sent beside looks and plans.
@@ -80,15 +85,31 @@ impl<A: Arm> Azure<A> {
     async fn put(&self, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
         let Step::Put { kind, id, if_match, body, changes, .. } = step else { return Ok(()) };
         let wait = if *kind == Kind::PublicIp { wait_for(observed, id) } else { Wait::Done };
+        if let Some(group) = id.group().filter(|_| *kind == Kind::PublicIp) {
+            // Before it is sent: the answer may be lost.
+            self.memory(|memory| {
+                memory.places.entry(group.to_lowercase()).or_default().extend(changes.iter().cloned());
+            });
+        }
         let answer = self.arm.put(id, body, &Step::condition(if_match.as_ref()), wait).await;
         let document = match answer {
             Ok(document) => document,
             Err(error) if *kind == Kind::PublicIp => return Err(error.into()),
-            Err(error) => return Err(self.memory(|memory| memory.blame.failed(&memory.asks, changes, error))),
+            Err(error) => {
+                let before = match kind {
+                    Kind::SecurityGroup => observed.security_group.as_ref(),
+                    _ => self.scheme(id).and_then(|scheme| observed.load_balancers.get(&scheme)),
+                };
+                let write = Write { body, had_failed: before.is_some_and(|before| state(before) == "Failed") };
+                return Err(self.memory(|memory| memory.blame.failed(&memory.asks, changes, &write, error)));
+            }
         };
         match kind {
             Kind::PublicIp => drop(observed.public_ips.insert(id.clone(), document)),
-            Kind::SecurityGroup => observed.security_group = Some(document),
+            Kind::SecurityGroup => {
+                observed.security_group = Some(document);
+                self.memory(|memory| memory.blame.succeeded());
+            }
             Kind::LoadBalancer => {
                 if let Some(scheme) = self.scheme(id) {
                     observed.load_balancers.insert(scheme, document);
@@ -102,7 +123,7 @@ impl<A: Arm> Azure<A> {
     /// Deletes a public IP; one that is being deleted is waited for.
     async fn delete_public_ip(&self, id: &Id, observed: &mut Observed) -> Result<(), Failure> {
         if observed.public_ips.get(id).is_none_or(|there| state(there) != "Deleting") {
-            self.arm.delete(id, wait_for(observed, id)).await?;
+            self.arm.delete(id, None, wait_for(observed, id)).await?;
             observed.public_ips.remove(id);
             return Ok(());
         }
@@ -114,6 +135,17 @@ impl<A: Arm> Azure<A> {
             sleep(SECOND).await;
         }
         Err(Failure::new(Class::NotReady, format!("Azure is still deleting the public IP {}", id.name())))
+    }
+
+    /// Deletes a document that is as it was looked at: somebody may have put a part of theirs into it since. Of a deletion ARM does not say
+    /// that it heeds a condition, so it is looked at again besides.
+    async fn delete_unchanged(&self, id: &Id, if_match: Option<&str>) -> Result<(), Failure> {
+        let Some(document) = self.arm.get(id).await? else { return Ok(()) };
+        if if_match.is_some() && etag(&document) != if_match {
+            let message = format!("{} was changed since it was looked at; its deletion is planned anew", id.name());
+            return Err(Failure::new(Class::Conflict, message));
+        }
+        Ok(self.arm.delete(id, if_match, Wait::Done).await?)
     }
 
     fn scheme(&self, id: &Id) -> Option<Scheme> {
@@ -151,7 +183,10 @@ impl<A: Arm> Provider for Azure<A> {
     }
 
     fn takes_over(&self, services: &[&Intent]) {
-        self.memory(|memory| *memory = Memory { pools: memory.pools, ..Memory::default() });
+        self.memory(|memory| {
+            // What is there is there, whoever led.
+            *memory = Memory { pools: memory.pools, places: take(&mut memory.places), ..Memory::default() };
+        });
         self.remember(services.iter().copied());
     }
 
@@ -166,7 +201,7 @@ impl<A: Arm> Provider for Azure<A> {
 
     async fn observe(&self, _shard: &Shard, wanted: &Wanted) -> Result<Observed, Failure> {
         self.remember(wanted.present.values().chain(wanted.leaving.values()));
-        Ok(self.look(wanted).await?)
+        Ok(self.look_for(wanted).await?)
     }
 
     fn plan(&self, wanted: &Wanted, observed: &Observed) -> Plan<Step> {
@@ -174,11 +209,15 @@ impl<A: Arm> Provider for Azure<A> {
     }
 
     async fn apply(&self, _shard: &Shard, step: &Step, observed: &mut Observed) -> Result<(), Failure> {
-        let Step::Delete { kind, id } = step else { return self.put(step, observed).await };
+        let (kind, id, if_match) = match step {
+            Step::Put { .. } => return self.put(step, observed).await,
+            Step::Wait { refusal, .. } => return Err(refusal.clone().into()),
+            Step::Delete { kind, id, if_match } => (kind, id, if_match.as_deref()),
+        };
         if *kind == Kind::PublicIp {
             return self.delete_public_ip(id, observed).await;
         }
-        self.arm.delete(id, Wait::Done).await?;
+        self.delete_unchanged(id, if_match).await?;
         match kind {
             Kind::PublicIp => {}
             Kind::SecurityGroup => observed.security_group = None,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::arm::{Condition, Id};
+use crate::refusal::Refusal;
 
 /// What kind of resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -63,6 +64,21 @@ pub enum Step {
         kind: Kind,
         /// Which.
         id: Id,
+        /// The ETag of the one that was looked at, where more than that it is there was planned on.
+        #[serde(rename = "ifMatch", skip_serializing_if = "Option::is_none")]
+        if_match: Option<String>,
+    },
+    /// Nothing: a Service that leaves may have something where nobody can look, and so cannot be gone yet.
+    #[serde(rename = "GET")]
+    Wait {
+        /// Of which kind it would be.
+        #[serde(rename = "type")]
+        kind: Kind,
+        /// Where they all are.
+        id: Id,
+        /// Why it cannot be seen.
+        #[serde(skip)]
+        refusal: Refusal,
     },
 }
 
@@ -81,7 +97,8 @@ impl fmt::Display for Step {
                 write!(f, "{verb} the {kind} {}", id.name())?;
                 if summary.is_empty() { Ok(()) } else { write!(f, ": {summary}") }
             }
-            Self::Delete { kind, id } => write!(f, "delete the {kind} {}", id.name()),
+            Self::Delete { kind, id, .. } => write!(f, "delete the {kind} {}", id.name()),
+            Self::Wait { kind, id, .. } => write!(f, "wait until it can be seen whether a {kind} is left in {id}"),
         }
     }
 }

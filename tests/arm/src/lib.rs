@@ -231,7 +231,7 @@ impl State {
         let done = match *request.method() {
             Method::GET => self.read(path).map(|document| answer(200, &document)),
             Method::PUT => self.put(path, request, now, host),
-            Method::DELETE => self.delete(path, now, host),
+            Method::DELETE => self.delete(path, request, now, host),
             _ => Err(Refused(405, "MethodNotAllowed", "There is no such method.".to_owned())),
         };
         done.unwrap_or_else(|Refused(status, code, message)| error(status, code, &message))
@@ -297,9 +297,17 @@ impl State {
         Ok(self.with_operation(answer(status, &document), operation, host))
     }
 
-    fn delete(&mut self, path: &Path, now: Duration, host: &str) -> Checked<Response<Vec<u8>>> {
-        if self.read(path).is_err() {
-            return Ok(answer(204, &Value::Null));
+    fn delete(
+        &mut self,
+        path: &Path,
+        request: &Request<Vec<u8>>,
+        now: Duration,
+        host: &str,
+    ) -> Checked<Response<Vec<u8>>> {
+        let Ok(document) = self.read(path) else { return Ok(answer(204, &Value::Null)) };
+        let wanted = request.headers().get(header::IF_MATCH).and_then(|value| value.to_str().ok());
+        if wanted.is_some_and(|wanted| wanted != "*" && Some(wanted) != document["etag"].as_str()) {
+            return Err(Refused(412, "PreconditionFailed", "Precondition failed.".to_owned()));
         }
         self.not_busy(&path.parent_key())?;
         self.may_delete(path)?;

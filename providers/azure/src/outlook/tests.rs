@@ -42,6 +42,7 @@ async fn is_what_happens(scene: &mut Scene, changes: impl FnOnce(&mut Scene)) ->
         match &foreseen.planned.step {
             Step::Put { id, body, .. } => after.insert(id.clone(), Some(body)),
             Step::Delete { id, .. } => after.insert(id.clone(), None),
+            Step::Wait { .. } => None,
         };
     }
     let there = scene.fake().resources();

@@ -216,7 +216,8 @@ impl PublicIps {
             if !(leaves || lets_go) || self.used.contains_key(id) || referred || is_used_elsewhere(settings, document) {
                 continue;
             }
-            steps.push(PlannedStep::of(&creator, Step::Delete { kind: Kind::PublicIp, id: id.clone() }));
+            let step = Step::Delete { kind: Kind::PublicIp, id: id.clone(), if_match: None };
+            steps.push(PlannedStep::of(&creator, step));
         }
         steps
     }

@@ -243,7 +243,8 @@ impl<'a> Draft<'a> {
         }
         let ours = self.original.is_some_and(|original| tags::is_ours(self.settings, original));
         if self.is_empty() && (self.original.is_none() || (ours && differs)) {
-            let step = Step::Delete { kind: Kind::LoadBalancer, id: self.id.clone() };
+            let if_match = self.original.and_then(etag).map(str::to_owned);
+            let step = Step::Delete { kind: Kind::LoadBalancer, id: self.id.clone(), if_match };
             return self.original.map(|_| PlannedStep { step, services, disruptive: self.disrupts });
         }
         let step = Step::Put {

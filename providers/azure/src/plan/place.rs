@@ -77,17 +77,18 @@ impl Planner<'_> {
         self.security.fits(self.world, asks, &placed)?;
         let before = self.turns.map(|turns| (turns, self.drafts.clone()));
         self.write(asks, intent, &base, &placed, &retained);
+        let addresses: Vec<IpAddr> = retained.iter().map(|(_, _, address)| *address).collect();
         if let Some((turns, drafts)) = before {
-            let changed = |drafts: &[Draft<'_>]| drafts.iter().any(|draft| draft.changes.contains(&asks.service));
-            if changed(&self.drafts) && turns == 0 {
+            let changed = self.drafts.iter().any(|draft| draft.changes.contains(&asks.service))
+                || self.security.changes(self.world, asks, &placed, &addresses);
+            if changed && turns == 0 {
                 self.drafts = drafts;
                 let message =
                     "Azure refused a change of many Services at once; they take turns to find out whose fault it is";
                 return Ok(Err(message.to_owned()));
             }
-            self.turns = Some(turns - usize::from(changed(&self.drafts)));
+            self.turns = Some(turns - usize::from(changed));
         }
-        let addresses: Vec<IpAddr> = retained.iter().map(|(_, _, address)| *address).collect();
         self.security.add(self.world, asks, &placed, &addresses);
         self.public_ips.uses(asks, uses);
         Ok(Ok(placed))
@@ -109,6 +110,9 @@ impl Planner<'_> {
     fn subnet(&self, asks: &Asks, one: &FrontAsks) -> Result<Option<Id>, Refusal> {
         let settings = self.world.settings;
         let called = asks.front.subnet_name(settings);
+        if let Some(refusal) = self.world.observed.closed_subnets.get(called) {
+            return Err(refusal.clone());
+        }
         let Some(seen) = self.world.observed.subnets.get(called) else { return Ok(None) };
         let Some(seen) = seen else {
             let network = &settings.network.name;

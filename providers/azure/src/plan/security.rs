@@ -103,6 +103,15 @@ impl<'a> Security<'a> {
         Ok(())
     }
 
+    /// Whether a Service needs something that is not there yet.
+    pub(super) fn changes(&self, world: &World<'_>, asks: &Asks, placed: &[Placed], retained: &[IpAddr]) -> bool {
+        let rules = self.document.map_or(&[] as &[Value], |document| parts(document, RULES));
+        openings(world, asks, placed, retained).into_iter().any(|(called, _, destinations)| {
+            let there = rules.iter().find(|rule| name(rule) == called).map(destinations_of).unwrap_or_default();
+            destinations.iter().any(|address| !there.contains(&address.to_string()))
+        })
+    }
+
     /// Notes what a Service needs.
     pub(super) fn add(&mut self, world: &World<'_>, asks: &Asks, placed: &[Placed], retained: &[IpAddr]) {
         for (called, allows, destinations) in openings(world, asks, placed, retained) {

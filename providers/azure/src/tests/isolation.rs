@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use berth_arm_fake::{Fault, Limits};
-use berth_provider::{Provider as _, TargetNode, Targets, Wanted};
+use berth_arm_fake::{Action, Fault, Limits};
+use berth_provider::{Class, Provider as _, TargetNode, Targets, Wanted, carry_out};
 use serde_json::json;
 
 use super::scene::{GROUP, PUBLIC, Scene, key, ports, service, settings, shard};
@@ -65,6 +65,52 @@ async fn where_azure_names_nobody_it_is_found_out_whose_fault_it_is() {
         !refused.is_empty() && refused.iter().all(|says| says.contains("LoadBalancingRuleCountLimitReached")),
         "{refused:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_rules_alone_change_it_is_found_out_too_whose_fault_it_is() {
+    let mut scene = Scene::new();
+    let named = |number: u8| format!("s{number}");
+    let spec = |number: u8| ports(&[&format!("TCP/80:{}", 30_000 + u32::from(number))]);
+    for number in 0..8 {
+        scene.apply(service(&named(number), &[], spec(number)));
+    }
+    scene.rest().await;
+    // One of others is there, and there is room for seven.
+    scene.fake().limits(Limits { security_rules: 8, ..Limits::default() });
+    for number in 0..8 {
+        let range = format!("192.0.2.{number}/32");
+        scene.apply(service(&named(number), &[("azure-allowed-ip-ranges", &range)], spec(number)));
+    }
+    scene.rest().await;
+    let unmet: Vec<_> = (0..8).map(named).filter(|name| !scene.outcomes[&key(name)].met).collect();
+    let [unmet] = &unmet[..] else { panic!("one is one too many: {unmet:?}") };
+    assert!(scene.says(unmet).contains("NetworkSecurityGroupRuleCountLimitReached"), "{}", scene.says(unmet));
+    assert_eq!(scene.parts("networkSecurityGroups/prod-nsg", "securityRules").len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_the_last_one_left_beside_another_that_made_the_document_fail_is_not_blamed() {
+    let mut scene = Scene::new();
+    scene.apply(service("good", &[], json!({})));
+    scene.apply(service("bad", &[], json!({})));
+    scene.rest().await;
+    let later = Action::FailLater { code: "NotLiked".to_owned(), message: String::new() };
+    scene.fake().fault(Fault::next("PUT", "loadBalancers", later));
+    scene.apply(service("bad", &[("azure-load-balancer-tcp-idle-timeout", "9")], json!({})));
+    scene.round().await;
+    // What it wrote is still there, and still not taken.
+    let still = Fault { times: 2, ..Fault::next("PUT", "loadBalancers", super::lifecycle::answer(400, "NotLiked")) };
+    scene.fake().fault(still);
+    for _ in 0..2 {
+        scene.round().await;
+        assert!(scene.says("bad").contains("NotLiked"), "{}", scene.says("bad"));
+        assert!(matches!(&scene.failures[..], [said] if said.contains("may be another's")), "{:?}", scene.failures);
+    }
+    scene.rest().await;
+    let blamed = scene.provider.observe(&shard(), &scene.wanted()).await.unwrap().blamed;
+    assert_eq!(blamed.keys().map(|id| id.key.name.as_str()).collect::<Vec<_>>(), ["bad"]);
+    assert!(scene.outcomes[&key("good")].met);
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,6 +208,99 @@ async fn a_group_that_azure_cannot_list_is_the_trouble_of_who_names_it() {
     assert_eq!(scene.failures, Vec::<String>::new());
     assert!(scene.says("bad").contains("InvalidResourceGroup"), "{}", scene.says("bad"));
     assert!(scene.outcomes[&key("good")].met);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subnet_that_cannot_be_read_is_the_trouble_of_who_names_it() {
+    for (status, code, reason) in [
+        (403, "AuthorizationFailed", "PermissionDenied"),
+        (404, "ResourceGroupNotFound", "InvalidRequest"),
+        (400, "InvalidResourceName", "InvalidRequest"),
+    ] {
+        let mut scene = Scene::new();
+        let apps = [("azure-load-balancer-internal-subnet", "apps")];
+        scene.apply(service("bad", &apps, json!({})));
+        scene.rest().await;
+        let address = scene.says("bad");
+        // Subnets are read by name, and this one comes first.
+        scene.fake().fault(Fault::next("GET", "subnets", super::lifecycle::answer(status, code)));
+        scene.apply(service("bad", &[apps[0], ("azure-load-balancer-tcp-idle-timeout", "9")], json!({})));
+        scene.apply(service("db", &[], json!({})));
+        scene.apply(service("web", &[PUBLIC], json!({})));
+        scene.round().await;
+        assert_eq!(scene.failures, Vec::<String>::new(), "{code}");
+        let says = scene.says("bad");
+        assert!(says.starts_with(reason) && says.contains(code), "{says}");
+        assert_eq!(scene.addresses("bad"), [address.as_str()], "it keeps what it has");
+        assert!(scene.parts("loadBalancers/prod-internal", "frontendIPConfigurations").len() == 2, "{code}");
+        // That a right was given is told by nobody.
+        assert_eq!(scene.outcomes[&key("bad")].look_again.is_some(), status == 403, "{code}");
+        for _ in 0..3 {
+            scene.round().await;
+        }
+        assert!(["bad", "db", "web"].iter().all(|name| scene.outcomes[&key(name)].met), "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_that_somebody_changed_since_it_was_looked_at_is_not_deleted() {
+    let mut scene = Scene::new();
+    scene.apply(service("web", &[], json!({})));
+    scene.rest().await;
+    scene.delete("web");
+    let wanted = scene.wanted();
+    let mut observed = scene.provider.observe(&shard(), &wanted).await.unwrap();
+    let plan = scene.provider.plan(&wanted, &observed);
+    assert!(matches!(&plan.steps[..], [planned] if matches!(planned.step, Step::Delete { .. })), "{:?}", plan.steps);
+    let path = "loadBalancers/prod-internal";
+    let mut document = scene.document(path).unwrap();
+    let theirs = json!({"name": "theirs", "properties": {
+        "subnet": {"id": format!("{GROUP}/virtualNetworks/prod-vnet/subnets/apps")}, "privateIPAllocationMethod": "Dynamic",
+    }});
+    document["properties"]["frontendIPConfigurations"].as_array_mut().unwrap().push(theirs);
+    scene.fake().plant(&format!("{GROUP}/{path}"), document).unwrap();
+    let carried = carry_out(&scene.provider, &shard(), &plan, &mut observed, || true).await;
+    assert_eq!(carried.failures.values().map(|failure| failure.class).collect::<Vec<_>>(), [Class::Conflict]);
+    assert_eq!(scene.counted("DELETE loadBalancers"), 0);
+    // Planned anew, it loses what is ours and is there.
+    scene.rest().await;
+    assert_eq!(scene.parts(path, "frontendIPConfigurations").into_keys().collect::<Vec<_>>(), ["theirs"]);
+    assert!(scene.parts(path, "loadBalancingRules").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_beside_a_plan_takes_nothing_of_what_the_plan_remembers() {
+    let mut scene = Scene::new();
+    scene.apply(service("good", &[], json!({})));
+    scene.rest().await;
+    scene.apply(service("bad", &[("azure-load-balancer-ipv4", "10.0.0.66")], json!({})));
+    let wanted = scene.wanted();
+    let mut observed = scene.provider.observe(&shard(), &wanted).await.unwrap();
+    scene.provider.list_owned().await.unwrap();
+    let plan = scene.provider.plan(&wanted, &observed);
+    let answer = super::lifecycle::answer(400, "PrivateIPAddressInUse");
+    scene.fake().fault(Fault::next("PUT", "loadBalancers", answer));
+    let carried = carry_out(&scene.provider, &shard(), &plan, &mut observed, || true).await;
+    assert_eq!(carried.failures.values().map(|failure| failure.class).collect::<Vec<_>>(), [Class::Conflict]);
+    // Who was to blame is known, although nobody was named.
+    scene.round().await;
+    assert!(scene.says("bad").contains("PrivateIPAddressInUse"), "{}", scene.says("bad"));
+    // Nor does it forget since when something is under way.
+    scene.fake().takes(std::time::Duration::from_secs(2));
+    scene.fake().fault(Fault::next("PUT", "publicIPAddresses", Action::Stick));
+    scene.apply(service("new", &[PUBLIC], json!({})));
+    for _ in 0..2 {
+        scene.round().await;
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        scene.provider.list_owned().await.unwrap();
+    }
+    scene.round().await;
+    let soon = scene.outcomes[&key("new")].look_again;
+    assert!(soon.is_some_and(|soon| soon.as_secs() == 1), "{soon:?}");
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    scene.round().await;
+    let soon = scene.outcomes[&key("new")].look_again;
+    assert!(soon.is_some_and(|soon| soon.as_secs() == 10), "{soon:?}");
 }
 
 #[test]

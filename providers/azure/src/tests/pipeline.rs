@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -19,7 +20,7 @@ use crate::Azure;
 use crate::arm::{Arm as _, Called, Condition, Id, Wait, collection};
 use crate::config::Secret;
 use crate::document::etag;
-use crate::pipeline::token::{Credential, Entra, TokenError, Tokens as _};
+use crate::pipeline::token::{Credential, Entra, TokenError, Tokens};
 use crate::pipeline::{Pipeline, Transport};
 
 fn client(wire: &Wire) -> Pipeline<Wire, Anybody> {
@@ -59,11 +60,11 @@ async fn a_write_is_waited_for_and_its_failure_keeps_its_code() {
     assert!(message.contains("publicIPAddresses/write: ReferencedPublicIPPrefixIsFull: it went wrong"), "{message}");
     // By `Location`.
     wire.fake.fault(Fault::next("DELETE", "publicIPAddresses", later("PublicIPAddressCannotBeDeleted")));
-    let error = client.delete(&ip("a").0, Wait::Done).await.unwrap_err();
+    let error = client.delete(&ip("a").0, None, Wait::Done).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.class().0), ("PublicIPAddressCannotBeDeleted", Class::Conflict));
-    client.delete(&ip("a").0, Wait::Done).await.unwrap();
+    client.delete(&ip("a").0, None, Wait::Done).await.unwrap();
     assert_eq!(client.get(&ip("a").0).await.unwrap(), None);
-    client.delete(&ip("a").0, Wait::Done).await.unwrap();
+    client.delete(&ip("a").0, None, Wait::Done).await.unwrap();
     // One that is stuck is given up.
     wire.fake.fault(Fault::next("PUT", "publicIPAddresses", Action::Stick));
     let (class, message) = said(put(&client, "c").await);
@@ -83,6 +84,45 @@ async fn not_to_be_told_how_it_goes_is_no_failure() {
     put(&client, "a").await.unwrap();
 }
 
+/// Tokens that are counted.
+#[derive(Default)]
+struct Counted {
+    forgotten: AtomicUsize,
+}
+
+impl Tokens for Counted {
+    async fn token<T: Transport>(&self, _transport: &T) -> Result<String, TokenError> {
+        Ok("counted".to_owned())
+    }
+
+    fn forget(&self) {
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_while_an_operation_goes_on_is_got_anew_and_says_nothing_of_it() {
+    let wire = Wire::new(cloud());
+    let tokens = Arc::new(Counted::default());
+    let client = Pipeline::new(wire.clone(), Arc::clone(&tokens), "http://fake");
+    wire.fake.takes(Duration::from_secs(5));
+    let (id, body) = ip("a");
+    let ends = || wire.fake.fault(Fault::next("GET", "operations", answer(401, "ExpiredAuthenticationToken")));
+    // By `Azure-AsyncOperation`, and by `Location` alone.
+    ends();
+    client.put(&id, &body, &Condition::New, Wait::Done).await.unwrap();
+    assert_eq!(tokens.forgotten.load(Ordering::Relaxed), 1);
+    ends();
+    client.delete(&id, None, Wait::Done).await.unwrap();
+    assert_eq!(tokens.forgotten.load(Ordering::Relaxed), 2);
+    assert_eq!(client.get(&id).await.unwrap(), None);
+    // What is the operation's own is told as before.
+    client.put(&id, &body, &Condition::New, Wait::Done).await.unwrap();
+    wire.fake.fault(Fault::next("GET", "operations", answer(400, "PublicIPAddressCannotBeDeleted")));
+    let error = client.delete(&id, None, Wait::Done).await.unwrap_err();
+    assert_eq!((error.status, error.class().0), (200, Class::Conflict));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_document_that_changed_meanwhile_is_not_overwritten() {
     let wire = Wire::new(cloud());
@@ -95,6 +135,11 @@ async fn a_document_that_changed_meanwhile_is_not_overwritten() {
     let seen = Condition::Is(etag(&document).unwrap().to_owned());
     client.put(&id, &body, &seen, Wait::Done).await.unwrap();
     assert_eq!(said(client.put(&id, &body, &seen, Wait::Done).await).0, Class::Conflict);
+    // Nor is it deleted.
+    let error = client.delete(&id, etag(&document), Wait::Done).await.unwrap_err();
+    assert_eq!(error.code, "PreconditionFailed");
+    let document = client.get(&id).await.unwrap().unwrap();
+    client.delete(&id, etag(&document), Wait::Done).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

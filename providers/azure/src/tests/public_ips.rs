@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use berth_arm_fake::{Action, Fault};
+use berth_provider::Provider as _;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::conformance::ours;
+use super::lifecycle::answer;
 use super::scene::{GROUP, PUBLIC, Scene, base, key, ports, service};
 
 const TAKES: Duration = Duration::from_secs(2);
@@ -48,6 +50,132 @@ async fn a_deletion_that_fails_later_is_tried_again_until_it_is_gone() {
     }
     assert_eq!(ours(scene.fake()), Vec::<String>::new());
     assert!(said.iter().any(|failure| failure.contains("InternalServerError")), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_stays_while_nobody_can_look_where_its_public_ip_is() {
+    let elsewhere = [PUBLIC, ("azure-load-balancer-resource-group", "another")];
+    // It names the group; or does no more, and its frontend does.
+    for names_it in [true, false] {
+        let mut scene = Scene::new();
+        scene.apply(service("web", &elsewhere, json!({})));
+        scene.apply(service("other", &[PUBLIC], json!({})));
+        scene.rest().await;
+        let before = ours(scene.fake());
+        if !names_it {
+            let web = service("web", &[PUBLIC, ("azure-load-balancer-resource-group", "..")], json!({}));
+            scene.apply(web);
+        }
+        scene.delete("web");
+        // Groups are listed by name, and this one comes first.
+        let closed = || Fault::next("GET", "publicIPAddresses", answer(403, "AuthorizationFailed"));
+        for _ in 0..3 {
+            scene.fake().fault(closed());
+            assert_eq!(scene.round().await, 1);
+            let [said] = &scene.failures[..] else { panic!("{:?}", scene.failures) };
+            assert!(said.contains("group another") && said.contains("AuthorizationFailed"), "{said}");
+            assert_eq!(ours(scene.fake()), before);
+        }
+        // Others go on meanwhile.
+        scene.fake().fault(closed());
+        scene.apply(service("other", &[PUBLIC, ("azure-load-balancer-tcp-idle-timeout", "9")], json!({})));
+        scene.round().await;
+        assert!(scene.outcomes[&key("other")].met && scene.failures.len() == 1, "{:?}", scene.failures);
+        scene.rest().await;
+        scene.leaving.clear();
+        scene.delete("other");
+        scene.rest().await;
+        assert_eq!(ours(scene.fake()), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_names_a_resource_group_that_is_not_there_may_go_and_so_may_who_is_disowned() {
+    let mut scene = Scene::new();
+    scene.fake().only_groups(&["rg"]);
+    scene.apply(service("web", &[PUBLIC, ("azure-load-balancer-resource-group", "another")], json!({})));
+    scene.rest().await;
+    scene.delete("web");
+    assert_eq!((scene.round().await, scene.failures.len()), (0, 0));
+    let mut scene = Scene::new();
+    let group = ("azure-load-balancer-resource-group", "another");
+    scene.apply(service("web", &[PUBLIC, group], json!({})));
+    scene.rest().await;
+    scene.apply(service("web", &[PUBLIC, group, ("berth.dev/disown", "true")], json!({})));
+    scene.delete("web");
+    scene.fake().fault(Fault::next("GET", "publicIPAddresses", answer(403, "AuthorizationFailed")));
+    assert_eq!((scene.round().await, scene.failures.len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_in_a_resource_group_that_nobody_names_any_more_is_deleted_although_the_first_try_failed() {
+    for fault in [
+        answer(429, "TooManyRequests"),
+        answer(409, "AnotherOperationInProgress"),
+        answer(500, "InternalServerError"),
+        Action::Break,
+    ] {
+        for leads_anew in [false, true] {
+            let mut scene = Scene::new();
+            scene.apply(service("web", &[PUBLIC, ("azure-load-balancer-resource-group", "another")], json!({})));
+            scene.rest().await;
+            scene.apply(service("web", &[PUBLIC], json!({})));
+            scene.fake().fault(Fault { times: 2, ..Fault::next("DELETE", "publicIPAddresses", fault.clone()) });
+            for _ in 0..10 {
+                scene.round().await;
+                if !scene.failures.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            assert_eq!(scene.failures.len(), 1, "{fault:?}");
+            if leads_anew {
+                scene.provider.takes_over(&scene.present.values().collect::<Vec<_>>());
+            }
+            scene.rest().await;
+            assert!(scene.outcomes[&key("web")].met);
+            let there = || scene.fake().resources().into_keys().filter(|id| id.contains("/another/")).count();
+            assert_eq!(there(), 0, "{fault:?}");
+            // And then that group is looked into no more.
+            scene.round().await;
+            scene.fake().reset_counts();
+            scene.round().await;
+            assert_eq!(scene.counted("GET publicIPAddresses"), 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_asked_for_is_found_although_its_group_is_named_no_more_at_the_next_look() {
+    let mut scene = Scene::new();
+    scene.fake().fault(Fault::next("PUT", "publicIPAddresses", Action::LoseAnswer));
+    scene.apply(service("web", &[PUBLIC, ("azure-load-balancer-resource-group", "another")], json!({})));
+    scene.round().await;
+    scene.apply(service("web", &[], json!({})));
+    scene.rest().await;
+    assert!(scene.fake().resources().keys().all(|id| !id.contains("/another/")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_with_something_in_a_group_that_it_does_not_name_any_more_stays_until_that_can_be_seen() {
+    let mut scene = Scene::new();
+    scene.apply(service("web", &[PUBLIC, ("azure-load-balancer-resource-group", "another")], json!({})));
+    scene.rest().await;
+    scene.fake().fault(Fault { times: 9, ..Fault::next("DELETE", "publicIPAddresses", answer(409, "Conflict")) });
+    scene.apply(service("web", &[], json!({})));
+    for _ in 0..5 {
+        scene.round().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(scene.outcomes[&key("web")].met, "it is served elsewhere");
+    scene.delete("web");
+    scene.fake().heal();
+    scene.fake().fault(Fault::next("GET", "publicIPAddresses", answer(403, "AuthorizationFailed")));
+    scene.round().await;
+    assert!(scene.failures.iter().any(|said| said.contains("group another")), "{:?}", scene.failures);
+    scene.rest().await;
+    assert_eq!(ours(scene.fake()), Vec::<String>::new());
+    assert!(scene.fake().resources().keys().all(|id| !id.contains("/another/")));
 }
 
 #[tokio::test(start_paused = true)]
