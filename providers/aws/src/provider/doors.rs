@@ -332,6 +332,8 @@ impl<C: Cloud> Aws<C> {
         if !change.authorize.is_empty() {
             self.cloud.authorize_ingress(&group.id, &change.authorize).await?;
             group.rules.extend(change.authorize);
+            // There is something of ours to take back again when the last one goes, whoever else refers to the group.
+            self.note(|index| index.is_held = false).await;
         }
         if !change.revoke.is_empty() {
             self.cloud.revoke_ingress(&group.id, &change.revoke).await?;
@@ -348,7 +350,7 @@ impl<C: Cloud> Aws<C> {
             observed.backend_group = None;
             return Ok(());
         };
-        if index.has_others(shard) {
+        if index.is_needed_by_others(shard) {
             return Ok(());
         }
         *doors = Doors::default();
@@ -378,7 +380,11 @@ impl<C: Cloud> Aws<C> {
         }
         self.deleted(&backend, self.cloud.delete_security_group(&backend).await)?;
         observed.backend_group = None;
-        self.note(|index| drop(index.things.remove(&backend))).await;
+        self.note(|index| {
+            index.things.remove(&backend);
+            index.is_held = false;
+        })
+        .await;
         Ok(())
     }
 

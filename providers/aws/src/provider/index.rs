@@ -69,8 +69,13 @@ impl Index {
     /// Whether the backend security group may be needed beside this shard: by something of another one, by a load balancer that was
     /// disowned, or for a rule that somebody wrote.
     pub(super) fn has_others(&self, but: &Shard) -> bool {
+        self.is_needed_by_others(but) || self.is_held
+    }
+
+    /// The same without rules that somebody wrote: those that are ours are nobody's then.
+    pub(super) fn is_needed_by_others(&self, but: &Shard) -> bool {
         let shards = self.things.values().filter_map(|of| of.get(tags::SHARD));
-        shards.into_iter().any(|shard| *shard != but.0) || self.is_used_by_others() || self.is_held
+        shards.into_iter().any(|shard| *shard != but.0) || self.is_used_by_others()
     }
 
     /// Whether a load balancer that was disowned has the backend security group.

@@ -506,6 +506,22 @@ async fn a_load_balancer_with_groups_of_its_own_is_let_in_if_it_asks_for_that() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_somebody_refers_to_keeps_no_rule_of_ours_whenever_the_last_service_goes() {
+    let mut world = World::of(vec![numbered(1, &[])]).await;
+    let by_hand = rule(8080, Source::Group(world.backend()), Some("by hand"));
+    world.scene.fake.with(|state| state.groups.get_mut(NODES_GROUP).unwrap().rules.insert(by_hand));
+    for _ in 0..2 {
+        world.scene.apply(numbered(1, &[]));
+        world.scene.rest().await;
+        world.send().await.unwrap();
+        assert_eq!(world.opened(), [NODE_PORTS]);
+        world.scene.delete("service-1");
+        world.scene.rest().await;
+        assert_eq!(world.opened(), [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_load_balancer_of_before_gets_the_group_and_keeps_those_that_it_has() {
     let mut world = World::of(vec![numbered(1, &[])]).await;
     let backend = world.backend();
