@@ -150,10 +150,12 @@ pub enum RequestError {
         address: IpAddr,
     },
     /// An annotation under our own name that means nothing: most likely a slip of the pen.
-    #[error("annotation {annotation} is none of Berth's, which are {}; correct or remove it", ann::KNOWN.join(", "))]
+    #[error("annotation {annotation} is none of Berth's, which are {}; correct or remove it", known.join(", "))]
     UnknownAnnotation {
         /// The annotation.
         annotation: String,
+        /// Those that there are for who serves it.
+        known: Vec<&'static str>,
     },
     /// More than one address of a family.
     #[error("{field}: {count} {family} addresses are asked for, and a Service gets one of each family; name one")]
@@ -207,7 +209,7 @@ impl Request {
     ///
     /// # Errors
     /// As [`Request::parse`].
-    pub fn parse_knowing(service: &Service, further: &[&str]) -> Result<Self, RequestError> {
+    pub fn parse_knowing(service: &Service, further: &[&'static str]) -> Result<Self, RequestError> {
         let none = BTreeMap::new();
         let annotations = service.metadata.annotations.as_ref().unwrap_or(&none);
         let spec = service.spec.as_ref();
@@ -215,7 +217,8 @@ impl Request {
         let known = |key: &str| ann::KNOWN.contains(&key) || further.contains(&key);
         let ours = |key: &&String| key.starts_with(ann::PREFIX) && !known(key);
         if let Some(unknown) = annotations.keys().find(ours) {
-            return Err(RequestError::UnknownAnnotation { annotation: unknown.clone() });
+            let known = ann::KNOWN.iter().chain(further).copied().collect();
+            return Err(RequestError::UnknownAnnotation { annotation: unknown.clone(), known });
         }
         let field = spec.and_then(|s| s.load_balancer_ip.as_deref()).filter(|ip| !ip.is_empty());
         let wishes = [

@@ -58,7 +58,9 @@ impl ConnectError {
     /// What to do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NoKubeconfig(_) => "name one with `--kubeconfig` or KUBECONFIG, or the API server with `--server`",
+            Self::NoKubeconfig(_) => {
+                "name one with `--kubeconfig` or KUBECONFIG, or the API server with `--server`; `plan` and `simulate` need none with `--offline`, where the files are all there is"
+            }
             Self::NoContext => "choose one with `--context`, or `kubectl config use-context`",
             Self::Missing { .. } => "`kubectl config view` shows what is there",
             Self::Kubeconfig(_) | Self::Client(_) => "`kubectl config view` shows what is read; correct the kubeconfig",

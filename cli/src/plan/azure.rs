@@ -242,6 +242,8 @@ fn fate(outlook: &Outlook, key: &ServiceKey, outcome: &Outcome, before: &[String
             (false, true) => (ChangeWord::Move, known),
             (false, false) => (ChangeWord::Keep, before.to_vec()),
         };
+        // Nobody knows that it is granted.
+        let reason = if change == ChangeWord::Keep { Reason::Provisioning } else { reason };
         let message = match change {
             ChangeWord::Keep => format!(
                 "it is reached by {} already, and Azure was not looked at; the steps are those that make it anew",

@@ -14,7 +14,9 @@ pub use about::{Line, lines};
 
 /// What they begin with.
 pub const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
-/// The one that other clouds read too.
+/// What those begin with that all clouds read. Berth knows one of them.
+const OF_ALL_CLOUDS: &str = "service.beta.kubernetes.io/load-balancer-";
+/// That one.
 pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 /// What weighted actions begin with.
 pub const ACTIONS_PREFIX: &str = "service.beta.kubernetes.io/actions.";
@@ -125,6 +127,10 @@ impl<'a> Annotations<'a> {
             if key.starts_with(ACTIONS_PREFIX) {
                 let why = NO_ACTIONS.to_owned();
                 return Err(Refusal::Unsupported { field: key.clone(), why });
+            }
+            // A slip of the pen in who may reach it would let in everybody.
+            if key.starts_with(OF_ALL_CLOUDS) && key != SOURCE_RANGES {
+                return Err(Refusal::Unknown { field: key.clone() });
             }
             let Some(name) = key.strip_prefix(PREFIX) else { continue };
             if name.starts_with(TARGET_GROUP_ATTRIBUTES_OF) || name.starts_with(LISTENER_ATTRIBUTES_OF) {

@@ -17,6 +17,10 @@ pub use about::{Line, lines};
 pub const PREFIX: &str = "service.beta.kubernetes.io/";
 /// What those of Azure begin with behind [`PREFIX`]; another one with it that is not listed is a slip of the pen.
 pub const AZURE: &str = "azure-";
+/// What those begin with behind [`PREFIX`] that all clouds read. Berth knows one of them.
+const OF_ALL_CLOUDS: &str = "load-balancer-";
+/// That one.
+pub const SOURCE_RANGES: &str = "load-balancer-source-ranges";
 /// What those of one port begin with behind [`PREFIX`]; the port and one of [`OF_PORT`] follow.
 pub const PORT: &str = "port_";
 /// What may be said of one port.
@@ -141,6 +145,10 @@ impl<'a> Annotations<'a> {
     pub fn of(all: &'a BTreeMap<String, String>) -> Result<Self, Refusal> {
         for (key, value) in all {
             let Some(name) = key.strip_prefix(PREFIX) else { continue };
+            // A slip of the pen in who may reach it would let in everybody.
+            if name.starts_with(OF_ALL_CLOUDS) && name != SOURCE_RANGES {
+                return Err(Refusal::Unknown { field: key.clone() });
+            }
             if of_port(name).is_some() || !(name.starts_with(AZURE) || name.starts_with(PORT)) {
                 continue;
             }

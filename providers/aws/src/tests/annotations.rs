@@ -176,7 +176,7 @@ const WRONG: &[(&str, &str, With, Reason, &str)] = &[
     ("listener-attributes.TCP-81", "a=1", &[], Reason::InvalidRequest, "no such listener"),
     ("listener-attributes.TLS-80", "a=1", TLS, Reason::InvalidRequest, "names no listener"),
     ("enable-tcp-udp-listener", "maybe", &[], Reason::InvalidRequest, "neither true nor false"),
-    ("berth.dev/load-balancer-grup", "edge", &[], Reason::InvalidRequest, "is none of Berth's"),
+    ("berth.dev/load-balancer-grup", "edge", &[], Reason::InvalidRequest, "berth.dev/load-balancer-group"),
     ("made-up", "1", &[], Reason::InvalidRequest, "none that an AWS load balancer has"),
     ("target-node-labels", "pool", &[], Reason::InvalidRequest, "`pool`"),
     (
@@ -246,6 +246,16 @@ fn a_value_that_is_wrong_is_refused_by_the_name_of_its_annotation() {
         let is_named = named(name) || also.iter().any(|(name, _)| named(name)) || name.starts_with("berth.dev/");
         assert!(is_named, "{name} is not named: {failure}");
     }
+}
+
+#[test]
+fn a_slip_of_the_pen_in_who_may_reach_it_lets_nobody_in() {
+    for slip in ["load-balancer-source-range", "load-balancer-sourceranges", "load-balancer-source-ranges-ipv6"] {
+        let name = format!("service.beta.kubernetes.io/{slip}");
+        let refusal = Asks::of(&service("web", &[(name.as_str(), "10.0.0.0/8")], json!({})), &settings()).unwrap_err();
+        assert!(refusal.to_string().contains(&name), "{refusal}");
+    }
+    assert!(Asks::of(&service("web", &[(SOURCE_RANGES, "10.0.0.0/8")], json!({})), &settings()).is_ok());
 }
 
 #[test]

@@ -180,8 +180,9 @@ fn fits(annotations: &Annotations<'_>, scheme: Scheme) -> Result<(), Refusal> {
         ),
         Scheme::Public => (&[SUBNET], "it is about internal frontends, and the Service is public"),
     };
+    let other = scheme == Scheme::Public;
     match others.iter().find(|name| annotations.text(name).is_some()) {
-        Some(name) => Err(contradiction(name, format!("{what}; remove it, or set {}", full(INTERNAL)))),
+        Some(name) => Err(contradiction(name, format!("{what}; remove it, or set {}: \"{other}\"", full(INTERNAL)))),
         None => Ok(()),
     }
 }

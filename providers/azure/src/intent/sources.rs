@@ -7,7 +7,7 @@ use berth_provider::Intent;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::front::{Front, Scheme};
-use crate::annotation::{Annotations, PREFIX, contradiction, full, wrong};
+use crate::annotation::{Annotations, PREFIX, SOURCE_RANGES, contradiction, full, wrong};
 use crate::refusal::Refusal;
 use crate::settings::{PREFIXES_PER_RULE, Settings};
 
@@ -15,8 +15,6 @@ const RANGES: &str = "azure-allowed-ip-ranges";
 const TAGS: &str = "azure-allowed-service-tags";
 const DENY: &str = "azure-deny-all-except-load-balancer-source-ranges";
 const DISABLE: &str = "azure-disable-load-balancer-nsg-rule";
-/// The annotation from before `spec.loadBalancerSourceRanges`.
-const SOURCE_RANGES: &str = "load-balancer-source-ranges";
 const SPEC: &str = "spec.loadBalancerSourceRanges";
 /// Azure's word for everybody outside.
 pub const INTERNET: &str = "Internet";
@@ -69,8 +67,13 @@ impl Sources {
         if unruled || settings.security_group.is_none() {
             let wishes = [(RANGES, !by_annotation.is_empty()), (TAGS, !tags.is_empty()), (DENY, deny_others)];
             if let Some((name, _)) = wishes.into_iter().find(|(_, is)| *is) {
-                let why = "no security rules are made for the Service that would hold it; remove it";
-                return Err(contradiction(name, format!("{why}, or {}", full(DISABLE))));
+                let why = "no security rules are made for the Service that would hold it";
+                let advice = if unruled {
+                    format!("remove it, or {}", full(DISABLE))
+                } else {
+                    "the configuration (azure.json) names no `securityGroupName`; an operator adds it, or remove the annotation".to_owned()
+                };
+                return Err(contradiction(name, format!("{why}; {advice}")));
             }
         }
         let field = if by_annotation.is_empty() { field } else { full(RANGES) };

@@ -240,6 +240,16 @@ fn what_is_wrong_or_not_done_is_said_by_the_annotation_that_asks_for_it() {
         (&[("azure-load-balancer-ipv4", "fd00::1")], json!({}), "no IPv4 address"),
         (&[("azure-load-balancer-ipv6", "fd00::1")], json!({}), "the Service has no IPv6"),
         (&[PUBLIC, ("azure-dns-label-name", "Shop_1")], json!({}), "no label"),
+        (
+            &[("azure-dns-label-name", "shop")],
+            json!({}),
+            r#"or set service.beta.kubernetes.io/azure-load-balancer-internal: "false""#,
+        ),
+        (
+            &[("load-balancer-source-range", "10.0.0.0/8")],
+            json!({}),
+            "service.beta.kubernetes.io/load-balancer-source-range",
+        ),
         (&[("azure-allowed-ip-ranges", "10.0.0.0/33")], json!({}), "no range of addresses"),
         (
             &[("azure-allowed-ip-ranges", "10.0.0.0/8")],
@@ -276,6 +286,17 @@ fn what_is_wrong_or_not_done_is_said_by_the_annotation_that_asks_for_it() {
         let named = text.contains(prefix) || text.contains("spec.") || text.contains("shop/web");
         assert!(named, "{annotations:?}: {text}");
     }
+}
+
+#[test]
+fn ranges_where_nobody_makes_security_rules_are_refused_with_who_can_mend_that() {
+    let settings = crate::Settings { security_group: None, ..settings() };
+    let refusal =
+        Asks::of(&service("web", &[("azure-allowed-ip-ranges", "10.0.0.0/8")], json!({})), &settings).unwrap_err();
+    assert!(
+        refusal.to_string().contains("(azure.json) names no `securityGroupName`; an operator adds it"),
+        "{refusal}"
+    );
 }
 
 #[test]
