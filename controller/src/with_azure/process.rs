@@ -230,7 +230,7 @@ impl Cluster {
             "spec": {"providerID": format!("azure:///subscriptions/s/node-{number}")},
             "status": {
                 "conditions": [{"type": "Ready", "status": ready}],
-                "addresses": [{"type": "InternalIP", "address": format!("10.0.200.{number}")}],
+                "addresses": [{"type": "InternalIP", "address": format!("10.0.{}.{}", 200 + number / 256, number % 256)}],
             },
         });
         let node: Node = serde_json::from_value(node).unwrap();

@@ -61,6 +61,19 @@ async fn a_node_that_joins_is_one_write_of_each_pool_whatever_the_number_of_serv
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_joins_a_thousand_is_one_write_of_the_pool_and_no_other() {
+    let mut cluster = Cluster::new();
+    (4..=1_000).for_each(|number| cluster.node(number, "True"));
+    cluster.served("web", &[]).await;
+    assert_eq!(cluster.pool("prod-internal").len(), 1_000);
+    cluster.fake.reset_counts();
+    cluster.node(1_001, "True");
+    cluster.rest().await;
+    assert_eq!((cluster.calls(PUT), cluster.pool("prod-internal").len()), (1, 1_001));
+    assert!(cluster.fake.counts().keys().all(|what| what.starts_with("GET") || what == PUT));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_changed_while_no_controller_ran_is_made_up_for() {
     let mut cluster = Cluster::new();
     cluster.served("web", &[]).await;
